@@ -1,1 +1,4 @@
+//! Everstep: durable workflows on PostgreSQL or SQLite, in your own process. This crate is the engine; `ARCHITECTURE.md` says who owns what.
 #![forbid(unsafe_code)]
+
+pub mod store;

@@ -187,14 +187,12 @@ pub struct SqlRows {
 
 /// Open the store a URL names. Connects nothing.
 pub fn open(config: StoreConfig) -> Result<std::sync::Arc<dyn Store>> {
-    if config.url.starts_with("postgres://") || config.url.starts_with("postgresql://") {
-        Ok(std::sync::Arc::new(postgres::PostgresStore::new(config)?))
-    } else if config.url.starts_with("sqlite:") {
-        Ok(std::sync::Arc::new(sqlite::SqliteStore::new(config)?))
-    } else {
-        Err(StoreError::Setup {
+    match config.url.split(':').next() {
+        Some("postgres" | "postgresql") => postgres::PostgresStore::open(config),
+        Some("sqlite") => sqlite::SqliteStore::open(config),
+        _ => Err(StoreError::Setup {
             code: "config_invalid",
             message: "The database URL must start with postgres://, postgresql:// or sqlite:. Set EVERSTEP_DATABASE_URL or pass database=.".into(),
-        })
+        }),
     }
 }
