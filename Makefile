@@ -1,0 +1,46 @@
+# The commands of this repository. Each one installs or builds what it needs and says so; `make help` lists them.
+SECONDS ?= 60
+SEED    ?= 1
+ONLY    ?=
+QUICK   ?=
+
+# Scripts, never recipes of more than two lines: they can be run and read on their own.
+S := tests/scripts
+
+.DEFAULT_GOAL := help
+.PHONY: demo test bench chaos build wheel lint clean help
+
+demo: ## A killed checkout, then 3 workers under random kills on real files. No database needed. About 2 minutes.
+	@$(S)/setup.sh python
+	@$(S)/wheel.sh
+	@.venv/bin/python bindings-python/examples/demo $(DEMO_ARGS)
+
+test: ## Every test of every package, the lints and a 60-second chaos run. Last line: N passed, N failed, N skipped
+	@$(S)/setup.sh python postgres
+	@.venv/bin/python $(S)/check.py
+
+bench: ## Everstep, DBOS and bare PostgreSQL side by side (ONLY=python, QUICK=1); writes target/bench.json
+	@$(S)/setup.sh python postgres
+	@ONLY="$(ONLY)" QUICK="$(QUICK)" $(S)/bench.sh
+
+chaos: ## Kills, stops and restarts under load, then the audit (SECONDS=60 SEED=1)
+	@$(S)/setup.sh python postgres
+	@.venv/bin/python $(S)/check.py chaos --seconds $(SECONDS) --seed $(SEED)
+
+build: ## The workspace, release profile
+	@$(S)/setup.sh
+	@cargo build --release --workspace --locked
+
+wheel: ## The Python wheel, built and installed into .venv
+	@$(S)/setup.sh python
+	@$(S)/wheel.sh
+
+lint: ## Formatting, lints, types, generated tables
+	@$(S)/setup.sh python
+	@.venv/bin/python $(S)/check.py lint
+
+clean: ## Everything the commands above have made
+	rm -rf target .venv
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,162 @@
+"""Run the checks and add up what they found.
+
+`check.py` runs everything, `check.py lint` only what needs no database, `check.py chaos --seconds N --seed S` one
+chaos run. The closing line is `N passed, N failed, N skipped`; the exit code is 1 when anything failed. Each part's full
+output is in `target/check/`; on a failure its end is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+LOGS = ROOT / "target" / "check"
+VENV = ROOT / ".venv" / "bin"
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def one(output: str) -> Count:
+    """A tool that either is content or is not counts as one test."""
+    return Count(passed=1)
+
+
+def cargo(output: str) -> Count:
+    found = re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", output, re.M)
+    return sum((Count(int(p), int(f), int(i)) for p, f, i in found), Count())
+
+
+def pytest(output: str) -> Count:
+    summary = output.strip().splitlines()[-1] if output.strip() else ""
+    found = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)", summary)}
+    return Count(
+        found.get("passed", 0) + found.get("xfailed", 0),
+        found.get("failed", 0) + found.get("error", 0) + found.get("errors", 0) + found.get("xpassed", 0),
+        found.get("skipped", 0),
+    )
+
+
+def closing_line(output: str) -> Count:
+    """Our own programs end as this one does."""
+    found = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", output, re.M)
+    return Count(*map(int, found[-1])) if found else Count()
+
+
+@dataclass
+class Part:
+    name: str
+    command: list[str]
+    count: Callable[[str], Count] = one
+    # Failing here makes what follows meaningless: it is not run, and counts as failed.
+    needed: bool = False
+
+
+def run(part: Part) -> tuple[Count, bool]:
+    print(f"== {part.name}: {' '.join(part.command)}", flush=True)
+    log = LOGS / (re.sub(r"\W+", "-", part.name) + ".log")
+    began = time.monotonic()
+    environment = os.environ | {"CARGO_TERM_COLOR": "never", "PATH": f"{VENV}{os.pathsep}{os.environ['PATH']}"}
+    with log.open("wb") as out:
+        code = subprocess.run(
+            part.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment
+        ).returncode
+    output = log.read_text(errors="replace")
+    count = part.count(output)
+    if code == 0 and count.passed == 0 and count.failed == 0:
+        # A runner that found nothing to run has not shown anything.
+        print(f"{part.name} ran no test")
+        count.failed = 1
+    elif code != 0 and count.failed == 0:
+        # It did not build, or died before it could count.
+        count = Count(count.passed if part.count is not one else 0, 1, count.skipped)
+    if code != 0 or count.failed:
+        print("\n".join(output.splitlines()[-80:]))
+    print(f"   {count} in {time.monotonic() - began:.0f} s", flush=True)
+    return count, code == 0
+
+
+# One profile and one set of features: dependencies are built once for tests, programs and lints alike. (The wheel is the
+# second build: it must not carry the suite's features.) The binding is a cdylib that only links into an interpreter.
+SUITE = ["--release", "--locked", "--workspace", "--exclude", "everstep-python", "--features", "everstep/tables"]
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    return [str(TARGET / "release" / name), *arguments]
+
+
+def build() -> Part:
+    return Part("build", ["cargo", "build", "--quiet", *SUITE, "--bins"], needed=True)
+
+
+def lints() -> list[Part]:
+    python = ["bindings-python", "tests"]
+    clippy = ["--release", "--locked", "--workspace", "--features", "everstep/tables", "--all-targets"]
+    return [
+        build(),
+        Part("rustfmt", ["cargo", "fmt", "--all", "--check"]),
+        Part("clippy", ["cargo", "clippy", "--quiet", *clippy, "--", "-D", "warnings"]),
+        Part("generated tables", program("everstep-tables", "--check")),
+        Part("ruff", ["ruff", "check", *python]),
+        Part("ruff format", ["ruff", "format", "--check", *python]),
+    ]
+
+
+def parts() -> list[Part]:
+    return [
+        *lints(),
+        Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
+    ]
+
+
+def chaos(seconds: int, seed: int) -> Part:
+    command = program("chaos", "--seconds", str(seconds), "--seed", str(seed))
+    return Part(f"chaos {seconds} s, seed {seed}", command, closing_line)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("what", nargs="?", choices=["all", "lint", "chaos"], default="all")
+    arguments.add_argument("--seconds", type=int, default=60)
+    arguments.add_argument("--seed", type=int, default=1)
+    chosen = arguments.parse_args()
+    LOGS.mkdir(parents=True, exist_ok=True)
+
+    wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), chaos(chosen.seconds, chosen.seed)]}[
+        chosen.what
+    ]()
+    total, failed = Count(), []
+    for part in wanted:
+        count, ok = run(part)
+        total += count
+        if not ok or count.failed:
+            failed.append(part.name)
+            if part.needed:
+                break
+    if failed:
+        print(f"failed: {', '.join(failed)} (full output in target/check/)")
+    print(total, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Find or install what a command needs: setup.sh [python] [postgres]. Rust and a C compiler are always needed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+stop() { say "$*"; exit 1; }
+
+# Debian only splits venv and ensurepip from the interpreter; everything else here is one package each.
+install() {
+    command -v apt-get >/dev/null || stop "$1 is missing and this system has no apt-get. Install it and run this again."
+    [ "$(id -u)" = 0 ] || stop "$1 is missing. Run as root once: apt-get install $*"
+    say "installing $*"
+    if [ -z "${apt_updated:-}" ]; then apt-get update -qq </dev/null; apt_updated=1; fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+command -v cc >/dev/null || install gcc libc6-dev
+command -v cargo >/dev/null || stop "Rust is missing (cargo). Install it with rustup; rust-toolchain.toml names the version."
+
+newest_postgres() {
+    local dir
+    for dir in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -rn); do
+        [ -x "$dir/initdb" ] && [ "$(basename "$(dirname "$dir")")" -ge 15 ] && echo "$dir" && return
+    done
+    dir=$(command -v initdb 2>/dev/null) && [ "$("$dir" --version | grep -oE '[0-9]+' | head -1)" -ge 15 ] && dirname "$dir"
+}
+
+need_postgres() {
+    if [ -n "${EVERSTEP_PG_BIN:-}" ]; then
+        [ -x "$EVERSTEP_PG_BIN/initdb" ] || stop "EVERSTEP_PG_BIN=$EVERSTEP_PG_BIN has no initdb"
+    elif [ -z "$(newest_postgres || true)" ]; then
+        install postgresql-15
+    fi
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || install pgbouncer
+}
+
+need_python() {
+    command -v python3 >/dev/null || install python3 python3-venv
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || stop "Python 3.10 or later is needed, this is $(python3 --version)"
+    local wanted have=""
+    wanted=$(python3 -c 'import hashlib,sys; print(hashlib.sha256(open("tests/requirements.txt","rb").read() + open("tests/constraints.txt","rb").read() + sys.version.encode()).hexdigest())')
+    [ -f .venv/.made-from ] && have=$(cat .venv/.made-from)
+    [ "$have" = "$wanted" ] && return
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+    say "creating .venv"
+    rm -rf .venv
+    python3 -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r tests/requirements.txt -c tests/constraints.txt
+    echo "$wanted" > .venv/.made-from
+}
+
+for part in "$@"; do "need_$part"; done
