@@ -1,0 +1,162 @@
+//! A client: one completion queue of one event loop or thread environment, with a coalesced wake-up.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Tokens from here on are for `wait`: their events never come out of a drain, so no dispatcher thread can take one
+/// between a thread's `submit` and its `wait`.
+pub const FIRST_WAITED_TOKEN: u64 = 1 << 52;
+
+/// Event kind flag: call `turn` after one turn of the loop.
+pub const TURN: u32 = 256;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub token: u64,
+    pub kind: u32,
+    pub frame: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    waited: HashMap<u64, Event>,
+    cancelled: HashSet<u64>,
+}
+
+pub struct Client {
+    pub ordered: bool,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    wake: OwnedFd,
+}
+
+impl Client {
+    pub fn new(ordered: bool) -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Client { ordered, queue: Mutex::default(), arrived: Condvar::new(), wake })
+    }
+
+    pub fn wake_fd(&self) -> i32 {
+        self.wake.as_raw_fd()
+    }
+
+    /// Take the wake-up back; before draining, so that none is lost.
+    pub fn clear_wake(&self) {
+        let mut count = [0u8; 8];
+        // EAGAIN: nobody woke us; nothing to clear.
+        let _ = rustix::io::read(&self.wake, &mut count);
+    }
+
+    /// Queue events; one wake-up for all of them, and none while the host has not yet drained the last ones.
+    pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
+        let mut q = self.lock();
+        let was_empty = q.events.is_empty();
+        let mut any_waited = false;
+        for event in events {
+            if !q.cancelled.is_empty() && q.cancelled.remove(&event.token) {
+                continue;
+            }
+            if event.token >= FIRST_WAITED_TOKEN {
+                q.waited.insert(event.token, event);
+                any_waited = true;
+            } else {
+                q.events.push_back(event);
+            }
+        }
+        let wake = was_empty && !q.events.is_empty();
+        drop(q);
+        if wake {
+            // The counter saturates only after 2^64 wake-ups nobody read: the fd is readable then, which is all it must be.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+        if wake || any_waited {
+            self.arrived.notify_all();
+        }
+    }
+
+    pub fn try_drain(&self, max: usize) -> Vec<Event> {
+        let mut q = self.lock();
+        let n = q.events.len().min(max);
+        let batch = q.events.drain(..n).collect();
+        let more = !q.events.is_empty();
+        drop(q);
+        if more {
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+        batch
+    }
+
+    pub fn drain(&self, max: usize, timeout: Duration) -> Vec<Event> {
+        let deadline = Instant::now() + timeout;
+        let mut q = self.lock();
+        while q.events.is_empty() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+                return Vec::new();
+            };
+            q = self.arrived.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let n = q.events.len().min(max);
+        q.events.drain(..n).collect()
+    }
+
+    pub fn wait(&self, token: u64, timeout: Duration) -> Option<Event> {
+        let deadline = Instant::now() + timeout;
+        let mut q = self.lock();
+        loop {
+            if let Some(event) = q.waited.remove(&token) {
+                return Some(event);
+            }
+            let left = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
+            q = self.arrived.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Forget a token: its event is dropped, whether it is here already or still to come.
+    pub fn cancel(&self, token: u64) {
+        let mut q = self.lock();
+        if q.waited.remove(&token).is_none() {
+            q.cancelled.insert(token);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(token: u64) -> Event {
+        Event { token, kind: 0, frame: vec![] }
+    }
+
+    #[test]
+    fn one_wake_up_for_many_events_and_again_after_a_partial_drain() {
+        let c = Client::new(true).unwrap();
+        c.push_all((1..=5).map(event));
+        c.push_all([event(6)]);
+        let mut count = [0u8; 8];
+        rustix::io::read(&c.wake, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
+        assert_eq!(c.try_drain(4).len(), 4);
+        rustix::io::read(&c.wake, &mut count).unwrap();
+        assert_eq!(c.try_drain(4).len(), 2);
+        assert!(rustix::io::read(&c.wake, &mut count).is_err());
+    }
+
+    #[test]
+    fn a_waited_token_never_comes_out_of_a_drain_and_a_cancelled_one_not_at_all() {
+        let c = Client::new(false).unwrap();
+        c.cancel(7);
+        c.push_all([event(7), event(FIRST_WAITED_TOKEN + 1), event(8)]);
+        assert_eq!(c.drain(10, Duration::from_secs(1)), vec![event(8)]);
+        assert_eq!(c.wait(FIRST_WAITED_TOKEN + 1, Duration::from_secs(1)), Some(event(FIRST_WAITED_TOKEN + 1)));
+        assert_eq!(c.wait(FIRST_WAITED_TOKEN + 1, Duration::ZERO), None);
+    }
+}
