@@ -1,4 +1,6 @@
 //! Everstep: durable workflows on PostgreSQL or SQLite, in your own process. This crate is the engine; `ARCHITECTURE.md` says who owns what.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+pub mod failpoint;
 pub mod store;
