@@ -1,1 +1,5 @@
+//! The cross-language suite: private database clusters, a fault proxy, scenarios as data with a runner that owns processes and faults,
+//! and the audit that decides whether anything was lost or done twice. `core/docs/recovery.md` names what it proves.
 
+pub mod cluster;
+pub mod pooler;
