@@ -40,18 +40,14 @@ impl Binaries {
             .flatten()
             .flatten()
             .filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path().join("bin"))))
-            .filter(|(_, bin): &(u32, PathBuf)| {
-                bin.join("postgres").exists() && bin.join("initdb").exists()
-            })
+            .filter(|(_, bin): &(u32, PathBuf)| bin.join("postgres").exists() && bin.join("initdb").exists())
             .collect();
         majors.sort();
         if let Some((_, bin)) = majors.pop() {
             return Some(Binaries(bin));
         }
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .find(|d| d.join("postgres").exists() && d.join("initdb").exists())
-            .map(Binaries)
+        std::env::split_paths(&path).find(|d| d.join("postgres").exists() && d.join("initdb").exists()).map(Binaries)
     }
 
     fn tool(&self, name: &str) -> PathBuf {
@@ -59,16 +55,9 @@ impl Binaries {
     }
 
     fn has_library(&self, name: &str) -> bool {
-        let asked = Command::new(self.tool("pg_config"))
-            .arg("--pkglibdir")
-            .output();
-        let told = asked
-            .ok()
-            .filter(|o| o.status.success())
-            .map(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()));
-        told.into_iter()
-            .chain([self.0.join("../lib")])
-            .any(|d| d.join(format!("{name}.so")).exists())
+        let asked = Command::new(self.tool("pg_config")).arg("--pkglibdir").output();
+        let told = asked.ok().filter(|o| o.status.success()).map(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()));
+        told.into_iter().chain([self.0.join("../lib")]).any(|d| d.join(format!("{name}.so")).exists())
     }
 }
 
@@ -87,15 +76,8 @@ impl Account {
         }
         let passwd = fs::read_to_string("/etc/passwd").ok()?;
         let ids = |name: &str| {
-            let fields: Vec<&str> = passwd
-                .lines()
-                .find(|l| l.split(':').next() == Some(name))?
-                .split(':')
-                .collect();
-            Some(Account {
-                uid: fields.get(2)?.parse().ok()?,
-                gid: fields.get(3)?.parse().ok()?,
-            })
+            let fields: Vec<&str> = passwd.lines().find(|l| l.split(':').next() == Some(name))?.split(':').collect();
+            Some(Account { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
         };
         ids("postgres").or_else(|| ids("nobody"))
     }
@@ -107,10 +89,7 @@ impl Account {
     /// A command with no standard input that runs as `account`, in a process group of its own: Ctrl-C in the terminal is ours to handle.
     pub(crate) fn command(account: Option<Account>, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command
-            .stdin(Stdio::null())
-            .process_group(0)
-            .env("LC_ALL", "C");
+        command.stdin(Stdio::null()).process_group(0).env("LC_ALL", "C");
         if let Some(a) = account {
             command.uid(a.uid).gid(a.gid);
         }
@@ -132,23 +111,10 @@ impl Cluster {
     pub fn start(settings: &[&str]) -> Result<Cluster, String> {
         let binaries = Binaries::find().ok_or("PostgreSQL is not installed: no initdb and postgres. Install it, or set EVERSTEP_PG_BIN.")?;
         sweep();
-        let root = std::env::temp_dir().join(format!(
-            "{PREFIX}{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let root = std::env::temp_dir().join(format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let account = Account::unprivileged();
-        let mut cluster = Cluster {
-            binaries,
-            account,
-            root,
-            port: 0,
-            server: None,
-            stopped: false,
-        };
-        cluster
-            .init(settings)
-            .map_err(|e| format!("a private PostgreSQL cluster did not start: {e}"))?;
+        let mut cluster = Cluster { binaries, account, root, port: 0, server: None, stopped: false };
+        cluster.init(settings).map_err(|e| format!("a private PostgreSQL cluster did not start: {e}"))?;
         Ok(cluster)
     }
 
@@ -160,14 +126,7 @@ impl Cluster {
             a.own(&self.root).map_err(io)?;
         }
         let made = Account::command(self.account, &self.binaries.tool("initdb"))
-            .args([
-                "--username=everstep",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-D",
-            ])
+            .args(["--username=everstep", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(self.data())
             .current_dir(&self.root)
             .output()
@@ -190,10 +149,7 @@ impl Cluster {
             conf.push("shared_preload_libraries = 'pg_stat_statements'".into());
         }
         conf.extend(settings.iter().map(|s| s.to_string()));
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(self.data().join("postgresql.conf"))
-            .map_err(io)?;
+        let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).map_err(io)?;
         writeln!(file, "{}", conf.join("\n")).map_err(io)?;
         // Another process may take the port between our look and the server's bind.
         let mut last = String::new();
@@ -233,11 +189,7 @@ impl Cluster {
         if self.server.is_some() {
             return Err("the server is already running".into());
         }
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.root.join("log"))
-            .map_err(|e| e.to_string())?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.root.join("log")).map_err(|e| e.to_string())?;
         let errors = log.try_clone().map_err(|e| e.to_string())?;
         let server = Account::command(self.account, &self.binaries.tool("postgres"))
             .arg("-D")
@@ -253,28 +205,19 @@ impl Cluster {
         self.stopped = false;
         let until = Instant::now() + START_LIMIT;
         while Instant::now() < until {
-            if let Some(code) = self
-                .server
-                .as_mut()
-                .and_then(|s| s.try_wait().ok().flatten())
-            {
+            if let Some(code) = self.server.as_mut().and_then(|s| s.try_wait().ok().flatten()) {
                 self.server = None;
                 return Err(format!("postgres ended with {code}: {}", self.log_tail()));
             }
             // The last line of postmaster.pid turns to "ready" when sessions are let in.
             let status = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
             let lines: Vec<&str> = status.lines().collect();
-            if lines.first() == Some(&pid.to_string().as_str())
-                && lines.get(7).is_some_and(|l| l.trim() == "ready")
-            {
+            if lines.first() == Some(&pid.to_string().as_str()) && lines.get(7).is_some_and(|l| l.trim() == "ready") {
                 return Ok(());
             }
             pause();
         }
-        Err(format!(
-            "postgres is not ready after {START_LIMIT:?}: {}",
-            self.log_tail()
-        ))
+        Err(format!("postgres is not ready after {START_LIMIT:?}: {}", self.log_tail()))
     }
 
     pub fn stop(&mut self, how: Stop) -> Result<(), String> {
@@ -357,21 +300,11 @@ impl Cluster {
         };
         let ticks = |pid: u32, with_reaped: bool| -> f64 {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let fields: Vec<f64> = stat
-                .rsplit(") ")
-                .next()
-                .unwrap_or("")
-                .split(' ')
-                .map(|f| f.parse().unwrap_or(0.0))
-                .collect();
+            let fields: Vec<f64> = stat.rsplit(") ").next().unwrap_or("").split(' ').map(|f| f.parse().unwrap_or(0.0)).collect();
             let last = if with_reaped { 15 } else { 13 };
             fields.get(11..last).map_or(0.0, |f| f.iter().sum())
         };
-        let all: f64 = ticks(server.id(), true)
-            + children_of(server.id())
-                .into_iter()
-                .map(|p| ticks(p, false))
-                .sum::<f64>();
+        let all: f64 = ticks(server.id(), true) + children_of(server.id()).into_iter().map(|p| ticks(p, false)).sum::<f64>();
         all / rustix::param::clock_ticks_per_second() as f64
     }
 
@@ -395,9 +328,7 @@ impl Drop for Cluster {
 
 /// Outside the ephemeral range, so that no outgoing connection takes it while the server is down.
 pub fn free_port() -> io::Result<u16> {
-    let seed = std::process::id()
-        .wrapping_mul(7919)
-        .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(101));
+    let seed = std::process::id().wrapping_mul(7919).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(101));
     for offset in 0..2000 {
         let port = 20_000 + ((seed.wrapping_add(offset)) % 12_000) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -409,24 +340,15 @@ pub fn free_port() -> io::Result<u16> {
 
 /// Remove what clusters left behind whose owner was killed before it could clean up.
 fn sweep() {
-    for entry in fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|n| n.strip_prefix(PREFIX))
-            .and_then(|n| n.split('-').next()?.parse::<u32>().ok());
+        let owner = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.split('-').next()?.parse::<u32>().ok());
         let Some(owner) = owner else { continue };
         if owner == std::process::id() || alive(owner) {
             continue;
         }
         let data = entry.path().join("data");
-        let pid = fs::read_to_string(data.join("postmaster.pid"))
-            .ok()
-            .and_then(|t| t.lines().next()?.parse::<u32>().ok());
+        let pid = fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|t| t.lines().next()?.parse::<u32>().ok());
         // A pid from a file may have been given to somebody else since: only a postgres on this very directory is ended.
         if let Some(pid) = pid.filter(|p| command_line(*p).contains(&*data.to_string_lossy())) {
             for process in children_of(pid).into_iter().chain([pid]) {
@@ -438,9 +360,7 @@ fn sweep() {
 }
 
 fn command_line(pid: u32) -> String {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .map(|b| String::from_utf8_lossy(&b).replace('\0', " "))
-        .unwrap_or_default()
+    fs::read(format!("/proc/{pid}/cmdline")).map(|b| String::from_utf8_lossy(&b).replace('\0', " ")).unwrap_or_default()
 }
 
 pub(crate) fn children_of(parent: u32) -> Vec<u32> {
@@ -448,11 +368,7 @@ pub(crate) fn children_of(parent: u32) -> Vec<u32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
     };
-    let all = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     all.filter(|p| of(*p) == Some(parent)).collect()
 }
 
@@ -461,8 +377,7 @@ pub fn alive(pid: u32) -> bool {
     let Some(id) = Pid::from_raw(pid as i32) else {
         return false;
     };
-    let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|s| s.rsplit(") ").next().is_some_and(|r| r.starts_with('Z')));
+    let zombie = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.rsplit(") ").next().is_some_and(|r| r.starts_with('Z')));
     test_kill_process(id).is_ok() && !zombie
 }
 
@@ -485,9 +400,7 @@ mod tests {
     async fn answers(url: &str) -> Result<i32, sqlx::Error> {
         use sqlx::Connection;
         let mut connection = sqlx::PgConnection::connect(url).await?;
-        sqlx::query_scalar("select count(*)::int from kept")
-            .fetch_one(&mut connection)
-            .await
+        sqlx::query_scalar("select count(*)::int from kept").fetch_one(&mut connection).await
     }
 
     #[tokio::test]
@@ -496,10 +409,7 @@ mod tests {
         let mut cluster = Cluster::start(&[]).expect("a cluster");
         let url = cluster.url("postgres");
         let mut connection = sqlx::PgConnection::connect(&url).await.expect("connects");
-        sqlx::raw_sql("create table kept (n int); insert into kept values (1)")
-            .execute(&mut connection)
-            .await
-            .expect("writes");
+        sqlx::raw_sql("create table kept (n int); insert into kept values (1)").execute(&mut connection).await.expect("writes");
         drop(connection);
         cluster.restart(Stop::Fast).expect("restarts");
         assert_eq!(answers(&url).await.expect("after a restart"), 1);
@@ -512,14 +422,8 @@ mod tests {
         assert!(silent.is_err(), "a frozen server answers");
         cluster.thaw();
         assert_eq!(answers(&url).await.expect("after a freeze"), 1);
-        let (root, pid) = (
-            cluster.directory().to_path_buf(),
-            cluster.postmaster().expect("runs"),
-        );
+        let (root, pid) = (cluster.directory().to_path_buf(), cluster.postmaster().expect("runs"));
         drop(cluster);
-        assert!(
-            !root.exists() && !alive(pid),
-            "something is left of the cluster"
-        );
+        assert!(!root.exists() && !alive(pid), "something is left of the cluster");
     }
 }

@@ -20,23 +20,18 @@ impl Pooler {
     pub fn find() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         // Debian puts it where an ordinary user's PATH does not look.
-        let places =
-            std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+        let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
         places.map(|d| d.join("pgbouncer")).find(|p| p.exists())
     }
 
     /// Few server sessions for many clients, so that clients do share them.
     pub fn start(cluster: &Cluster, server_sessions: u32) -> Result<Pooler, String> {
-        let program =
-            Self::find().ok_or("pgbouncer is not installed: install the package pgbouncer")?;
+        let program = Self::find().ok_or("pgbouncer is not installed: install the package pgbouncer")?;
         let port = free_port().map_err(|e| e.to_string())?;
         let directory = cluster.directory().join(format!("pgbouncer-{port}"));
-        let write = |name: &str, text: String| {
-            fs::write(directory.join(name), text).map_err(|e| e.to_string())
-        };
+        let write = |name: &str, text: String| fs::write(directory.join(name), text).map_err(|e| e.to_string());
         fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
-            .map_err(|e| e.to_string())?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
         let account = Account::unprivileged();
         if let Some(account) = account {
             account.own(&directory).map_err(|e| e.to_string())?;
@@ -61,18 +56,11 @@ impl Pooler {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|e| e.to_string())?;
-        let mut pooler = Pooler {
-            directory,
-            port,
-            process,
-        };
+        let mut pooler = Pooler { directory, port, process };
         let until = Instant::now() + Duration::from_secs(20);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             if Instant::now() > until || pooler.process.try_wait().is_ok_and(|w| w.is_some()) {
-                return Err(format!(
-                    "pgbouncer did not start: {}",
-                    fs::read_to_string(pooler.directory.join("log")).unwrap_or_default()
-                ));
+                return Err(format!("pgbouncer did not start: {}", fs::read_to_string(pooler.directory.join("log")).unwrap_or_default()));
             }
             pause();
         }
@@ -103,21 +91,12 @@ mod tests {
         let pooler = Pooler::start(&cluster, 1).expect("a pooler");
         let mut backends = Vec::new();
         for _ in 0..2 {
-            let mut connection = sqlx::PgConnection::connect(&pooler.url("postgres"))
-                .await
-                .expect("connects");
+            let mut connection = sqlx::PgConnection::connect(&pooler.url("postgres")).await.expect("connects");
             let mut tx = connection.begin().await.expect("begins");
-            let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
-                .persistent(false)
-                .fetch_one(&mut *tx)
-                .await
-                .expect("answers");
+            let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").persistent(false).fetch_one(&mut *tx).await.expect("answers");
             tx.commit().await.expect("commits");
             backends.push((pid, connection));
         }
-        assert_eq!(
-            backends[0].0, backends[1].0,
-            "two clients did not share one session: not transaction mode"
-        );
+        assert_eq!(backends[0].0, backends[1].0, "two clients did not share one session: not transaction mode");
     }
 }
