@@ -62,3 +62,32 @@ macro_rules! failpoint {
         $crate::failpoint::pass($name);
     };
 }
+
+/// Safety mechanisms the suite can switch off (`EVERSTEP_MUTATE=name`) to see that it notices. Only in builds with feature `mutations`.
+pub const MUTATIONS: &[&str] = &[
+    // The lease row is not locked and not required.
+    "fence.lease",
+    // The run row is not locked and its owner and epoch not required.
+    "fence.run",
+    // A step row that stands is overwritten instead of adopted.
+    "on_conflict",
+    // A reaper that has itself just reconnected does not wait.
+    "outage_grace",
+    // A release does not compare the inbox.
+    "inbox",
+    // A takeover counts no crash.
+    "crash_mark",
+];
+
+#[cfg(feature = "mutations")]
+pub fn mutated(name: &'static str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    debug_assert!(MUTATIONS.contains(&name), "mutation {name} is not in failpoint::MUTATIONS");
+    CHOSEN.get_or_init(|| std::env::var("EVERSTEP_MUTATE").ok()).as_deref() == Some(name)
+}
+
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub const fn mutated(_name: &'static str) -> bool {
+    false
+}
