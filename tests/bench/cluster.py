@@ -14,9 +14,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 # Durability is the default (fsync, synchronous_commit, full_page_writes on). What differs from the defaults, and why:
 SETTINGS = {
@@ -63,9 +64,7 @@ def children(pid: int) -> list[int]:
 
 @dataclass
 class Mark:
-    at: float
     cpu: float
-    commits: int
     lsn: str
 
 
@@ -109,9 +108,7 @@ class Cluster:
                 time.sleep(0.1)
 
     def tool(self, name: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [self.bin / name, *arguments], check=False, capture_output=True, text=True, cwd="/", **self.as_user
-        )
+        done = subprocess.run([self.bin / name, *arguments], check=False, capture_output=True, text=True, cwd="/", **self.as_user)
         if done.returncode != 0:
             raise SystemExit(f"{name} failed: {done.stderr}")
         return done.stdout
@@ -121,33 +118,30 @@ class Cluster:
 
     def fresh(self, database: str) -> str:
         """An empty database; each measurement gets one, so that no system works beside another's leftovers."""
-        self.control.execute(f'drop database if exists "{database}" with (force)')
-        self.control.execute(f'create database "{database}"')
+        name = sql.Identifier(database)
+        self.control.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+        self.control.execute(sql.SQL("create database {}").format(name))
         # What came before is on disk and out of the way, and every page is imaged again from here on.
         self.control.execute("checkpoint")
         return self.url(database)
 
-    def mark(self, database: str) -> Mark:
-        row = self.control.execute(
-            "select pg_stat_get_db_xact_commit(oid), pg_current_wal_insert_lsn()::text from pg_database where datname = %s",
-            [database],
-        ).fetchone()
+    def mark(self) -> Mark:
+        row = self.control.execute("select pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
-        cpu = process_seconds(self.server.pid, True) + sum(
-            process_seconds(child, False) for child in children(self.server.pid)
-        )
-        return Mark(time.monotonic(), cpu, int(row[0]), str(row[1]))
+        live = sum(process_seconds(child, False) for child in children(self.server.pid))
+        return Mark(process_seconds(self.server.pid, True) + live, str(row[0]))
 
-    def wal_bytes(self, before: Mark, after: Mark) -> int:
-        """WAL between two marks without full page images, which depend on the last checkpoint and not on the work."""
+    def wal(self, before: Mark, after: Mark) -> tuple[int, int]:
+        """Bytes and commit records between two marks. Full page images are left out: they depend on the last checkpoint, not on
+        the work. Commit records are what had to be flushed; the counters of pg_stat_database lag by seconds."""
         self.control.execute("select pg_switch_wal()")
-        table = self.tool(
-            "pg_waldump", "--path", str(self.data / "pg_wal"), "--stats", "-s", before.lsn, "-e", after.lsn
-        )
+        span = ["--path", str(self.data / "pg_wal"), "-s", before.lsn, "-e", after.lsn]
+        table = self.tool("pg_waldump", "--stats=record", *span)
         total = re.search(r"^Total\s+\d+\s+(\d+) ", table, re.M)
-        if total is None:
-            raise SystemExit(f"pg_waldump said: {table[-500:]}")
-        return int(total.group(1))
+        commits = re.search(r"^Transaction/COMMIT\s+(\d+) ", table, re.M)
+        if total is None or commits is None:
+            raise SystemExit(f"no load between {before.lsn} and {after.lsn}: {table[-500:]}")
+        return int(total.group(1)), int(commits.group(1))
 
     @contextlib.contextmanager
     def counting(self):
@@ -162,6 +156,19 @@ class Cluster:
 
     def reset_statements(self) -> None:
         self.control.execute("select pg_stat_statements_reset()")
+
+    def role(self, name: str) -> str:
+        """A user of its own, to tell one process's statements from another's."""
+        user = sql.Identifier(name)
+        if not self.control.execute("select from pg_roles where rolname = %s", [name]).fetchall():
+            self.control.execute(sql.SQL("create role {} superuser login").format(user))
+        return name
+
+    def ask(self, database: str, query: LiteralString) -> tuple[Any, ...]:
+        with psycopg.connect(self.url(database)) as connection:
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return row
 
     def statements(self, database: str, user: str | None = None) -> list[tuple[int, str]]:
         return self.control.execute(

@@ -141,9 +141,7 @@ def main() -> int:
     chosen = arguments.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
 
-    wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), chaos(chosen.seconds, chosen.seed)]}[
-        chosen.what
-    ]()
+    wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), chaos(chosen.seconds, chosen.seed)]}[chosen.what]()
     total, failed = Count(), []
     for part in wanted:
         count, ok = run(part)
