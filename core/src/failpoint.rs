@@ -75,7 +75,7 @@ pub const MUTATIONS: &[&str] = &[
     "outage_grace",
     // A release does not compare the inbox.
     "inbox",
-    // A takeover counts no crash.
+    // A takeover counts as a crash whatever was recorded since the one before.
     "crash_mark",
 ];
 

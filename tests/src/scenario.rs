@@ -230,3 +230,18 @@ impl Scenario {
         paths.iter().map(|p| Scenario::load(p)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A misspelt action would otherwise show only when its scenario is played.
+    #[test]
+    fn every_scenario_is_well_formed_and_names_its_features() {
+        let all = Scenario::load_all(&crate::worker::root().join("tests/scenarios")).expect("all load");
+        assert!(all.len() > 30, "only {} scenarios found", all.len());
+        for scenario in all {
+            assert!(!scenario.features.is_empty() && !scenario.about.is_empty() && !scenario.steps.is_empty(), "{}", scenario.name);
+        }
+    }
+}
