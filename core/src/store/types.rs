@@ -659,7 +659,9 @@ pub enum WakeHint {
     Inbox(Uuid),
     /// A run ended or an event was published that somebody outside may await.
     Finished,
-    /// A queue changed.
+    /// Somebody awaits the ends of runs of other processes: tell `Finished` for the next 30 s.
+    Awaiting,
+    /// A queue changed, or a timer was set: tick.
     Queues,
     /// The source was interrupted: hints may have been missed.
     Resync,
