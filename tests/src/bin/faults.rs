@@ -58,7 +58,7 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
             if arguments.store.as_deref().is_some_and(|w| w != store.name()) {
                 continue;
             }
-            let context = Context { language: language.clone(), store, cluster: cluster.clone(), mutation: None };
+            let context = Context { language: language.clone(), store, cluster: cluster.clone() };
             let (check, slots) = (check.clone(), slots.clone());
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await;

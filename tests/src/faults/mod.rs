@@ -2,6 +2,7 @@
 //! a name; `faults` (the program) runs them all, or those named.
 
 mod crash_points;
+mod fence;
 mod load;
 mod takeover;
 
@@ -23,8 +24,6 @@ pub struct Context {
     pub language: Language,
     pub store: Store,
     pub cluster: Arc<Cluster>,
-    /// `EVERSTEP_MUTATE` of every worker, when the suite checks itself.
-    pub mutation: Option<String>,
 }
 
 type Checked = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -56,6 +55,10 @@ const POSTGRES: &[Store] = &[Store::Postgres];
 pub fn all() -> Vec<Check> {
     let mut checks = crash_points::checks();
     checks.extend([
+        Check::new("fence_holds_the_lease", BOTH, fence::lease),
+        Check::new("fence_holds_the_run", BOTH, fence::run_row),
+        Check::new("recorded_values_stand", BOTH, fence::conflict),
+        Check::new("release_sees_the_inbox", BOTH, fence::inbox),
         Check::new("takeover_of_1000_runs", BOTH, takeover::of_a_thousand_runs),
         Check::new("poison_run_among_1000", POSTGRES, takeover::poison_among_a_thousand),
         Check::new("fifty_sleeps_and_ten_kills", BOTH, takeover::fifty_sleeps_and_ten_kills),
@@ -79,15 +82,10 @@ impl Context {
         Stage::set(plan).await
     }
 
-    /// Environment every worker of a check gets, and what the check adds.
-    pub fn environment(&self, extra: &[(&str, &str)]) -> Vec<(String, String)> {
-        let own = self.mutation.iter().map(|m| ("EVERSTEP_MUTATE".to_string(), m.clone()));
-        own.chain(extra.iter().map(|(k, v)| (k.to_string(), v.to_string()))).collect()
-    }
-
-    /// Start a worker and launch it; None when it died before it could answer, as a crash point makes it.
+    /// Start a worker with this environment and launch it.
     pub async fn launch(&self, stage: &mut Stage, name: &str, engine: Value, extra: &[(&str, &str)]) -> Result<(), String> {
-        let worker = stage.spawn(name, &engine, &self.environment(extra), None).await?;
+        let environment: Vec<(String, String)> = extra.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let worker = stage.spawn(name, &engine, &environment, None).await?;
         worker.call("launch", json!({})).await.map(drop).map_err(|e| format!("worker {name} did not launch: {e}\n{}", worker.errors()))
     }
 }
