@@ -3,6 +3,10 @@
 
 /// Every crash point there is, one a line, so that the suite can enumerate them. `failpoint!` refuses a name that is not here.
 pub const NAMES: &[&str] = &[
+    "engine.register.after",
+    "engine.claim.after",
+    "engine.lane.before_commit",
+    "engine.lane.after_commit",
     "store.register.before",
     "store.register.after",
     "store.commit.before",

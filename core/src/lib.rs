@@ -3,4 +3,7 @@
 
 #[macro_use]
 pub mod failpoint;
+mod engine;
+pub mod protocol;
+mod run;
 pub mod store;

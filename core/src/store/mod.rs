@@ -199,3 +199,12 @@ pub fn open(config: StoreConfig) -> Result<std::sync::Arc<dyn Store>> {
         }),
     }
 }
+
+/// The migrations as text, to be run by hand.
+pub fn migration_sql(store: &str, schema: &str) -> Result<String> {
+    match store {
+        "postgres" => postgres::migration_sql(schema),
+        "sqlite" => Ok(sqlite::migration_sql()),
+        other => Err(StoreError::Setup { code: "config_invalid", message: format!("There is no store {other}; postgres and sqlite have migrations.") }),
+    }
+}

@@ -1,0 +1,289 @@
+//! Operations on runs and queues from outside: read, cancel, resume, retry, rewind; queues. Each is one store call under the outage budget.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::error::{EngineError, Result};
+use super::{Engine, Outbox, records};
+use crate::protocol::client::{Client, Event};
+use crate::protocol::errors::Code;
+use crate::protocol::frame::{Reader, Writer};
+use crate::protocol::ops::event;
+use crate::store::{ControlVerdict, NewMessage, Payload, Position, Queue, RunFilter, RunKey, RunState, Verdict, WakeHint, Write};
+
+const CHILDREN_PAGE: i64 = 500;
+
+pub fn run_key(text: &str) -> Result<RunKey> {
+    text.parse().map_err(|_| EngineError::new(Code::RunNotFound, "A run's key is a UUID; for an id of your own use run_key first."))
+}
+
+fn limit(n: Option<i64>, what: &str) -> Result<Option<i32>> {
+    match n {
+        None => Ok(None),
+        Some(n) if (1..=1_000_000).contains(&n) => Ok(Some(n as i32)),
+        Some(n) => Err(EngineError::new(Code::ConfigInvalid, format!("the {what} of a queue must be 1 to 1000000, not {n}"))),
+    }
+}
+
+impl Engine {
+    /// Answer a submit with what this future gives; it starts when the database has been reached for the first time.
+    pub fn answer<F, Fut>(self: &Arc<Self>, client: Arc<Client>, token: u64, work: F)
+    where
+        F: FnOnce(Arc<Engine>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<u8>>> + Send + 'static,
+    {
+        self.spawn(move |engine| async move {
+            let mut out = Outbox::default();
+            match work(engine).await {
+                Ok(frame) => out.complete(&client, token, frame),
+                Err(e) => out.push(&client, Event { token, kind: event::FAILED, frame: e.frame() }),
+            }
+        });
+    }
+
+    pub async fn get_run(&self, run: RunKey) -> Result<Vec<u8>> {
+        let mut w = Writer::new();
+        match self.within_budget(|| self.store.find(run)).await? {
+            Some(detail) => {
+                let waits_for = self.explain(&detail);
+                records::run(&mut w, &detail.summary, &records::RunExtras { detail: Some(&detail), waits_for });
+            }
+            None => {
+                w.null();
+            }
+        }
+        Ok(w.finish())
+    }
+
+    fn explain(&self, detail: &crate::store::RunDetail) -> Vec<String> {
+        let s = &detail.summary;
+        records::waits_for(detail, self.held().as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref())
+    }
+
+    /// One line for `result_timeout`.
+    pub async fn what_it_waits_for(&self, run: RunKey) -> String {
+        match self.store.find(run).await {
+            Ok(Some(detail)) => {
+                let lines = self.explain(&detail);
+                if lines.is_empty() { format!("it is {}", detail.summary.state.name()) } else { format!("it is {}: {}", detail.summary.state.name(), lines.join("; ")) }
+            }
+            Ok(None) => "there is no such run".into(),
+            Err(_) => "the database does not answer".into(),
+        }
+    }
+
+    pub async fn list_runs(&self, frame: &[u8]) -> Result<Vec<u8>> {
+        let filter = read_filter(&mut Reader::new(frame))?;
+        let mut asked = filter.clone();
+        asked.limit += 1;
+        let mut runs = self.within_budget(|| self.store.list(&asked)).await?;
+        let more = runs.len() as i64 > filter.limit;
+        runs.truncate(filter.limit as usize);
+        let mut w = Writer::new();
+        w.list(runs.len());
+        for s in &runs {
+            records::run(&mut w, s, &records::RunExtras::default());
+        }
+        w.opt_str(runs.last().filter(|_| more).map(|s| format!("{}:{}", s.created_at, s.key)).as_deref());
+        Ok(w.finish())
+    }
+
+    pub async fn list_steps(&self, run: RunKey, after: Option<String>, limit: i64) -> Result<Vec<u8>> {
+        let after = after.as_deref().map(read_position).transpose()?;
+        let mut steps = self.within_budget(|| self.store.steps(run, after.as_ref(), limit + 1)).await?;
+        let more = steps.len() as i64 > limit;
+        steps.truncate(limit as usize);
+        let mut w = Writer::new();
+        w.list(steps.len());
+        for s in &steps {
+            records::step(&mut w, s);
+        }
+        let next = steps.last().filter(|_| more).map(|s| format!("{}:{}:{}", s.record.at.segment, s.record.at.seq, s.record.at.branch));
+        w.opt_str(next.as_deref());
+        Ok(w.finish())
+    }
+
+    pub async fn cancel_run(self: &Arc<Self>, run: RunKey, by: &str, why: &str) -> Result<Vec<u8>> {
+        let verdict = self.within_budget(|| self.store.cancel(run, by, why, self.config.cancel_grace_ms)).await?;
+        let outcome = match verdict {
+            ControlVerdict::Done => {
+                self.close_children(run);
+                self.wakes.tell(WakeHint::Finished);
+                self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+                "cancelled"
+            }
+            ControlVerdict::Requested => {
+                self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+                self.wakes.tell(WakeHint::Queues);
+                "requested"
+            }
+            ControlVerdict::NotPossible(_) => "already_finished",
+            ControlVerdict::NotFound => return Err(not_found(run)),
+        };
+        self.look_at_moved().await;
+        self.awaiters.look();
+        Ok(one_str(outcome))
+    }
+
+    /// Children with policy cancel of a run that has ended, in pages.
+    pub fn close_children(self: &Arc<Self>, parent: RunKey) {
+        self.spawn(move |engine| async move {
+            loop {
+                let page = engine.persist(|| engine.store.open_children(parent, CHILDREN_PAGE)).await;
+                let mut stopped = false;
+                for child in &page {
+                    let verdict = engine.persist(|| engine.store.cancel(*child, "parent", "the parent run has ended", engine.config.cancel_grace_ms)).await;
+                    match verdict {
+                        ControlVerdict::Done => {
+                            stopped = true;
+                            engine.close_children(*child);
+                        }
+                        ControlVerdict::Requested => stopped = true,
+                        ControlVerdict::NotPossible(_) | ControlVerdict::NotFound => {}
+                    }
+                }
+                if stopped {
+                    engine.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+                    engine.look_at_moved().await;
+                }
+                if (page.len() as i64) < CHILDREN_PAGE {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What follows from a resume, retry or rewind.
+    pub fn resumed(self: &Arc<Self>, run: RunKey, verdict: ControlVerdict) -> Result<Vec<u8>> {
+        match verdict {
+            ControlVerdict::Done | ControlVerdict::Requested => {
+                self.claims.look();
+                self.wakes.tell(WakeHint::Ready);
+                self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+                self.spawn(|engine| async move { engine.look_at_moved().await });
+                Ok(one_str("resumed"))
+            }
+            ControlVerdict::NotPossible(_) => Ok(one_str("not_possible")),
+            ControlVerdict::NotFound => Err(not_found(run)),
+        }
+    }
+
+    pub fn send(self: &Arc<Self>, client: Arc<Client>, token: u64, frame: &[u8]) -> Result<()> {
+        let mut r = Reader::new(frame);
+        let to = run_key(r.str()?)?;
+        let message = self.new_message(to, r.str()?, r.bytes()?, r.opt_str()?)?;
+        let lane = self.lane_of(to);
+        self.write(
+            lane,
+            Write::Send(message),
+            Box::new(move |_, _, answer, out| match answer {
+                Ok(Verdict::Committed) => out.complete(&client, token, vec![]),
+                Ok(Verdict::Refused { message }) => out.push(&client, Event { token, kind: event::FAILED, frame: EngineError::new(Code::PayloadInvalid, message).frame() }),
+                Ok(_) => out.push(&client, Event { token, kind: event::FAILED, frame: not_found(to).frame() }),
+                Err(e) => out.push(&client, Event { token, kind: event::FAILED, frame: e.frame() }),
+            }),
+        );
+        Ok(())
+    }
+
+    pub fn new_message(&self, to: RunKey, topic: &str, value: &[u8], idempotency_key: Option<&str>) -> Result<NewMessage> {
+        if !topic.is_empty() {
+            super::identity::check_name("the topic", topic)?;
+        }
+        if let Some(key) = idempotency_key {
+            super::identity::check_name("the idempotency key", key)?;
+        }
+        if value.len() > self.config.max_payload {
+            return Err(EngineError::new(Code::PayloadTooLarge, format!("The message is {} bytes; the limit is {}.", value.len(), self.config.max_payload)));
+        }
+        Ok(NewMessage {
+            to,
+            id: idempotency_key.map_or_else(uuid::Uuid::now_v7, |key| super::identity::message_key(to, key)),
+            ord: self.wakes.next_ord(),
+            topic: topic.to_owned(),
+            value: Payload::json(value.to_vec()),
+            token: self.random(),
+        })
+    }
+
+    pub async fn put_queue(self: &Arc<Self>, frame: &[u8]) -> Result<Vec<u8>> {
+        let mut r = Reader::new(frame);
+        let mut q = r.opt_list()?.ok_or_else(|| EngineError::new(Code::FrameInvalid, "put_queue takes a QUEUE"))?;
+        let by_operator = r.bool()?;
+        let name = q.str()?.to_owned();
+        super::identity::check_name("the queue's name", &name)?;
+        let queue = Queue {
+            name,
+            paused: q.bool()?,
+            limit: limit(q.opt_int()?, "limit")?,
+            worker_limit: limit(q.opt_int()?, "worker_limit")?,
+            key_limit: limit(q.opt_int()?, "key_limit")?,
+            hold: q.bool()?,
+            rate: None,
+            operator: by_operator,
+        };
+        let queue = self.within_budget(|| self.store.put_queue(&queue, by_operator)).await?;
+        self.queues.remember(queue.clone());
+        self.wakes.tell(WakeHint::Queues);
+        self.claims.look();
+        let mut w = Writer::new();
+        records::queue(&mut w, &queue);
+        Ok(w.finish())
+    }
+
+    pub async fn list_queues(&self) -> Result<Vec<u8>> {
+        let queues = self.within_budget(|| self.store.queues()).await?;
+        let mut w = Writer::new();
+        w.list(queues.len());
+        for q in &queues {
+            records::queue(&mut w, q);
+        }
+        Ok(w.finish())
+    }
+}
+
+pub fn one_str(text: &str) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.str(text);
+    w.finish()
+}
+
+pub fn not_found(run: RunKey) -> EngineError {
+    EngineError::new(Code::RunNotFound, format!("There is no run {run}."))
+}
+
+fn read_position(text: &str) -> Result<Position> {
+    let bad = || EngineError::new(Code::FrameInvalid, "a cursor of another list");
+    let mut parts = text.splitn(3, ':');
+    let segment = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
+    let seq = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
+    Ok(Position { segment, seq, branch: parts.next().ok_or_else(bad)?.into() })
+}
+
+fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
+    let mut filter = RunFilter { limit: 100, ..RunFilter::default() };
+    let Some(mut f) = r.opt_list()? else { return Ok(filter) };
+    if let Some(mut states) = f.opt_list()? {
+        while !states.at_end() {
+            let name = states.str()?;
+            filter.states.push(RunState::from_name(name).ok_or_else(|| {
+                let near = super::identity::nearest(name, RunState::ALL.into_iter().map(RunState::name)).map_or(String::new(), |n| format!("; did you mean {n}?"));
+                EngineError::new(Code::ConfigInvalid, format!("there is no state \"{name}\"{near}"))
+            })?);
+        }
+    }
+    filter.workflow = f.opt_str()?.map(str::to_owned);
+    filter.queue = f.opt_str()?.map(str::to_owned);
+    filter.parent = f.opt_str()?.map(run_key).transpose()?;
+    let (attribute, value) = (f.opt_str()?, f.opt_str()?);
+    filter.attribute = attribute.zip(value).map(|(a, v)| (a.to_owned(), v.to_owned()));
+    filter.created_from = f.opt_int()?;
+    filter.created_before = f.opt_int()?;
+    if let Some(after) = f.opt_str()? {
+        let bad = || EngineError::new(Code::FrameInvalid, "a cursor of another list");
+        let (at, key) = after.split_once(':').ok_or_else(bad)?;
+        filter.after = Some((at.parse().map_err(|_| bad())?, key.parse().map_err(|_| bad())?));
+    }
+    filter.limit = f.opt_int()?.unwrap_or(100).clamp(1, 1000);
+    Ok(filter)
+}

@@ -1,0 +1,237 @@
+//! The dispatcher: one task a process claims for all its queues, in batches bounded by free slots. It looks when something may be ready and a
+//! slot is free, so an idle process claims nothing and a full one does not either.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::counters::Counters;
+use super::{Engine, Outbox, Phase, identity};
+use crate::store::{ClaimRequest, ClaimedRun, Position, Route, RunKey, Verdict, Write};
+
+#[derive(Default)]
+pub struct Claims {
+    /// Something may be ready that nobody here has looked for yet.
+    maybe: AtomicBool,
+    wake: Notify,
+    /// Workflows with ready runs this process left behind: new starts line up behind them.
+    behind: Mutex<HashSet<String>>,
+    /// Routes by label besides "" this process serves.
+    labels: Mutex<Vec<String>>,
+}
+
+/// Rows of one claim at most.
+const MOST: i64 = 200;
+
+impl Claims {
+    pub fn look(&self) {
+        self.maybe.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn slots_freed(&self) {
+        if self.maybe.load(Ordering::Acquire) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub fn became_ready(&self, workflow: &str) {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).insert(workflow.to_owned());
+        self.look();
+    }
+
+    /// Whether a new run of this route would overtake one that is ready already.
+    pub fn anyone_ready(&self, route: &Route) -> bool {
+        self.maybe.load(Ordering::Acquire) && self.behind.lock().unwrap_or_else(PoisonError::into_inner).contains(&route.workflow)
+    }
+
+    pub fn serve_labels(&self, labels: Vec<String>) {
+        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
+    }
+}
+
+impl Engine {
+    pub(super) async fn run_dispatcher(self: Arc<Self>) {
+        let mut failures = 0;
+        loop {
+            if !self.claims.maybe.load(Ordering::Acquire) || self.phase() != Phase::Launched || self.held().is_some() || self.free_slots() <= 0 || self.history_full() {
+                self.claims.wake.notified().await;
+                continue;
+            }
+            // Cleared before looking: what becomes ready during the look is looked for again.
+            self.claims.maybe.store(false, Ordering::Release);
+            match self.claim_once().await {
+                Ok(more) => {
+                    failures = 0;
+                    if more {
+                        self.claims.maybe.store(true, Ordering::Release);
+                    } else if !self.claims.maybe.load(Ordering::Acquire) {
+                        self.claims.behind.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    }
+                }
+                Err(e) => {
+                    self.outage(&e);
+                    // The claim may have committed and its answer been lost: what is ours is looked up.
+                    self.reconcile().await;
+                    self.claims.maybe.store(true, Ordering::Release);
+                    failures += 1;
+                    tokio::time::sleep(self.back_off(failures)).await;
+                }
+            }
+        }
+    }
+
+    /// Loaded history is bounded: a process full of long histories claims no more until some are done.
+    fn history_full(&self) -> bool {
+        self.history_bytes.load(Ordering::Relaxed) > self.config.history_bytes as i64
+    }
+
+    fn free_slots(&self) -> i64 {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(|s| s.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// Claim for each client with free slots. True: a batch was full, so there may be more.
+    async fn claim_once(self: &Arc<Self>) -> crate::store::Result<bool> {
+        let mut by_client: HashMap<u32, Vec<String>> = HashMap::new();
+        for (name, r) in self.registry.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            by_client.entry(r.client).or_default().push(name.clone());
+        }
+        let mut more = false;
+        for (client, workflows) in by_client {
+            let Some(slots) = self.slots_of(client) else { continue };
+            let free = slots.load(Ordering::Relaxed);
+            if free <= 0 {
+                // Left unlooked-at: another look when a slot comes free.
+                more = true;
+                continue;
+            }
+            let Ok(incarnation) = self.ensure_lease().await else { return Ok(true) };
+            let max = free.min(MOST);
+            slots.fetch_sub(max, Ordering::Relaxed);
+            let request = ClaimRequest { incarnation, claim_token: self.random(), routes: self.routes_of(&workflows), max, held_by_queue: self.held_by_queue() };
+            Counters::add(&self.counters.claims, 1);
+            let claimed = self.store.claim(&request).await;
+            crate::failpoint!("engine.claim.after");
+            let taken = claimed.as_ref().map_or(0, Vec::len) as i64;
+            self.slots_changed(client, max - taken);
+            let claimed = claimed?;
+            Counters::add(&self.counters.claimed, taken as u64);
+            more |= taken == max;
+            self.execute_all(claimed).await;
+        }
+        Ok(more)
+    }
+
+    fn routes_of(&self, workflows: &[String]) -> Vec<Route> {
+        let mut queues = match &self.config.queues {
+            Some(served) => served.clone(),
+            None => self.queues.names(),
+        };
+        queues.push(String::new());
+        let labels = self.claims.labels.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut routes = Vec::with_capacity(queues.len() * workflows.len());
+        for queue in &queues {
+            if self.queues.get(queue).is_some_and(|q| q.paused) {
+                continue;
+            }
+            for workflow in workflows {
+                for label in std::iter::once("").chain(labels.iter().map(String::as_str)) {
+                    routes.push(identity::route(&self.config.store.namespace, queue, workflow, label));
+                }
+            }
+        }
+        routes
+    }
+
+    fn held_by_queue(&self) -> Vec<(String, i32)> {
+        let mut held: HashMap<String, i32> = HashMap::new();
+        for exec in self.all_execs() {
+            if !exec.queue.is_empty() {
+                *held.entry(exec.queue.to_string()).or_default() += 1;
+            }
+        }
+        held.into_iter().collect()
+    }
+
+    /// Runs that are ours now: the rest of their history, then to their hosts.
+    pub async fn execute_all(self: &Arc<Self>, claimed: Vec<ClaimedRun>) {
+        let mut ready = Vec::with_capacity(claimed.len());
+        for mut run in claimed {
+            while run.more_steps {
+                let after = run.steps.last().map_or(Position { segment: run.segment, branch: "".into(), seq: -1 }, |s| s.at.clone());
+                let (page, more) = self.persist(|| self.store.history(run.key, run.segment, &after)).await;
+                run.more_steps = more && !page.is_empty();
+                run.steps.extend(page);
+            }
+            ready.push(run);
+        }
+        let mut out = Outbox::default();
+        for run in ready {
+            if self.exec_of(run.key).is_none() {
+                self.execute(run, &mut out);
+            }
+        }
+    }
+
+    /// Put back a run that is ours but cannot run here.
+    pub fn give_back(self: &Arc<Self>, run: RunKey, epoch: i32) {
+        let lane = self.lane_of(run);
+        self.write(lane, Write::GiveBack { run, epoch }, Box::new(|_, _, _, _| {}));
+    }
+
+    /// After an unknown outcome, at each reconnect and every 30 s: what is ours in the database but not in memory is run or given back.
+    pub async fn reconcile(self: &Arc<Self>) {
+        let Some(incarnation) = self.incarnation() else { return };
+        let owned = self.persist(|| self.store.owned(incarnation)).await;
+        let missing: Vec<RunKey> = {
+            let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            owned.iter().map(|o| o.key).filter(|k| !starting.contains(k) && self.exec_of(*k).is_none()).collect()
+        };
+        if missing.is_empty() || self.incarnation() != Some(incarnation) {
+            return;
+        }
+        let runs = self.persist(|| self.store.load(incarnation, &missing)).await;
+        for run in &runs {
+            if let Some(r) = self.registered(&run.route.workflow) {
+                self.slots_changed(r.client, -1);
+            }
+        }
+        self.execute_all(runs).await;
+    }
+
+    /// The last write of an execution that has ended here: given back, blocked. It is forgotten whatever the verdict.
+    pub fn end_with(self: &Arc<Self>, exec: &Arc<crate::run::exec::Exec>, write: Write) {
+        let ended = exec.clone();
+        self.write(
+            exec.lane,
+            write,
+            Box::new(move |engine, write, answer, _| {
+                if let (Ok(Verdict::Fenced), Write::Block { .. } | Write::GiveBack { .. }) = (&answer, &write) {
+                    // Another epoch or owner decides about it now; if it is still ours, `reconcile` finds it.
+                    let engine = engine.clone();
+                    engine.clone().spawn(move |_| async move { engine.reconcile().await });
+                }
+                engine.forget(&ended);
+            }),
+        );
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_behind_holds_new_starts_back_until_it_is_claimed() {
+        let claims = Claims::default();
+        let route = identity::route("default", "", "checkout", "");
+        assert!(!claims.anyone_ready(&route));
+        claims.became_ready("checkout");
+        assert!(claims.anyone_ready(&route));
+        assert!(!claims.anyone_ready(&identity::route("default", "", "refund", "")));
+        assert_ne!(route.id, identity::route("other", "", "checkout", "").id);
+    }
+}

@@ -1,0 +1,136 @@
+//! Keys and hashes: what names a run, a step for the outside world, a route and a call site (design `semantics.md` §1, §2).
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::error::{EngineError, Result};
+use crate::protocol::errors::Code;
+use crate::store::{Position, Route, RunKey, Site};
+
+/// Ids and names: 1..=255 bytes of UTF-8 without control characters, the same rule at every entry.
+pub fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
+        return Err(EngineError::new(
+            Code::IdInvalid,
+            format!("{what} must be 1 to 255 bytes of UTF-8 without control characters; got {} bytes{}", name.len(), if name.chars().any(char::is_control) { " with a control character" } else { "" }),
+        ));
+    }
+    Ok(())
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut h = Sha256::new();
+    for part in parts {
+        h.update((part.len() as u64).to_be_bytes());
+        h.update(part);
+    }
+    h.finalize().into()
+}
+
+fn first_16(h: [u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|i| h[i])
+}
+
+fn first_i64(h: [u8; 32]) -> i64 {
+    i64::from_be_bytes(std::array::from_fn(|i| h[i]))
+}
+
+/// The key of a user's id: UUIDv8 of SHA-256 over (namespace, 0, id).
+pub fn run_key(namespace: &str, id: &str) -> RunKey {
+    let mut h = Sha256::new();
+    h.update(namespace.as_bytes());
+    h.update([0]);
+    h.update(id.as_bytes());
+    Uuid::new_v8(first_16(h.finalize().into()))
+}
+
+/// The same in each attempt, takeover, release, resume and retry: it depends on the run and the position alone.
+pub fn idempotency_key(run: RunKey, at: &Position) -> Uuid {
+    Uuid::new_v8(first_16(hash(&[b"step", run.as_bytes(), &at.segment.to_be_bytes(), at.branch.as_bytes(), &at.seq.to_be_bytes()])))
+}
+
+/// A child's key, so that a start repeated after an unknown outcome is the same child.
+pub fn child_key(run: RunKey, at: &Position) -> RunKey {
+    Uuid::new_v8(first_16(hash(&[b"child", run.as_bytes(), &at.segment.to_be_bytes(), at.branch.as_bytes(), &at.seq.to_be_bytes()])))
+}
+
+/// A message's id: the same for the same (receiver, key), so that a repeated send is the same message.
+pub fn message_key(run: RunKey, idempotency_key: &str) -> Uuid {
+    Uuid::new_v8(first_16(hash(&[b"message", run.as_bytes(), idempotency_key.as_bytes()])))
+}
+
+/// The run that `on_finish` starts.
+pub fn finish_key(run: RunKey, epoch: i32) -> RunKey {
+    Uuid::new_v8(first_16(hash(&[b"finish", run.as_bytes(), &epoch.to_be_bytes()])))
+}
+
+/// Digest of (name, arguments, key); None when there is neither.
+pub fn digest(name: &str, arguments: Option<&[u8]>, key: Option<&str>) -> Option<i64> {
+    if arguments.is_none() && key.is_none() {
+        return None;
+    }
+    Some(first_i64(hash(&[name.as_bytes(), arguments.unwrap_or_default(), key.unwrap_or_default().as_bytes()])))
+}
+
+pub fn route(namespace: &str, queue: &str, workflow: &str, label: &str) -> Route {
+    let id = first_i64(hash(&[b"route", namespace.as_bytes(), queue.as_bytes(), workflow.as_bytes(), label.as_bytes()]));
+    Route { id, queue: queue.into(), workflow: workflow.into(), label: label.into() }
+}
+
+pub fn site(name: &str, location: &str) -> Site {
+    let id = first_i64(hash(&[b"site", name.as_bytes(), location.as_bytes()]));
+    Site { id, name: name.into(), location: location.into() }
+}
+
+/// The known name nearest to a mistyped one, if one is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.map(|k| (distance(name, k), k)).min().filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 3).map(|(_, k)| k)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_id_is_one_key_in_one_namespace() {
+        assert_eq!(run_key("a", "order-1"), run_key("a", "order-1"));
+        assert_ne!(run_key("a", "order-1"), run_key("b", "order-1"));
+        assert_eq!(run_key("a", "order-1").get_version_num(), 8);
+    }
+
+    #[test]
+    fn positions_have_different_idempotency_keys() {
+        let run = Uuid::now_v7();
+        let at = |branch: &str, seq| Position { segment: 0, branch: branch.into(), seq };
+        assert_eq!(idempotency_key(run, &at("", 1)), idempotency_key(run, &at("", 1)));
+        assert_ne!(idempotency_key(run, &at("", 1)), idempotency_key(run, &at("", 2)));
+        assert_ne!(idempotency_key(run, &at("/1/0", 1)), idempotency_key(run, &at("/1/1", 1)));
+    }
+
+    #[test]
+    fn names_are_checked_and_the_nearest_is_found() {
+        assert!(check_name("id", "").is_err());
+        assert!(check_name("id", &"x".repeat(256)).is_err());
+        assert!(check_name("id", "a\0b").is_err());
+        assert!(check_name("id", "a\u{85}b").is_err());
+        assert!(check_name("id", "order 1 / é").is_ok());
+        assert_eq!(nearest("chekout", ["checkout", "refund"].into_iter()), Some("checkout"));
+        assert_eq!(nearest("zzz", ["checkout", "refund"].into_iter()), None);
+    }
+}

@@ -1,0 +1,319 @@
+//! The engine: what one process knows and does. Pure parts live in `run`, SQL in `store`; here is what ties them to time, threads and hosts.
+
+mod awaiters;
+mod committer;
+mod config;
+pub mod control;
+mod counters;
+mod dispatcher;
+pub mod error;
+pub mod host;
+mod housekeeping;
+pub mod identity;
+mod lifecycle;
+pub mod options;
+mod outbox;
+mod queues;
+mod records;
+mod release;
+mod starts;
+mod wakes;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+pub use config::{Config, Role};
+pub use outbox::Outbox;
+
+use crate::protocol::client::Client;
+use crate::run::exec::Exec;
+use crate::run::timers::Timers;
+use crate::run::transactions::Transactions;
+use crate::store::{RunKey, Store, StoreError};
+use committer::Lane;
+use error::{EngineError, Result};
+
+/// A function this process can run.
+#[derive(Clone)]
+pub struct Registered {
+    pub client: u32,
+    /// A step that can be started by itself (W22).
+    pub is_step: bool,
+    pub version: Option<String>,
+    pub options: options::RegisterOptions,
+}
+
+/// How far the engine has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Opened,
+    Connected,
+    Launched,
+    Draining,
+    Closed,
+}
+
+#[derive(Default)]
+struct Execs {
+    by_id: HashMap<u64, Arc<Exec>>,
+    by_run: HashMap<RunKey, u64>,
+}
+
+pub struct Engine {
+    pub config: Config,
+    pub store: Arc<dyn Store>,
+    pub timers: Timers,
+    pub transactions: Transactions,
+    host: host::Host,
+    lanes: Vec<Lane>,
+    handle: OnceLock<tokio::runtime::Handle>,
+    phase: Mutex<Phase>,
+    connecting: tokio::sync::Mutex<()>,
+    registry: RwLock<HashMap<String, Registered>>,
+    clients: RwLock<Vec<Arc<Client>>>,
+    /// Free slots by client.
+    slots: RwLock<HashMap<u32, Arc<AtomicI64>>>,
+    execs: RwLock<Execs>,
+    next_exec: AtomicU64,
+    /// Runs whose claimed start is on its way: owned in the database before they are known here.
+    starting: Mutex<HashSet<RunKey>>,
+    lease: RwLock<Option<Uuid>>,
+    leasing: tokio::sync::Mutex<()>,
+    held: Mutex<Option<String>>,
+    claims: dispatcher::Claims,
+    wakes: wakes::Wakes,
+    awaiters: awaiters::Awaiters,
+    queues: queues::Queues,
+    ticks: housekeeping::Ticks,
+    counters: counters::Counters,
+    /// Changed whenever an execution ends: drain waits on it.
+    ended: Notify,
+    closing: AtomicBool,
+    outage: AtomicBool,
+    /// Of all loaded history, about.
+    history_bytes: AtomicI64,
+}
+
+impl Engine {
+    pub fn open(json: &str) -> Result<Arc<Engine>> {
+        let config = Config::resolve(json, &|name| std::env::var(name).ok())?;
+        let store = crate::store::open(config.store.clone())?;
+        let lanes = if store.kind() == crate::store::StoreKind::Sqlite { 1 } else { config.store.lanes };
+        Ok(Arc::new(Engine {
+            store,
+            timers: Timers::default(),
+            transactions: Transactions::default(),
+            host: host::Host::here(),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            handle: OnceLock::new(),
+            phase: Mutex::new(Phase::Opened),
+            connecting: tokio::sync::Mutex::default(),
+            registry: RwLock::default(),
+            clients: RwLock::default(),
+            slots: RwLock::default(),
+            execs: RwLock::default(),
+            next_exec: AtomicU64::new(1),
+            starting: Mutex::default(),
+            lease: RwLock::default(),
+            leasing: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+            claims: dispatcher::Claims::default(),
+            wakes: wakes::Wakes::default(),
+            awaiters: awaiters::Awaiters::default(),
+            queues: queues::Queues::default(),
+            ticks: housekeeping::Ticks::default(),
+            counters: counters::Counters::default(),
+            ended: Notify::new(),
+            closing: AtomicBool::new(false),
+            outage: AtomicBool::new(false),
+            history_bytes: AtomicI64::new(0),
+            config,
+        }))
+    }
+
+    /// The runtime of this engine; set before anything is spawned.
+    pub fn set_runtime(&self, handle: tokio::runtime::Handle) {
+        // A second call would name the same runtime: the bridge makes one an engine.
+        let _ = self.handle.set(handle);
+    }
+
+    pub fn spawn<F, Fut>(self: &Arc<Self>, task: F)
+    where
+        F: FnOnce(Arc<Engine>) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(handle) = self.handle.get() {
+            handle.spawn(task(self.clone()));
+        }
+    }
+
+    /// Say it again until the database answers: reads on behalf of runs, which wait out any outage.
+    pub async fn persist<T, F, Fut>(&self, call: F) -> T
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = crate::store::Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            match call().await {
+                Ok(value) => return value,
+                Err(e) => self.outage(&e),
+            }
+            failures += 1;
+            tokio::time::sleep(self.back_off(failures)).await;
+        }
+    }
+
+    /// The same for calls from outside a run: they wait as long as the outage budget, and errors that need a person are said at once.
+    pub async fn within_budget<T, F, Fut>(&self, call: F) -> Result<T>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = crate::store::Result<T>>,
+    {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(self.config.outage_budget_ms);
+        let mut failures = 0;
+        loop {
+            match call().await {
+                Ok(value) => return Ok(value),
+                Err(e @ (StoreError::Setup { .. } | StoreError::Rejected { .. })) => return Err(e.into()),
+                Err(e) => {
+                    self.outage(&e);
+                    failures += 1;
+                    let pause = self.back_off(failures);
+                    if tokio::time::Instant::now() + pause > deadline {
+                        return Err(e.into());
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Once an outage: a line for whoever reads the log, and a look at what we own when it is over.
+    fn outage(&self, e: &StoreError) {
+        if !self.outage.swap(true, Ordering::Relaxed) {
+            self.log_all("warning", "unavailable", &format!("{e}; runs wait and go on when it is back"));
+        }
+    }
+
+    pub fn random(&self) -> i64 {
+        Uuid::new_v4().as_u64_pair().1 as i64
+    }
+
+    /// Even in 0.0..1.0, 53 bits.
+    pub fn random_unit(&self) -> f64 {
+        // The upper half carries the version bits; the low bits of the lower half are free of the variant's.
+        (Uuid::new_v4().as_u128() as u64 & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64
+    }
+
+    pub fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        matches!(self.phase(), Phase::Connected | Phase::Launched | Phase::Draining)
+    }
+
+    pub fn incarnation(&self) -> Option<Uuid> {
+        *self.lease.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn held(&self) -> Option<String> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    // -- clients and registrations ----------------------------------------------------------------------------------------------
+
+    pub fn attach(&self, ordered: bool) -> Result<u32> {
+        let client = Client::new(ordered).map_err(|e| EngineError::new(crate::protocol::errors::Code::Internal, format!("no wake-up descriptor: {e}")))?;
+        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+        clients.push(Arc::new(client));
+        Ok(clients.len() as u32)
+    }
+
+    pub fn client(&self, id: u32) -> Option<Arc<Client>> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).get((id as usize).checked_sub(1)?).cloned()
+    }
+
+    fn registered(&self, name: &str) -> Option<Registered> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub fn log(&self, client: &Arc<Client>, level: &str, code: &str, message: &str, out: &mut Outbox) {
+        let mut w = crate::protocol::frame::Writer::new();
+        w.str(level).str(code).str(message);
+        out.push(client, crate::protocol::client::Event { token: 0, kind: crate::protocol::ops::event::LOG, frame: w.finish() });
+    }
+
+    /// To the first client: every host reads its own queue, and one line is enough.
+    pub fn log_all(&self, level: &str, code: &str, message: &str) {
+        if let Some(client) = self.client(1) {
+            self.log(&client, level, code, message, &mut Outbox::default());
+        }
+    }
+
+    // -- executions -------------------------------------------------------------------------------------------------------------
+
+    pub fn exec(&self, id: u64) -> Option<Arc<Exec>> {
+        self.execs.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
+    }
+
+    fn exec_of(&self, run: RunKey) -> Option<Arc<Exec>> {
+        let execs = self.execs.read().unwrap_or_else(PoisonError::into_inner);
+        execs.by_run.get(&run).and_then(|id| execs.by_id.get(id)).cloned()
+    }
+
+    fn all_execs(&self) -> Vec<Arc<Exec>> {
+        self.execs.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
+    }
+
+    fn exec_count(&self) -> usize {
+        self.execs.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
+    }
+
+    fn remember(&self, exec: &Arc<Exec>) {
+        self.history_bytes.fetch_add(exec.history_bytes, Ordering::Relaxed);
+        let mut execs = self.execs.write().unwrap_or_else(PoisonError::into_inner);
+        execs.by_run.insert(exec.run, exec.id);
+        execs.by_id.insert(exec.id, exec.clone());
+    }
+
+    /// The execution has ended here, however it did: its memory and its slot are free.
+    pub fn forget(&self, exec: &Exec) {
+        let gone = {
+            let mut execs = self.execs.write().unwrap_or_else(PoisonError::into_inner);
+            if execs.by_run.get(&exec.run) == Some(&exec.id) {
+                execs.by_run.remove(&exec.run);
+            }
+            execs.by_id.remove(&exec.id).is_some()
+        };
+        if gone {
+            self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
+            let parked = std::mem::replace(&mut exec.lock().parked, true);
+            if !parked {
+                self.slots_changed(exec.client_id, 1);
+            }
+            self.timers.forget(exec.id);
+            self.ended.notify_waiters();
+        }
+    }
+
+    fn slots_of(&self, client: u32) -> Option<Arc<AtomicI64>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&client).cloned()
+    }
+
+    /// `by` slots of this client became free (or, below 0, were taken).
+    pub fn slots_changed(&self, client: u32, by: i64) {
+        if let Some(slots) = self.slots_of(client) {
+            slots.fetch_add(by, Ordering::Relaxed);
+            if by > 0 {
+                self.claims.slots_freed();
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Options of registrations and of starts, and what of them travels with the run as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{EngineError, Result};
+use super::identity::check_name;
+use crate::protocol::errors::Code;
+use crate::protocol::frame::Reader;
+use crate::run::retry::RetryPolicy;
+use crate::store::{Dedup, DedupPolicy, DedupScope, Due};
+
+/// `options` of `register`, JSON.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterOptions {
+    /// Runs of this client executing at once; the last registration that names it wins.
+    pub slots: Option<i64>,
+    pub retry: Option<PartialRetry>,
+    pub deadline_ms: Option<i64>,
+    pub on_finish: Option<String>,
+    /// Runs only on workers, and starts only go to workers, of this label.
+    pub label: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartialRetry {
+    pub max_attempts: Option<i32>,
+    pub initial_ms: Option<i64>,
+    pub factor: Option<f64>,
+    pub max_ms: Option<i64>,
+    pub jitter: Option<bool>,
+    pub timeout_ms: Option<i64>,
+    pub at_most_once: Option<bool>,
+}
+
+impl PartialRetry {
+    pub fn policy(&self) -> RetryPolicy {
+        let d = RetryPolicy::default();
+        RetryPolicy {
+            max_attempts: self.max_attempts.unwrap_or(d.max_attempts).max(1),
+            initial_ms: self.initial_ms.unwrap_or(d.initial_ms).max(0),
+            factor: self.factor.unwrap_or(d.factor).max(1.0),
+            max_ms: self.max_ms.unwrap_or(d.max_ms).max(0),
+            jitter: self.jitter.unwrap_or(d.jitter),
+            timeout_ms: self.timeout_ms.filter(|t| *t > 0),
+            at_most_once: self.at_most_once.unwrap_or(false),
+        }
+    }
+}
+
+/// A RUN_OPTIONS record.
+#[derive(Debug, Default)]
+pub struct StartOptions {
+    pub id: Option<String>,
+    pub queue: Option<String>,
+    pub label: Option<String>,
+    pub priority: i32,
+    pub start: Option<Due>,
+    pub expires_ms: Option<i64>,
+    pub deadline_ms: Option<i64>,
+    pub version: Option<String>,
+    pub attributes: Option<String>,
+    pub fairness_key: Option<String>,
+    pub cost: i32,
+    pub created_by: Option<String>,
+    pub dedup: Option<Dedup>,
+    pub retry: Option<RetryPolicy>,
+    pub on_finish: Option<String>,
+    pub trace_parent: Option<String>,
+    pub trace_state: Option<String>,
+    pub reuse_purged: bool,
+}
+
+/// What travels with the run: it may be executed by a process that registered other options.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct RunOptions {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_finish: Option<String>,
+}
+
+impl RunOptions {
+    pub fn to_text(&self) -> Option<String> {
+        if self.retry.is_none() && self.on_finish.is_none() {
+            return None;
+        }
+        serde_json::to_string(self).ok()
+    }
+
+    pub fn from_text(text: Option<&str>) -> Self {
+        text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default()
+    }
+}
+
+fn name(what: &str, value: Option<&str>) -> Result<Option<String>> {
+    if let Some(v) = value {
+        check_name(what, v)?;
+    }
+    Ok(value.map(str::to_owned))
+}
+
+impl StartOptions {
+    /// Reads the record where the frame's reader stands; null is all defaults.
+    pub fn read(frame: &mut Reader<'_>) -> Result<Self> {
+        let Some(mut r) = frame.opt_list()? else {
+            return Ok(StartOptions { cost: 1, ..StartOptions::default() });
+        };
+        let r = &mut r;
+        let id = name("the run's id", r.opt_str()?)?;
+        let queue = name("the queue's name", r.opt_str()?)?;
+        let label = name("the label", r.opt_str()?)?;
+        let priority = r.opt_int()?.unwrap_or(0).clamp(-100_000, 100_000) as i32;
+        let delay = r.opt_int()?.map(|ms| Due::After(ms.max(0)));
+        let start = r.opt_int()?.map(Due::At).or(delay.filter(|d| *d != Due::After(0)));
+        let expires_ms = r.opt_int()?;
+        let deadline_ms = r.opt_int()?;
+        let version = r.opt_str()?.map(str::to_owned);
+        let attributes = r.opt_str()?.map(attributes).transpose()?;
+        let fairness_key = name("the fairness key", r.opt_str()?)?;
+        let cost = r.opt_int()?.unwrap_or(1).clamp(0, i32::MAX.into()) as i32;
+        let created_by = name("created_by", r.opt_str()?)?;
+        let key = name("the dedup key", r.opt_str()?)?;
+        let (scope, policy, ttl) = (r.opt_str()?, r.opt_str()?, r.opt_int()?);
+        let dedup = key.map(|key| dedup(key, scope, policy, ttl)).transpose()?;
+        let mut has_retry = r.clone();
+        let retry = match has_retry.opt_list()? {
+            Some(_) => Some(RetryPolicy::read(r)?),
+            None => {
+                r.opt_list()?;
+                None
+            }
+        };
+        Ok(StartOptions {
+            id,
+            queue,
+            label,
+            priority,
+            start,
+            expires_ms,
+            deadline_ms,
+            version,
+            attributes,
+            fairness_key,
+            cost,
+            created_by,
+            dedup,
+            retry,
+            on_finish: name("on_finish", r.opt_str()?)?,
+            trace_parent: r.opt_str()?.map(str::to_owned),
+            trace_state: r.opt_str()?.map(str::to_owned),
+            reuse_purged: r.bool()?,
+        })
+    }
+}
+
+/// Flat, so that a list can be filtered by one.
+fn attributes(text: &str) -> Result<String> {
+    let refused = |why: &str| EngineError::new(Code::PayloadInvalid, format!("attributes must be a flat JSON object of strings, numbers and booleans: {why}"));
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| refused(&e.to_string()))?;
+    let object = value.as_object().ok_or_else(|| refused("it is no object"))?;
+    match object.iter().find(|(_, v)| v.is_array() || v.is_object()) {
+        Some((k, _)) => Err(refused(&format!("\"{k}\" is nested"))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+fn dedup(key: String, scope: Option<&str>, policy: Option<&str>, ttl_ms: Option<i64>) -> Result<Dedup> {
+    let refused = |what: String| EngineError::new(Code::ConfigInvalid, what);
+    let scope = match scope.unwrap_or("until_done") {
+        "queued" => DedupScope::Queued,
+        "until_done" => DedupScope::UntilDone,
+        "ttl" => DedupScope::Ttl(ttl_ms.filter(|t| *t > 0).ok_or_else(|| refused("dedup scope ttl needs a duration above 0".into()))?),
+        other => return Err(refused(format!("dedup scope must be queued, until_done or ttl, not {other}"))),
+    };
+    let policy = match policy.unwrap_or("attach") {
+        "attach" => DedupPolicy::Attach,
+        "reject" => DedupPolicy::Reject,
+        "replace" => DedupPolicy::Replace,
+        other => return Err(refused(format!("dedup policy must be attach, reject or replace, not {other}"))),
+    };
+    Ok(Dedup { key, scope, policy })
+}

@@ -1,0 +1,89 @@
+//! What this process knows of the queues: rows of the store, read at launch and whenever a tick says they changed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::error::{EngineError, Result};
+use super::{Engine, identity};
+use crate::protocol::errors::Code;
+use crate::store::{NewRun, Queue};
+
+#[derive(Default)]
+pub struct Queues {
+    known: RwLock<HashMap<String, Queue>>,
+    pub version: AtomicI64,
+}
+
+impl Queues {
+    fn replace(&self, queues: Vec<Queue>) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = queues.into_iter().map(|q| (q.name.clone(), q)).collect();
+    }
+
+    pub fn remember(&self, queue: Queue) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(queue.name.clone(), queue);
+    }
+
+    pub fn get(&self, name: &str) -> Option<Queue> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// No limit, no rate, no pause: a start may be inserted as claimed. The empty name is "no queue".
+    pub fn is_free(&self, name: &str) -> bool {
+        name.is_empty() || self.get(name).is_some_and(|q| !q.paused && q.limit.is_none() && q.worker_limit.is_none() && q.key_limit.is_none() && q.rate.is_none())
+    }
+}
+
+impl Engine {
+    pub fn serves_queue(&self, name: &str) -> bool {
+        name.is_empty() || self.config.queues.as_ref().is_none_or(|served| served.iter().any(|q| q == name))
+    }
+
+    pub async fn refresh_queues(&self) -> Result<()> {
+        let queues = self.within_budget(|| self.store.queues()).await?;
+        self.queues.replace(queues);
+        Ok(())
+    }
+
+    /// Go on with a start whose queue exists; look in the database before saying that it does not.
+    pub fn check_queue_then(self: &Arc<Self>, run: NewRun, go_on: impl FnOnce(&Arc<Engine>, NewRun) + Send + 'static)
+    where
+        Self: 'static,
+    {
+        if run.route.queue.is_empty() || self.queues.get(&run.route.queue).is_some() {
+            return go_on(self, run);
+        }
+        self.spawn(move |engine| async move {
+            // An unknown name is the caller's error; a database that does not answer is said by the start itself.
+            if let Err(e) = engine.refresh_queues().await {
+                engine.log_all("warning", e.code.as_str(), &e.message);
+            }
+            go_on(&engine, run);
+        });
+    }
+
+    /// The error for a queue nobody created.
+    pub fn known_queue(&self, name: &str) -> Result<()> {
+        if name.is_empty() || self.queues.get(name).is_some() {
+            return Ok(());
+        }
+        let names = self.queues.names();
+        let near = identity::nearest(name, names.iter().map(String::as_str)).map_or(String::new(), |n| format!(" Did you mean \"{n}\"?"));
+        Err(EngineError::new(Code::UnknownQueue, format!("There is no queue \"{name}\".{near} Create it with app.queue(\"{name}\").")))
+    }
+
+    /// A tick has seen another queue version.
+    pub async fn queues_moved(&self, version: i64) {
+        if self.queues.version.swap(version, Ordering::Relaxed) != version {
+            if let Err(e) = self.refresh_queues().await {
+                self.queues.version.store(-1, Ordering::Relaxed);
+                self.log_all("warning", e.code.as_str(), &e.message);
+            }
+            self.claims.look();
+        }
+    }
+}

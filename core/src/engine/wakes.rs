@@ -1,0 +1,228 @@
+//! Hints between processes and what follows from them. A hint is never needed: everything it speeds up is also found by polling.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::counters::Counters;
+use super::{Engine, Outbox, Phase};
+use crate::run::exec::Exec;
+use crate::store::{Effect, NewRun, Route, RunKey, Verdict, WakeHint, Write};
+
+/// The first hint goes at once; those within this time after it go together.
+const COALESCE: Duration = Duration::from_millis(10);
+/// How long after somebody asked this process tells the ends of its runs.
+const INTEREST: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub struct Wakes {
+    pending: Mutex<Vec<WakeHint>>,
+    filled: Notify,
+    /// Somebody in another process awaits results.
+    interest: Mutex<Option<Instant>>,
+    /// Executions here by the run whose event or end they wait for.
+    watched: Mutex<HashMap<RunKey, Vec<u64>>>,
+    ord: std::sync::atomic::AtomicI64,
+}
+
+impl Wakes {
+    pub fn tell(&self, hint: WakeHint) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pending.contains(&hint) {
+            pending.push(hint);
+            drop(pending);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Orders the messages this process sends: its clock, but never the same twice and never back.
+    pub fn next_ord(&self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        let before = self.ord.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+        now.max(before.unwrap_or_default() + 1)
+    }
+
+    fn somebody_awaits(&self) -> bool {
+        self.interest.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < INTEREST)
+    }
+}
+
+impl Engine {
+    pub(super) async fn tell_hints(self: Arc<Self>) {
+        loop {
+            self.wakes.filled.notified().await;
+            let hints = std::mem::take(&mut *self.wakes.pending.lock().unwrap_or_else(PoisonError::into_inner));
+            if hints.is_empty() {
+                continue;
+            }
+            Counters::add(&self.counters.hints, 1);
+            if let Err(e) = self.store.hint(&hints).await {
+                self.outage(&e);
+            }
+            tokio::time::sleep(COALESCE).await;
+        }
+    }
+
+    pub(super) async fn hear_hints(self: Arc<Self>) {
+        loop {
+            for hint in self.store.next_hints().await {
+                self.heard(&hint);
+            }
+        }
+    }
+
+    fn heard(self: &Arc<Self>, hint: &WakeHint) {
+        match hint {
+            WakeHint::Ready => self.claims.look(),
+            WakeHint::Inbox(owner) => {
+                if owner.is_nil() || Some(*owner) == self.incarnation() {
+                    self.spawn(|engine| async move { engine.look_at_moved().await });
+                }
+            }
+            WakeHint::Finished => self.awaiters.look(),
+            WakeHint::Awaiting => *self.wakes.interest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
+            WakeHint::Queues => self.ticks.now(),
+            WakeHint::Resync => {
+                self.claims.look();
+                self.awaiters.look();
+                self.spawn(|engine| async move { engine.look_at_moved().await });
+            }
+        }
+    }
+
+    /// What a committed batch means for others: who here can be told directly is, the rest gets a hint.
+    pub(super) fn hint_about(self: &Arc<Self>, writes: &[Write], verdicts: &[Verdict]) {
+        for (write, verdict) in writes.iter().zip(verdicts) {
+            match (write, verdict) {
+                (Write::Start(run), Verdict::Started { claimed: false }) => self.hint_new(run),
+                (Write::Start(run), Verdict::Started { claimed: true }) if run.deadline_ms.is_some() => self.ticks.now(),
+                (Write::Send(m), Verdict::Committed) => self.woken(m.to),
+                (Write::Step { run, step, .. }, Verdict::Committed) => self.hint_effects(*run, &step.effects),
+                (Write::Release { due: Some(_), .. } | Write::RetryRun { .. }, Verdict::Committed) => self.hint_start(None, true),
+                (Write::Outcome { then, .. }, Verdict::Committed) => {
+                    if let Some(run) = then {
+                        self.hint_new(run);
+                    }
+                    if self.wakes.somebody_awaits() {
+                        self.wakes.tell(WakeHint::Finished);
+                    }
+                }
+                (Write::GiveBack { .. }, Verdict::Committed) => self.wakes.tell(WakeHint::Ready),
+                _ => {}
+            }
+        }
+    }
+
+    fn hint_effects(self: &Arc<Self>, run: RunKey, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Send(m) => self.woken(m.to),
+                Effect::SetEvent { .. } => {
+                    self.woken_waiters(run);
+                    self.wakes.tell(WakeHint::Inbox(Uuid::nil()));
+                    if self.wakes.somebody_awaits() {
+                        self.wakes.tell(WakeHint::Finished);
+                    }
+                }
+                Effect::StartChild(run) => self.hint_new(run),
+                Effect::Consume { .. } | Effect::CloseWait => {}
+            }
+        }
+    }
+
+    fn hint_new(self: &Arc<Self>, run: &NewRun) {
+        if run.start.is_some() || run.deadline_ms.is_some() || run.expires_ms.is_some() {
+            self.hint_start(None, true);
+        }
+        if run.start.is_none() {
+            self.hint_start(Some(&run.route), false);
+        }
+    }
+
+    /// A run is ready, or will be at a time of its own. Others hear of it unless this process is about to take it itself.
+    fn hint_start(self: &Arc<Self>, route: Option<&Route>, timed: bool) {
+        if timed {
+            self.ticks.now();
+            self.wakes.tell(WakeHint::Queues);
+            return;
+        }
+        self.claims.look();
+        let mine = route.is_some_and(|r| self.phase() == Phase::Launched && self.serves_queue(&r.queue) && self.registered(&r.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0)));
+        if !mine {
+            self.wakes.tell(WakeHint::Ready);
+        }
+    }
+
+    /// This run's inbox has grown.
+    fn woken(self: &Arc<Self>, run: RunKey) {
+        match self.exec_of(run) {
+            Some(exec) => exec.look_at_waits(self, &mut exec.lock()),
+            None => {
+                // Released: it is ready now; or parked in another process.
+                self.claims.look();
+                self.wakes.tell(WakeHint::Ready);
+                self.wakes.tell(WakeHint::Inbox(Uuid::nil()));
+            }
+        }
+    }
+
+    /// Remember that this execution waits for something of that run.
+    pub fn watch(&self, target: RunKey, exec: u64) {
+        let mut watched = self.wakes.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let execs = watched.entry(target).or_default();
+        if !execs.contains(&exec) {
+            execs.push(exec);
+        }
+    }
+
+    /// Executions here that wait for this run's end or events look again.
+    pub(super) fn woken_waiters(self: &Arc<Self>, target: RunKey) {
+        let watching = self.wakes.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&target);
+        for exec in watching.into_iter().flatten().filter_map(|id| self.exec(id)) {
+            exec.look_at_waits(self, &mut exec.lock());
+        }
+    }
+
+    /// Of the parked runs here, those whose row moved: a message, an event, a child's end, a cancel from another process.
+    pub async fn look_at_moved(self: &Arc<Self>) {
+        let Some(incarnation) = self.incarnation() else { return };
+        let execs: HashMap<RunKey, Arc<Exec>> = self.all_execs().into_iter().map(|e| (e.run, e)).collect();
+        if execs.is_empty() {
+            return;
+        }
+        let seen: Vec<(RunKey, i32, i32)> = execs
+            .values()
+            .map(|e| {
+                let st = e.lock();
+                (e.run, st.epoch, st.inbox)
+            })
+            .collect();
+        let moved = self.persist(|| self.store.moved(incarnation, &seen)).await;
+        let mut out = Outbox::default();
+        for now in moved {
+            if let Some(exec) = execs.get(&now.key) {
+                exec.learn(self, Some(&now), &mut out);
+            }
+        }
+    }
+
+    /// A write of this execution was refused: what does the database say of the run? `again` gets the epoch if it is still ours.
+    pub fn ask_owner(self: &Arc<Self>, exec: &Arc<Exec>, again: Box<dyn FnOnce(&Arc<Engine>, i32) + Send>) {
+        let exec = exec.clone();
+        self.spawn(move |engine| async move {
+            let incarnation = engine.incarnation().unwrap_or_default();
+            let runs = [exec.run];
+            let now = engine.persist(|| engine.store.recheck(incarnation, &runs)).await;
+            let mut out = Outbox::default();
+            let epoch = exec.learn(&engine, now.first(), &mut out);
+            out.flush();
+            if let Some(epoch) = epoch {
+                again(&engine, epoch);
+            }
+        });
+    }
+}

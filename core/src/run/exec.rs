@@ -1,0 +1,351 @@
+//! One execution of one run: what this process knows of it, and the one place where its completions are put in order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::history::{History, Place};
+use super::retry::RetryPolicy;
+use super::verdict;
+use crate::engine::Outbox;
+use crate::protocol::client::{Client, Event, TURN};
+use crate::protocol::frame::Writer;
+use crate::protocol::ops::event;
+use crate::store::{CancelRequest, ClaimedRun, OpenWait, Position, RunKey, Site};
+
+/// How far a call that is not recorded yet has come.
+#[derive(Debug)]
+pub enum Phase {
+    /// Its digest stands at another place nobody has asked for yet: decided after the turn.
+    Deferred,
+    /// Something must be committed before it goes on: the row of a wait, the mark of an at-most-once step.
+    Opening,
+    /// The host runs the user's function.
+    Running,
+    /// Its record is on the way to the database.
+    Recording,
+    /// A failed attempt waits for the next.
+    BackOff,
+    Waiting(OpenWait),
+    /// In a transaction on the user's or the engine's connection; its completion number is taken.
+    InTransaction { done: i32, token: i64, conflicts: u32 },
+}
+
+#[derive(Debug)]
+pub struct Call {
+    /// Where the verdict goes.
+    pub token: u64,
+    pub kind: i16,
+    pub site: Site,
+    pub digest: Option<i64>,
+    pub started: Instant,
+    pub seen: i32,
+    pub attempt: i32,
+    pub policy: RetryPolicy,
+    pub shielded: bool,
+    pub phase: Phase,
+}
+
+#[derive(Debug, Default)]
+pub struct Attempts {
+    pub failed: i32,
+    pub retry_in_ms: Option<i64>,
+    /// The mark of an at-most-once step that was cut short.
+    pub started: bool,
+}
+
+pub struct ExecState {
+    pub epoch: i32,
+    pub inbox: i32,
+    /// Why this execution has ended; every call answers it and nothing is recorded.
+    pub stopped: Option<&'static str>,
+    pub cancel: Option<CancelRequest>,
+    pub history: History,
+    pub attempts: HashMap<Place, Attempts>,
+    /// Waits that were open when the run was claimed: their deadlines go on where they were.
+    pub open_waits: HashMap<Place, OpenWait>,
+    pub calls: HashMap<Place, Call>,
+    seqs: HashMap<Arc<str>, i32>,
+    /// Groups whose winner is known: everything under the first but not under the second has ended.
+    closed: Vec<(String, String)>,
+    /// `any` and `race` without a winner yet.
+    pub groups: HashMap<Place, Call>,
+    /// Waits whose time is over: one last look, then that is recorded.
+    pub overdue: HashSet<Place>,
+    pub next_done: i32,
+    /// The live completion to be handed out next.
+    next_live: i32,
+    /// Committed and not handed out yet, by `done`; None: a number given up.
+    finished: BTreeMap<i32, Option<(u64, Vec<u8>)>>,
+    turn_wanted: bool,
+    pub finishing: bool,
+    /// A release is on its way to the database.
+    pub releasing: bool,
+    pub has_children: bool,
+    /// Holds none of its client's slots: everything waits.
+    pub parked: bool,
+    pub parked_since: Option<Instant>,
+    /// A look at what the waits would get is under way; true: look again after it.
+    pub looking: Option<bool>,
+    pub drift_warned: bool,
+}
+
+pub struct Exec {
+    pub id: u64,
+    pub run: RunKey,
+    pub root: RunKey,
+    pub workflow: Arc<str>,
+    pub queue: Arc<str>,
+    pub segment: i32,
+    pub run_attempt: i32,
+    pub client: Arc<Client>,
+    pub client_id: u32,
+    pub lane: usize,
+    pub deadline: Option<Instant>,
+    pub retry: RetryPolicy,
+    pub on_finish: Option<String>,
+    pub trace_parent: Option<String>,
+    pub parent: Option<RunKey>,
+    /// Of the history it was made with.
+    pub history_bytes: i64,
+    state: Mutex<ExecState>,
+}
+
+/// What an execution is made with besides its claimed run.
+pub struct ExecSetup {
+    pub id: u64,
+    pub client: Arc<Client>,
+    pub client_id: u32,
+    pub lane: usize,
+    pub retry: RetryPolicy,
+    pub on_finish: Option<String>,
+}
+
+impl Exec {
+    pub fn new(run: ClaimedRun, setup: ExecSetup) -> (Exec, Claimed) {
+        let mut attempts: HashMap<Place, Attempts> = HashMap::new();
+        for a in &run.attempts {
+            let entry = attempts.entry((a.at.branch.clone(), a.at.seq)).or_default();
+            if a.started {
+                entry.started = true;
+            } else {
+                entry.failed = entry.failed.max(a.attempt);
+                entry.retry_in_ms = a.retry_in_ms;
+            }
+        }
+        let open_waits = run.waits.into_iter().map(|w| ((w.at.branch.clone(), w.at.seq), w)).collect();
+        let history = History::new(run.steps);
+        let next_done = history.next_done();
+        let replaying = history.replaying();
+        let exec = Exec {
+            id: setup.id,
+            run: run.key,
+            root: run.root,
+            workflow: run.route.workflow.as_str().into(),
+            queue: run.route.queue.as_str().into(),
+            segment: run.segment,
+            run_attempt: run.run_attempt,
+            client: setup.client,
+            client_id: setup.client_id,
+            lane: setup.lane,
+            deadline: run.deadline_in_ms.and_then(|ms| Instant::now().checked_add(std::time::Duration::from_millis(ms.max(0) as u64))),
+            retry: setup.retry,
+            on_finish: setup.on_finish,
+            trace_parent: run.trace_parent.clone(),
+            parent: run.parent,
+            history_bytes: history.bytes() as i64,
+            state: Mutex::new(ExecState {
+                epoch: run.epoch,
+                inbox: run.inbox,
+                stopped: None,
+                cancel: run.cancel,
+                history,
+                attempts,
+                open_waits,
+                calls: HashMap::new(),
+                seqs: HashMap::new(),
+                closed: Vec::new(),
+                groups: HashMap::new(),
+                overdue: HashSet::new(),
+                next_done,
+                next_live: next_done,
+                finished: BTreeMap::new(),
+                turn_wanted: false,
+                finishing: false,
+                releasing: false,
+                has_children: false,
+                parked: false,
+                parked_since: None,
+                looking: None,
+                drift_warned: false,
+            }),
+        };
+        let claimed = Claimed { id_text: run.id_text, input: run.input, attributes: run.attributes, trace_parent: run.trace_parent, deadline_in_ms: run.deadline_in_ms, replaying };
+        (exec, claimed)
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, ExecState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn position(&self, place: &Place) -> Position {
+        Position { segment: self.segment, branch: place.0.clone(), seq: place.1 }
+    }
+
+    /// An event for this execution's host, under the execution's own id.
+    pub fn tell(&self, kind: u32, frame: Vec<u8>, out: &mut Outbox) {
+        out.push(&self.client, Event { token: self.id, kind, frame });
+    }
+
+    /// End this execution. The host drops it; whatever it still does counts for nothing.
+    pub fn stop(&self, st: &mut ExecState, why: &'static str, message: &str, out: &mut Outbox) {
+        if st.stopped.is_some() {
+            return;
+        }
+        st.stopped = Some(why);
+        let mut w = Writer::new();
+        w.str(why).str(message);
+        self.tell(event::STOP, w.finish(), out);
+        for (_, call) in st.calls.drain() {
+            out.push(&self.client, Event { token: call.token, kind: event::COMPLETED, frame: verdict::stopped(why) });
+        }
+    }
+
+    /// A call has its verdict, `done` in the order of completions; `out` gets it when its turn has come.
+    pub fn complete(&self, st: &mut ExecState, place: &Place, done: i32, frame: Vec<u8>, out: &mut Outbox) {
+        let item = st.calls.remove(place).map(|call| (call.token, frame));
+        st.finished.insert(done, item);
+        self.pump(st, out);
+    }
+
+    /// A completion number that was taken and came to nothing (a rolled back transaction).
+    pub fn give_up_number(&self, st: &mut ExecState, done: i32, out: &mut Outbox) {
+        st.finished.insert(done, None);
+        self.pump(st, out);
+    }
+
+    fn pump(&self, st: &mut ExecState, out: &mut Outbox) {
+        while let Some((token, frame, turn)) = st.next_live(self.client.ordered) {
+            let kind = event::COMPLETED + if turn { TURN } else { 0 };
+            out.push(&self.client, Event { token, kind, frame });
+        }
+    }
+
+    /// One turn of the host's loop has passed. Returns (more, completion).
+    pub fn turn(&self, st: &mut ExecState) -> (bool, Option<(u64, Vec<u8>)>) {
+        st.turn_wanted = false;
+        if let Some((token, record)) = st.history.turn() {
+            let seq = record.at.seq;
+            let frame = super::begin::replayed(&record, seq);
+            let more = st.history.anyone_waiting() || !st.finished.is_empty();
+            st.turn_wanted = more;
+            return (more, Some((token, frame)));
+        }
+        if st.history.anyone_waiting() {
+            st.turn_wanted = true;
+            return (true, None);
+        }
+        match st.next_live(true) {
+            Some((token, frame, more)) => (more, Some((token, frame))),
+            None => (false, None),
+        }
+    }
+}
+
+/// What of a claimed run only the host needs.
+pub struct Claimed {
+    pub id_text: Option<String>,
+    pub input: crate::store::Payload,
+    pub attributes: Option<String>,
+    pub trace_parent: Option<String>,
+    pub deadline_in_ms: Option<i64>,
+    pub replaying: bool,
+}
+
+impl ExecState {
+    /// How many completions the host has been handed, as calls record it.
+    pub fn seen(&self) -> i32 {
+        self.history.cursor().unwrap_or(self.next_live)
+    }
+
+    pub fn take_done(&mut self) -> i32 {
+        let done = self.next_done;
+        self.next_done += 1;
+        done
+    }
+
+    /// The place of the next call in this branch.
+    pub fn next_place(&mut self, branch: &str) -> Place {
+        if let Some((name, _)) = self.seqs.get_key_value(branch) {
+            let name = name.clone();
+            let seq = self.seqs.entry(name.clone()).or_insert(0);
+            *seq += 1;
+            return (name, *seq - 1);
+        }
+        let name: Arc<str> = branch.into();
+        self.seqs.insert(name.clone(), 1);
+        (name, 0)
+    }
+
+    /// What the next call's place would be, without taking it.
+    pub fn peek_place(&self, branch: &str) -> Place {
+        match self.seqs.get_key_value(branch) {
+            Some((name, seq)) => (name.clone(), *seq),
+            None => (branch.into(), 0),
+        }
+    }
+
+    pub fn branch_closed(&self, branch: &str) -> bool {
+        self.closed.iter().any(|(group, winner)| under(branch, group) && !under(branch, winner))
+    }
+
+    /// A group is decided: what still runs in its other branches has lost.
+    pub fn close_group(&mut self, group: String, winner: String) -> Vec<Place> {
+        self.closed.push((group, winner));
+        self.calls.keys().filter(|p| self.branch_closed(&p.0)).cloned().collect()
+    }
+
+    pub fn leave_branch(&mut self, branch: &str) {
+        self.seqs.retain(|b, _| !under(b, branch));
+    }
+
+    fn next_live(&mut self, ordered: bool) -> Option<(u64, Vec<u8>, bool)> {
+        if !ordered {
+            while let Some((_, item)) = self.finished.pop_first() {
+                if let Some((token, frame)) = item {
+                    return Some((token, frame, false));
+                }
+            }
+            return None;
+        }
+        // While recorded completions wait for their turn, the host's turns bring everything; live ones stand behind them.
+        while !self.turn_wanted && !self.history.anyone_waiting() {
+            let item = self.finished.remove(&self.next_live)?;
+            self.history.skip_unasked();
+            self.next_live += 1;
+            if let Some((token, frame)) = item {
+                // Alone in flight: nothing could overtake it, so no turn is asked for.
+                let more = !self.calls.is_empty() || !self.finished.is_empty();
+                self.turn_wanted = more;
+                return Some((token, frame, more));
+            }
+        }
+        None
+    }
+
+    /// Everything that is open waits, and nothing is on its way to the host or the database.
+    pub fn all_waiting(&self) -> bool {
+        !self.calls.is_empty()
+            && self.stopped.is_none()
+            && !self.finishing
+            && self.finished.is_empty()
+            && !self.history.anyone_waiting()
+            && self.calls.values().all(|c| matches!(c.phase, Phase::Waiting(_) | Phase::BackOff))
+    }
+
+}
+
+/// Whether `branch` is `ancestor` or stands below it.
+pub fn under(branch: &str, ancestor: &str) -> bool {
+    branch.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

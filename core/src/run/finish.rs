@@ -1,0 +1,405 @@
+//! How calls end: records on their way to the database, their verdicts, retries, and what a refusal by the fence means.
+
+use std::sync::Arc;
+
+use super::begin::Recorded;
+use super::exec::{Exec, ExecState, Phase};
+use super::history::Place;
+use super::{text, verdict};
+use crate::engine::error::{EngineError, Result};
+use crate::engine::{Engine, Outbox};
+use crate::protocol::client::Event;
+use crate::protocol::errors::Code;
+use crate::protocol::ops::{event, kind};
+use crate::store::{OwnedNow, Payload, RunState, StepWrite, Verdict, Write};
+
+/// The arguments of `finish_step`.
+pub struct Finished<'a> {
+    pub branch: &'a str,
+    pub seq: i32,
+    pub attempt: i32,
+    pub failed: bool,
+    pub output: &'a [u8],
+    pub retryable: bool,
+    pub stopped: bool,
+    pub token: u64,
+}
+
+impl Exec {
+    pub fn finish_step(self: &Arc<Self>, engine: &Arc<Engine>, f: Finished<'_>, out: &mut Outbox) {
+        let mut st = self.lock();
+        if let Some(why) = st.stopped {
+            return out.complete(&self.client, f.token, verdict::stopped(why));
+        }
+        let place = (st.calls.keys().find(|p| p.1 == f.seq && *p.0 == *f.branch).map(|p| p.0.clone()).unwrap_or_else(|| f.branch.into()), f.seq);
+        let Some(call) = st.calls.get_mut(&place).filter(|c| matches!(c.phase, Phase::Running | Phase::InTransaction { .. }) && c.attempt == f.attempt) else {
+            // The attempt timed out and was recorded, or its branch was closed: this answer comes after the end.
+            let why = if st.branch_closed(f.branch) { "branch_closed" } else { "superseded" };
+            return out.complete(&self.client, f.token, verdict::stopped(why));
+        };
+        call.token = f.token;
+        if call.policy.timeout_ms.is_some() {
+            engine.timers.forget_call(self.id, &place);
+        }
+        if let Phase::InTransaction { done, .. } = call.phase {
+            call.phase = Phase::Running;
+            self.give_up_number(&mut st, done, out);
+        }
+        if f.stopped {
+            return self.finish_stopped(engine, &mut st, &place, out);
+        }
+        let Some(call) = st.calls.get_mut(&place) else { return };
+        if f.failed && f.retryable && call.policy.again(call.attempt) && !call.policy.at_most_once {
+            let retry_in = call.policy.back_off_ms(call.attempt, engine.random_unit());
+            call.phase = Phase::Recording;
+            let write = Write::Attempt {
+                run: self.run,
+                epoch: 0,
+                at: self.position(&place),
+                attempt: call.attempt,
+                started: false,
+                site: call.site.clone(),
+                token: engine.random(),
+                error: Payload::json(f.output.to_vec()),
+                retry_in_ms: Some(retry_in),
+            };
+            let write = with_epoch(write, st.epoch);
+            return self.write_attempt(engine, place, write, retry_in);
+        }
+        let recorded = if f.output.len() > engine.config.max_payload {
+            let message = format!("The output of step \"{}\" is {} bytes; the limit is {}. Keep large data elsewhere and return a reference.", call.site.name, f.output.len(), engine.config.max_payload);
+            let document = text::error_document("PayloadTooLarge", Code::PayloadTooLarge, &message, false);
+            Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects: vec![] }
+        } else {
+            Recorded { failed: f.failed, output: Payload::json(f.output.to_vec()), host_bytes: true, effects: vec![] }
+        };
+        self.record(engine, &mut st, &place, recorded);
+    }
+
+    /// The host cut a step short: for a cancel this is where the workflow sees it; otherwise nothing is recorded.
+    fn finish_stopped(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, out: &mut Outbox) {
+        let Some(call) = st.calls.remove(place) else { return };
+        match &st.cancel {
+            Some(cancel) if !call.shielded => {
+                let frame = verdict::cancelled(&cancel.by, &cancel.why);
+                self.note_cancel(engine, st, place, call.site, &[], out);
+                out.complete(&self.client, call.token, frame);
+            }
+            _ => out.complete(&self.client, call.token, verdict::stopped("stopped")),
+        }
+    }
+
+    /// Put the call's record on its way; its verdict comes with the commit, in the order of completions.
+    pub fn record(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, r: Recorded) {
+        let done = st.take_done();
+        let epoch = st.epoch;
+        let Some(call) = st.calls.get_mut(place) else { return };
+        call.phase = Phase::Recording;
+        let step = StepWrite {
+            at: self.position(place),
+            kind: call.kind,
+            site: call.site.clone(),
+            digest: call.digest,
+            failed: r.failed,
+            done,
+            seen: call.seen,
+            attempt: call.attempt,
+            took_us: call.started.elapsed().as_micros() as i64,
+            token: engine.random(),
+            output: r.output,
+            effects: r.effects,
+        };
+        let write = Write::Step { run: self.run, epoch, step: Box::new(step) };
+        self.write_step(engine, place.clone(), write, r.host_bytes);
+    }
+
+    fn write_step(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write, host_bytes: bool) {
+        let exec = self.clone();
+        engine.write(self.lane, write, Box::new(move |engine, write, answer, out| exec.after_step(engine, place, write, answer, host_bytes, out)));
+    }
+
+    fn after_step(self: Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write, answer: Result<Verdict>, host_bytes: bool, out: &mut Outbox) {
+        let Write::Step { step, .. } = &write else { return };
+        let mut st = self.lock();
+        if st.stopped.is_some() {
+            return;
+        }
+        match answer {
+            Ok(Verdict::Committed) => {
+                let value = (!host_bytes && step.output.codec != 0).then_some(step.output.data.as_slice());
+                let frame = verdict::recorded(step.failed, value, place.1);
+                self.complete(&mut st, &place, step.done, frame, out);
+                if step.kind == kind::RECEIVE {
+                    self.look_at_waits(engine, &mut st);
+                }
+                self.after_change(engine, &mut st);
+            }
+            Ok(Verdict::Adopt(record)) => {
+                let frame = super::begin::replayed(&record, place.1);
+                self.complete(&mut st, &place, step.done, frame, out);
+                self.after_change(engine, &mut st);
+            }
+            Ok(Verdict::NotFound) => {
+                let document = text::error_document("RunNotFound", Code::RunNotFound, "There is no such run to send to.", false);
+                self.rewrite_as_error(engine, place, write, document);
+            }
+            Ok(Verdict::Refused { message }) => {
+                if step.failed && !host_bytes {
+                    let e = EngineError::new(Code::PayloadInvalid, message);
+                    let token = st.calls.remove(&place).map_or(0, |c| c.token);
+                    self.give_up_number(&mut st, step.done, out);
+                    out.push(&self.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                    return;
+                }
+                let document = text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false);
+                self.rewrite_as_error(engine, place, write, document);
+            }
+            Ok(_) => {
+                drop(st);
+                let exec = self.clone();
+                engine.ask_owner(&self, Box::new(move |engine, epoch| exec.write_step(engine, place, with_epoch(write, epoch), host_bytes)));
+            }
+            Err(e) => {
+                let token = st.calls.remove(&place).map_or(0, |c| c.token);
+                out.push(&self.client, Event { token, kind: event::FAILED, frame: e.frame() });
+            }
+        }
+    }
+
+    /// The row itself was refused: what is recorded in its stead is the error, so that replay sees the same.
+    fn rewrite_as_error(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write, document: Vec<u8>) {
+        if let Write::Step { run, epoch, mut step } = write {
+            step.failed = true;
+            step.output = Payload::json(document);
+            step.effects.retain(|e| matches!(e, crate::store::Effect::CloseWait));
+            self.write_step(engine, place, Write::Step { run, epoch, step }, false);
+        }
+    }
+
+    /// A failed attempt (then the back-off), or the mark of an at-most-once step (then it runs).
+    pub fn write_attempt(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write, back_off_ms: i64) {
+        let exec = self.clone();
+        engine.write(
+            self.lane,
+            write,
+            Box::new(move |engine, write, answer, out| {
+                let mut st = exec.lock();
+                if st.stopped.is_some() {
+                    return;
+                }
+                let started = matches!(&write, Write::Attempt { started: true, .. });
+                match answer {
+                    Ok(Verdict::Committed | Verdict::Adopt(_)) if started => {
+                        let Some(call) = st.calls.get_mut(&place) else { return };
+                        let token = call.token;
+                        let frame = exec.run_frame(engine, call, &place);
+                        out.complete(&exec.client, token, frame);
+                    }
+                    Ok(Verdict::Committed | Verdict::Adopt(_)) => {
+                        if let Some(call) = st.calls.get_mut(&place) {
+                            call.phase = Phase::BackOff;
+                            call.attempt += 1;
+                            engine.timers.after(back_off_ms, exec.id, &place, super::timers::Due::BackOff);
+                        }
+                        exec.after_change(engine, &mut st);
+                    }
+                    Ok(_) => {
+                        drop(st);
+                        let again = exec.clone();
+                        engine.ask_owner(&exec, Box::new(move |engine, epoch| again.write_attempt(engine, place, with_epoch(write, epoch), back_off_ms)));
+                    }
+                    Err(e) => {
+                        let token = st.calls.remove(&place).map_or(0, |c| c.token);
+                        out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                    }
+                }
+            }),
+        );
+    }
+
+    /// Answers nobody waits for: a refusal still has to be looked into.
+    pub fn after_quiet(self: &Arc<Self>, engine: &Arc<Engine>, write: Write, answer: Result<Verdict>, _out: &mut Outbox) {
+        if matches!(answer, Ok(Verdict::Fenced)) {
+            let exec = self.clone();
+            engine.ask_owner(
+                self,
+                Box::new(move |engine, epoch| {
+                    let lane = exec.lane;
+                    let again = exec.clone();
+                    engine.write(lane, with_epoch(write, epoch), Box::new(move |engine, _, answer, out| again.stop_if_fenced(engine, answer, out)));
+                }),
+            );
+        }
+    }
+
+    fn stop_if_fenced(&self, _engine: &Arc<Engine>, answer: Result<Verdict>, out: &mut Outbox) {
+        if matches!(answer, Ok(Verdict::Fenced)) {
+            self.stop(&mut self.lock(), "fenced", "this run has another owner now", out);
+        }
+    }
+
+    /// The run as the database has it, after a refusal or a hint. Still ours: the cancel that moved its epoch is taken up, and the
+    /// refused write goes again under the new epoch. Another's: this execution ends.
+    pub fn learn(self: &Arc<Self>, engine: &Arc<Engine>, now: Option<&OwnedNow>, out: &mut Outbox) -> Option<i32> {
+        let mut st = self.lock();
+        if st.stopped.is_some() {
+            return None;
+        }
+        let Some(now) = now.filter(|n| n.mine && matches!(n.state, RunState::Running | RunState::Cancelling)) else {
+            self.stop(&mut st, "fenced", "this run has another owner now, or has ended", out);
+            drop(st);
+            engine.forget(self);
+            return None;
+        };
+        st.epoch = now.epoch;
+        let inbox_moved = st.inbox != now.inbox;
+        st.inbox = now.inbox;
+        if let (Some(cancel), None) = (&now.cancel, &st.cancel) {
+            st.cancel = Some(cancel.clone());
+            self.cancel_open_calls(engine, &mut st, out);
+        }
+        if inbox_moved {
+            self.look_at_waits(engine, &mut st);
+        }
+        Some(now.epoch)
+    }
+
+    /// A cancel was requested: running steps get the signal; waits end here, and that is recorded.
+    fn cancel_open_calls(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, out: &mut Outbox) {
+        let Some(cancel) = st.cancel.clone() else { return };
+        let mut w = crate::protocol::frame::Writer::new();
+        w.str("cancel").str(&cancel.by).str(&cancel.why);
+        self.tell(event::SIGNAL, w.finish(), out);
+        let open: Vec<Place> = st.calls.iter().filter(|(_, c)| !c.shielded && matches!(c.phase, Phase::Waiting(_) | Phase::BackOff | Phase::Deferred)).map(|(p, _)| p.clone()).collect();
+        for place in open {
+            let Some(call) = st.calls.remove(&place) else { continue };
+            let effects = if matches!(call.phase, Phase::Waiting(_)) { vec![crate::store::Effect::CloseWait] } else { vec![] };
+            self.note_cancel(engine, st, &place, call.site, &effects, out);
+            out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
+        }
+    }
+
+    /// `finish_run`: the run's end, or the next attempt of the whole run.
+    #[allow(clippy::too_many_arguments)]
+    pub fn finish_run(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, failed: bool, value: &[u8], error_type: Option<&str>, error_message: Option<&str>, retryable: bool, cancelled: bool, out: &mut Outbox) {
+        let mut st = self.lock();
+        if st.stopped.is_some() || st.finishing {
+            return out.complete(&self.client, token, vec![]);
+        }
+        st.finishing = true;
+        let mut value = Payload::json(value.to_vec());
+        let (mut failed, mut error_type, mut error_message) = (failed, error_type.map(str::to_owned), error_message.map(|m| text::short(m)));
+        if value.data.len() > engine.config.max_payload {
+            let message = format!("The result of the run is {} bytes; the limit is {}.", value.data.len(), engine.config.max_payload);
+            value = Payload::json(text::error_document("PayloadTooLarge", Code::PayloadTooLarge, &message, false));
+            (failed, error_type, error_message) = (true, Some("PayloadTooLarge".into()), Some(message));
+        }
+        let state = match (cancelled || st.cancel.is_some(), failed) {
+            (true, _) => RunState::Cancelled,
+            (false, true) => RunState::Failed,
+            (false, false) => RunState::Succeeded,
+        };
+        if let (RunState::Cancelled, Some(cancel)) = (state, &st.cancel) {
+            error_message = Some(text::short(&cancel.why));
+            value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, &format!("cancelled by {}: {}", cancel.by, cancel.why), false));
+            error_type = Some("RunCancelled".into());
+        }
+        let token_row = engine.random();
+        let write = if state == RunState::Failed && retryable && self.retry.again(self.run_attempt) {
+            let after_ms = self.retry.back_off_ms(self.run_attempt, engine.random_unit());
+            Write::RetryRun { run: self.run, epoch: st.epoch, after_ms, attempt: self.run_attempt, token: token_row, error: value }
+        } else {
+            let then = self.on_finish.as_ref().map(|workflow| Box::new(engine.finish_run_start(self, workflow, state, &value, st.epoch)));
+            Write::Outcome { run: self.run, epoch: st.epoch, state, token: token_row, value, error_type, error_message, then }
+        };
+        drop(st);
+        self.write_end(engine, token, write);
+    }
+
+    fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
+        let exec = self.clone();
+        engine.write(
+            self.lane,
+            write,
+            Box::new(move |engine, write, answer, out| match answer {
+                Ok(Verdict::Committed) => {
+                    engine.run_ended(&exec, &write, out);
+                    out.complete(&exec.client, token, vec![]);
+                }
+                Ok(Verdict::Refused { message }) => {
+                    // What the user returned cannot be stored: the run fails with that, never silently.
+                    if let Write::Outcome { run, epoch, token: row, .. } = write {
+                        let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
+                        let write = Write::Outcome { run, epoch, state: RunState::Failed, token: row, value, error_type: Some("PayloadInvalid".into()), error_message: Some(message), then: None };
+                        exec.write_end(engine, token, write);
+                    }
+                }
+                Ok(_) => {
+                    let again = exec.clone();
+                    let client = exec.client.clone();
+                    out.complete(&client, token, vec![]);
+                    engine.ask_owner(
+                        &exec,
+                        Box::new(move |engine, epoch| {
+                            let cancelled = again.lock().cancel.is_some();
+                            let write = if cancelled { as_cancelled(with_epoch(write, epoch)) } else { with_epoch(write, epoch) };
+                            again.write_end(engine, 0, write);
+                        }),
+                    );
+                }
+                Err(e) => out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() }),
+            }),
+        );
+    }
+
+    /// Slots follow what the run does: parked while everything waits.
+    pub fn after_change(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
+        let waiting = st.all_waiting();
+        if waiting != st.parked {
+            st.parked = waiting;
+            st.parked_since = waiting.then(std::time::Instant::now);
+            engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
+        }
+    }
+
+    /// A timer of this execution is due.
+    pub fn timer_due(self: &Arc<Self>, engine: &Arc<Engine>, place: &Place, due: &super::timers::Due, out: &mut Outbox) {
+        let mut st = self.lock();
+        let Some(call) = st.calls.get_mut(place) else { return };
+        match (due, &call.phase) {
+            (super::timers::Due::BackOff, Phase::BackOff) => {
+                let token = call.token;
+                let frame = self.run_frame(engine, call, place);
+                self.after_change(engine, &mut st);
+                out.complete(&self.client, token, frame);
+            }
+            (super::timers::Due::Timeout(attempt), Phase::Running | Phase::InTransaction { .. }) if call.attempt == *attempt => {
+                let mut w = crate::protocol::frame::Writer::new();
+                w.str("timeout").str(&place.0).int(place.1.into());
+                self.tell(event::SIGNAL, w.finish(), out);
+            }
+            (super::timers::Due::Wait, Phase::Waiting(_)) => self.wait_is_over(engine, &mut st, place),
+            _ => {}
+        }
+    }
+}
+
+/// The same write for the execution's present epoch.
+pub fn with_epoch(mut write: Write, now: i32) -> Write {
+    match &mut write {
+        Write::Step { epoch, .. } | Write::Attempt { epoch, .. } | Write::Wait { epoch, .. } | Write::Outcome { epoch, .. } | Write::RetryRun { epoch, .. } => *epoch = now,
+        Write::Release { epoch, .. } | Write::GiveBack { epoch, .. } | Write::Block { epoch, .. } => *epoch = now,
+        Write::Start(_) | Write::Send(_) => {}
+    }
+    write
+}
+
+fn as_cancelled(write: Write) -> Write {
+    match write {
+        Write::Outcome { run, epoch, token, .. } | Write::RetryRun { run, epoch, token, .. } => {
+            let value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, "The run was cancelled.", false));
+            Write::Outcome { run, epoch, state: RunState::Cancelled, token, value, error_type: Some("RunCancelled".into()), error_message: None, then: None }
+        }
+        other => other,
+    }
+}

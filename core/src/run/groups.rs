@@ -1,0 +1,100 @@
+//! `all`, `map`, `any`, `race`: a group takes one place in its branch and opens child branches below it.
+
+use std::sync::Arc;
+
+use super::begin::{Asked, Entered, Recorded};
+use super::exec::{Exec, Phase, under};
+use super::verdict;
+use crate::engine::error::Result;
+use crate::engine::{Engine, Outbox};
+use crate::protocol::ops::kind;
+use crate::store::Payload;
+
+impl Exec {
+    pub fn begin_group(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, decided: bool, out: &mut Outbox) -> Result<Vec<u8>> {
+        let mut st = self.lock();
+        let branch = asked.branch.to_owned();
+        if !decided {
+            // `all` and `map` have nothing to record: every branch runs again on replay.
+            if let Some(why) = st.stopped {
+                return Ok(verdict::stopped(why));
+            }
+            if st.branch_closed(&branch) {
+                return Ok(verdict::stopped("branch_closed"));
+            }
+            let place = st.next_place(&branch);
+            return Ok(verdict::run(place.1, 1, ""));
+        }
+        let seq = st.peek_place(&branch).1;
+        let winner = st.history.get(&(branch.as_str().into(), seq)).map(|r| winner_branch(&branch, seq, &r.output.data));
+        match self.enter(engine, &mut st, asked, out)? {
+            Entered::Answer(frame) => {
+                if let Some(winner) = winner {
+                    let group = format!("{branch}/{seq}");
+                    st.history.drop_branches(|b| under(b, &group) && !under(b, &winner));
+                    st.close_group(group, winner);
+                }
+                Ok(frame)
+            }
+            Entered::Live(place) => {
+                if let Some(call) = st.calls.remove(&place) {
+                    st.groups.insert(place.clone(), call);
+                }
+                Ok(verdict::run(place.1, 1, ""))
+            }
+        }
+    }
+
+    /// The first branch has settled. Its record decides for every replay; the others have lost and are not waited for.
+    pub fn finish_group(self: &Arc<Self>, engine: &Arc<Engine>, branch: &str, seq: i32, winner: &str, token: u64, out: &mut Outbox) {
+        let mut st = self.lock();
+        if let Some(why) = st.stopped {
+            return out.complete(&self.client, token, verdict::stopped(why));
+        }
+        let group = format!("{branch}/{seq}");
+        let child = winner.strip_prefix(&format!("{group}/")).unwrap_or(winner).to_owned();
+        let Some((place, mut call)) = st.groups.remove_entry(&(branch.into(), seq)) else {
+            return out.complete(&self.client, token, verdict::stopped("superseded"));
+        };
+        for lost in st.close_group(group.clone(), format!("{group}/{child}")) {
+            if let Some(call) = st.calls.remove(&lost) {
+                out.complete(&self.client, call.token, verdict::stopped("branch_closed"));
+            }
+            st.history.forget_waiting(&lost);
+        }
+        call.token = token;
+        call.kind = kind::GROUP;
+        call.phase = Phase::Opening;
+        st.calls.insert(place.clone(), call);
+        let output = Payload::json(winner_json(&child).into_bytes());
+        self.record(engine, &mut st, &place, Recorded { failed: false, output, host_bytes: false, effects: vec![] });
+    }
+}
+
+/// "2" is index 2; "k:paris" is key "paris".
+fn winner_json(child: &str) -> String {
+    match child.strip_prefix("k:") {
+        Some(key) => serde_json::Value::from(key).to_string(),
+        None => child.parse::<u32>().map_or_else(|_| serde_json::Value::from(child).to_string(), |i| i.to_string()),
+    }
+}
+
+fn winner_branch(branch: &str, seq: i32, recorded: &[u8]) -> String {
+    match serde_json::from_slice(recorded) {
+        Ok(serde_json::Value::String(key)) => format!("{branch}/{seq}/k:{key}"),
+        Ok(index) => format!("{branch}/{seq}/{index}"),
+        Err(_) => format!("{branch}/{seq}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn winners_survive_the_trip_through_the_record() {
+        for (child, branch) in [("2", "/4/2"), ("k:paris", "/4/k:paris"), ("k:7", "/4/k:7")] {
+            assert_eq!(winner_branch("", 4, winner_json(child).as_bytes()), branch);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Transactional steps: the user's rows and the checkpoint commit together (design `semantics.md` §9).
+//!
+//! The completion number is taken when the checkpoint is written into the user's transaction, before its outcome is known; other
+//! completions of the run wait behind it, and a rollback gives it up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::exec::{Exec, ExecState, Phase};
+use super::history::Place;
+use super::{text, verdict};
+use crate::engine::error::{EngineError, Result};
+use crate::engine::{Engine, Outbox};
+use crate::protocol::client::Event;
+use crate::protocol::errors::Code;
+use crate::protocol::ops::event;
+use crate::store::{GuardStatement, Payload, Placeholders, StepWrite, StoreError, StoreTransaction, Verdict};
+
+/// Conflicts (40001, 40P01) after which the step fails.
+const MOST_CONFLICTS: u32 = 20;
+
+type Shared = Arc<tokio::sync::Mutex<Option<Box<dyn StoreTransaction>>>>;
+
+/// Transactions open on the engine's own connection.
+#[derive(Default)]
+pub struct Transactions {
+    open: Mutex<(i64, HashMap<i64, Shared>)>,
+}
+
+impl Transactions {
+    pub fn add(&self, tx: Box<dyn StoreTransaction>) -> i64 {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.0 += 1;
+        let id = open.0;
+        open.1.insert(id, Arc::new(tokio::sync::Mutex::new(Some(tx))));
+        id
+    }
+
+    pub fn get(&self, id: i64) -> Option<Shared> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.get(&id).cloned()
+    }
+
+    pub fn remove(&self, id: i64) -> Option<Shared> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id)
+    }
+}
+
+impl Exec {
+    fn place_of(&self, st: &ExecState, branch: &str, seq: i32) -> Option<Place> {
+        st.calls.keys().find(|p| p.1 == seq && *p.0 == *branch).cloned()
+    }
+
+    /// The checkpoint of this transaction, with its completion number taken.
+    fn checkpoint(&self, engine: &Engine, st: &mut ExecState, place: &Place, output: &[u8]) -> Option<StepWrite> {
+        let (done, token, conflicts) = match st.calls.get(place)?.phase {
+            Phase::InTransaction { done, token, conflicts } => (done, token, conflicts),
+            Phase::Running => (st.take_done(), engine.random(), 0),
+            _ => return None,
+        };
+        let call = st.calls.get_mut(place)?;
+        call.phase = Phase::InTransaction { done, token, conflicts };
+        Some(StepWrite {
+            at: self.position(place),
+            kind: call.kind,
+            site: call.site.clone(),
+            digest: call.digest,
+            failed: false,
+            done,
+            seen: call.seen,
+            attempt: call.attempt,
+            took_us: call.started.elapsed().as_micros() as i64,
+            token,
+            output: Payload::json(output.to_vec()),
+            effects: vec![],
+        })
+    }
+
+    pub fn tx_guard(self: &Arc<Self>, engine: &Arc<Engine>, branch: &str, seq: i32, output: &[u8], style: Placeholders) -> Result<GuardStatement> {
+        if output.len() > engine.config.max_payload {
+            return Err(EngineError::new(Code::PayloadTooLarge, format!("The output of this transaction is {} bytes; the limit is {}.", output.len(), engine.config.max_payload)));
+        }
+        let mut st = self.lock();
+        let stopped = || EngineError::plain(Code::Stopped);
+        if st.stopped.is_some() {
+            return Err(stopped());
+        }
+        let place = self.place_of(&st, branch, seq).ok_or_else(stopped)?;
+        let incarnation = engine.incarnation().ok_or_else(stopped)?;
+        let epoch = st.epoch;
+        let step = self.checkpoint(engine, &mut st, &place, output).ok_or_else(stopped)?;
+        Ok(engine.store.guard(style, incarnation, self.run, epoch, &step))
+    }
+
+    /// What the host saw of its transaction.
+    pub fn tx_done(self: &Arc<Self>, engine: &Arc<Engine>, branch: &str, seq: i32, outcome: &str, output: &[u8], token: u64, out: &mut Outbox) {
+        let mut st = self.lock();
+        if let Some(why) = st.stopped {
+            return out.complete(&self.client, token, verdict::stopped(why));
+        }
+        let Some(place) = self.place_of(&st, branch, seq) else {
+            return out.complete(&self.client, token, verdict::stopped("superseded"));
+        };
+        if let Some(call) = st.calls.get_mut(&place) {
+            call.token = token;
+        }
+        match outcome {
+            "committed" => self.settle(engine, &mut st, &place, Ok(Verdict::Committed), out),
+            "conflict" => self.again_after_conflict(engine, &mut st, &place, out),
+            "other_database" => {
+                self.roll_back_number(&mut st, &place, out);
+                self.record_error(engine, &mut st, &place, "OtherDatabase", Code::OtherDatabase, "The connection of this transaction is not the engine's database, so the two cannot commit together. Use the engine's database, or app.transaction without a source.", vec![]);
+            }
+            _ => {
+                let Some(step) = self.checkpoint(engine, &mut st, &place, output) else {
+                    return out.complete(&self.client, token, verdict::stopped("superseded"));
+                };
+                self.probe(engine, st.epoch, place, step);
+            }
+        }
+    }
+
+    /// A lost COMMIT, a refused guard: ask the database which it was.
+    fn probe(self: &Arc<Self>, engine: &Arc<Engine>, epoch: i32, place: Place, step: StepWrite) {
+        let exec = self.clone();
+        engine.spawn(move |engine| async move {
+            let Some(incarnation) = engine.incarnation() else {
+                exec.stop(&mut exec.lock(), "lease_lost", "this worker lost its lease", &mut Outbox::default());
+                return;
+            };
+            let verdict = engine.persist(|| engine.store.probe(incarnation, exec.run, epoch, &step)).await;
+            let mut out = Outbox::default();
+            exec.settle(&engine, &mut exec.lock(), &place, Ok(verdict), &mut out);
+            out.flush();
+        });
+    }
+
+    fn settle(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, answer: std::result::Result<Verdict, StoreError>, out: &mut Outbox) {
+        if st.stopped.is_some() {
+            return;
+        }
+        let Some(Phase::InTransaction { done, .. }) = st.calls.get(place).map(|c| &c.phase) else { return };
+        let done = *done;
+        match answer {
+            Ok(Verdict::Committed) => self.complete(st, place, done, verdict::recorded(false, None, place.1), out),
+            Ok(Verdict::Adopt(record)) => self.complete(st, place, done, super::begin::replayed(&record, place.1), out),
+            Ok(Verdict::NotFound) => self.again_after_conflict(engine, st, place, out),
+            Ok(Verdict::Refused { message }) => {
+                self.roll_back_number(st, place, out);
+                self.record_error(engine, st, place, "TransactionFailed", Code::TransactionFailed, &message, vec![]);
+            }
+            Ok(_) => {
+                // Fenced: nothing of it is stored. Still ours under a new epoch (a cancel came): the workflow sees that here.
+                self.roll_back_number(st, place, out);
+                let (exec, place) = (self.clone(), place.clone());
+                engine.ask_owner(self, Box::new(move |engine, _| exec.end_at_cancel(engine, &place)));
+            }
+            Err(e) => {
+                self.roll_back_number(st, place, out);
+                self.record_error(engine, st, place, "TransactionFailed", Code::TransactionFailed, &e.to_string(), vec![]);
+            }
+        }
+        self.after_change(engine, st);
+    }
+
+    fn end_at_cancel(self: &Arc<Self>, engine: &Arc<Engine>, place: &Place) {
+        let mut out = Outbox::default();
+        let mut st = self.lock();
+        if let (Some(cancel), Some(call)) = (st.cancel.clone(), st.calls.remove(place)) {
+            self.note_cancel(engine, &mut st, place, call.site, &[], &mut out);
+            out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
+        }
+        drop(st);
+        out.flush();
+    }
+
+    fn roll_back_number(&self, st: &mut ExecState, place: &Place, out: &mut Outbox) {
+        let Some(call) = st.calls.get_mut(place) else { return };
+        if let Phase::InTransaction { done, .. } = call.phase {
+            call.phase = Phase::Running;
+            self.give_up_number(st, done, out);
+        }
+    }
+
+    fn again_after_conflict(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, out: &mut Outbox) {
+        let Some(call) = st.calls.get_mut(place) else { return };
+        let conflicts = match &mut call.phase {
+            Phase::InTransaction { conflicts, .. } => {
+                *conflicts += 1;
+                *conflicts
+            }
+            // It conflicted before its checkpoint: the number is taken now, and kept for the attempts to come.
+            _ => {
+                let done = st.take_done();
+                if let Some(call) = st.calls.get_mut(place) {
+                    call.phase = Phase::InTransaction { done, token: engine.random(), conflicts: 1 };
+                }
+                1
+            }
+        };
+        if conflicts > MOST_CONFLICTS {
+            self.roll_back_number(st, place, out);
+            let message = format!("The transaction met {MOST_CONFLICTS} conflicts (40001 or 40P01) in a row.");
+            return self.record_error(engine, st, place, "TransactionFailed", Code::TransactionFailed, &message, vec![]);
+        }
+        let Some(call) = st.calls.get(place) else { return };
+        let key = crate::engine::identity::idempotency_key(self.run, &self.position(place)).to_string();
+        out.complete(&self.client, call.token, verdict::run(place.1, call.attempt, &key));
+    }
+
+    /// Checkpoint and commit on the engine's own connection.
+    pub fn tx_commit(self: &Arc<Self>, engine: &Arc<Engine>, tx: i64, branch: &str, seq: i32, output: &[u8], token: u64, out: &mut Outbox) {
+        let mut st = self.lock();
+        let open = engine.transactions.remove(tx);
+        if let Some(why) = st.stopped {
+            drop(st);
+            engine.spawn(move |_| async move { roll_back(open).await });
+            return out.complete(&self.client, token, verdict::stopped(why));
+        }
+        let place = self.place_of(&st, branch, seq);
+        let step = place.as_ref().and_then(|p| self.checkpoint(engine, &mut st, p, output));
+        let (Some(place), Some(step), Some(open), Some(incarnation)) = (place, step, open, engine.incarnation()) else {
+            let e = EngineError::new(Code::TransactionFailed, "This transaction is no longer open (on SQLite one may take 5 s at most).");
+            return out.push(&self.client, Event { token, kind: event::FAILED, frame: e.frame() });
+        };
+        if let Some(call) = st.calls.get_mut(&place) {
+            call.token = token;
+        }
+        let epoch = st.epoch;
+        let exec = self.clone();
+        engine.spawn(move |engine| async move {
+            let taken = open.lock().await.take();
+            let Some(transaction) = taken else { return };
+            let too_large = step.output.data.len() > engine.config.max_payload;
+            let answer = if too_large {
+                transaction.rollback().await;
+                Ok(Verdict::Refused { message: format!("The output is {} bytes; the limit is {}.", step.output.data.len(), engine.config.max_payload) })
+            } else {
+                transaction.commit(incarnation, exec.run, epoch, &step).await
+            };
+            match answer {
+                Err(StoreError::Unavailable(_) | StoreError::Conflict(_)) => exec.probe(&engine, epoch, place, step),
+                answer => {
+                    let mut out = Outbox::default();
+                    exec.settle(&engine, &mut exec.lock(), &place, answer, &mut out);
+                    out.flush();
+                }
+            }
+        });
+    }
+}
+
+pub async fn roll_back(open: Option<Shared>) {
+    if let Some(open) = open {
+        let taken = open.lock().await.take();
+        if let Some(transaction) = taken {
+            transaction.rollback().await;
+        }
+    }
+}
+
+/// The message of a statement the database refused, for the user whose statement it was.
+pub fn statement_error(e: StoreError) -> EngineError {
+    match e {
+        StoreError::Rejected { sqlstate, message } => EngineError::new(Code::TransactionFailed, format!("{message} ({sqlstate})")),
+        StoreError::Setup { code: "transaction_too_long", message } => EngineError::new(Code::TransactionTooLong, message),
+        other => EngineError::new(Code::TransactionFailed, text::short(&other.to_string())),
+    }
+}

@@ -1,0 +1,189 @@
+//! Waiting: sleeps, messages, events, other runs' ends. Parked in memory first; what a wait would get is read, never guessed from a hint.
+
+use std::sync::Arc;
+
+use super::begin::{Asked, Entered, Recorded};
+use super::exec::{Exec, ExecState, Phase};
+use super::finish::with_epoch;
+use super::history::Place;
+use super::timers::Due as Timer;
+use super::{text, verdict};
+use crate::engine::error::Result;
+use crate::engine::{Engine, Outbox};
+use crate::protocol::client::Event;
+use crate::protocol::errors::Code;
+use crate::protocol::ops::{event, kind};
+use crate::store::{Due, Effect, OpenWait, Payload, RunKey, RunState, Verdict, WaitAnswer, WaitKind, Write};
+
+/// What a wait waits for.
+pub struct WaitFor {
+    pub kind: WaitKind,
+    pub due: Option<Due>,
+    pub target: Option<RunKey>,
+    pub key: String,
+}
+
+impl Exec {
+    pub fn begin_wait(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, wait: WaitFor, out: &mut Outbox) -> Result<Vec<u8>> {
+        let mut st = self.lock();
+        let place = match self.enter(engine, &mut st, asked, out)? {
+            Entered::Answer(frame) => return Ok(frame),
+            Entered::Live(place) => place,
+        };
+        let answer = verdict::pending(false, place.1);
+        if let Some(open) = st.open_waits.remove(&place) {
+            // It was open when the run was claimed: the deadline stands as it was first committed.
+            self.waiting(engine, &mut st, place, open);
+            return Ok(answer);
+        }
+        let Some(call) = st.calls.get(&place) else { return Ok(answer) };
+        let write = Write::Wait { run: self.run, epoch: st.epoch, at: self.position(&place), kind: wait.kind, due: wait.due, target: wait.target, key: wait.key, site: call.site.clone() };
+        self.write_wait(engine, place, write);
+        Ok(answer)
+    }
+
+    fn write_wait(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write) {
+        let exec = self.clone();
+        engine.write(
+            self.lane,
+            write,
+            Box::new(move |engine, write, answer, out| {
+                let mut st = exec.lock();
+                if st.stopped.is_some() {
+                    return;
+                }
+                match (answer, &write) {
+                    (Ok(Verdict::Opened { due_in_ms }), Write::Wait { at, kind, target, key, site, .. }) => {
+                        let open = OpenWait { at: at.clone(), kind: *kind, due_in_ms, due_at: None, target: *target, key: key.clone(), site: site.clone() };
+                        exec.waiting(engine, &mut st, place, open);
+                    }
+                    (Ok(Verdict::NotFound), _) => exec.record_error(engine, &mut st, &place, "RunNotFound", Code::RunNotFound, "There is no such run to wait for.", vec![]),
+                    (Ok(_), _) => {
+                        drop(st);
+                        let again = exec.clone();
+                        engine.ask_owner(&exec, Box::new(move |engine, epoch| again.write_wait(engine, place, with_epoch(write, epoch))));
+                    }
+                    (Err(e), _) => {
+                        let token = st.calls.remove(&place).map_or(0, |c| c.token);
+                        out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                    }
+                }
+            }),
+        );
+    }
+
+    fn waiting(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: Place, open: OpenWait) {
+        let kind = open.kind;
+        if let Some(ms) = open.due_in_ms {
+            engine.timers.after(ms, self.id, &place, Timer::Wait);
+        }
+        let Some(call) = st.calls.get_mut(&place) else { return };
+        if let (Some(cancel), false) = (&st.cancel, call.shielded) {
+            // The cancel came while the wait was being opened.
+            let (frame, site, token) = (verdict::cancelled(&cancel.by, &cancel.why), call.site.clone(), call.token);
+            st.calls.remove(&place);
+            let mut out = Outbox::default();
+            self.note_cancel(engine, st, &place, site, &[Effect::CloseWait], &mut out);
+            out.complete(&self.client, token, frame);
+            out.flush();
+            return;
+        }
+        call.phase = Phase::Waiting(open);
+        if kind != WaitKind::Sleep {
+            self.look_at_waits(engine, st);
+        }
+        self.after_change(engine, st);
+    }
+
+    /// Read what the open waits would get now. One look at a time; a hint that comes during a look leads to another.
+    pub fn look_at_waits(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
+        if let Some(again) = &mut st.looking {
+            *again = true;
+            return;
+        }
+        // A message already on its way into a record is not consumed yet and would be found again: its commit looks again.
+        if st.stopped.is_some() || st.calls.values().any(|c| c.kind == kind::RECEIVE && matches!(c.phase, Phase::Recording)) {
+            return;
+        }
+        let waits: Vec<(Place, OpenWait)> = st
+            .calls
+            .iter()
+            .filter_map(|(p, c)| match &c.phase {
+                Phase::Waiting(w) if w.kind != WaitKind::Sleep => Some((p.clone(), w.clone())),
+                _ => None,
+            })
+            .collect();
+        if waits.is_empty() {
+            return;
+        }
+        for target in waits.iter().filter_map(|(_, w)| w.target) {
+            engine.watch(target, self.id);
+        }
+        st.looking = Some(false);
+        let exec = self.clone();
+        engine.spawn(move |engine| async move {
+            let (mut places, mut asked): (Vec<Place>, Vec<OpenWait>) = waits.into_iter().unzip();
+            // Oldest first: receives of one topic get messages in the order they asked.
+            let mut order: Vec<usize> = (0..places.len()).collect();
+            order.sort_by(|a, b| places[*a].cmp(&places[*b]));
+            places = order.iter().map(|i| places[*i].clone()).collect();
+            asked = order.iter().map(|i| asked[*i].clone()).collect();
+            let answers = engine.persist(|| engine.store.answer_waits(exec.run, &asked)).await;
+            let mut st = exec.lock();
+            let again = st.looking.take().unwrap_or(false);
+            if st.stopped.is_some() {
+                return;
+            }
+            for (place, answer) in places.iter().zip(answers) {
+                exec.take_answer(&engine, &mut st, place, answer);
+            }
+            if again {
+                exec.look_at_waits(&engine, &mut st);
+            }
+            exec.after_change(&engine, &mut st);
+        });
+    }
+
+    fn take_answer(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, answer: WaitAnswer) {
+        if !st.calls.get(place).is_some_and(|c| matches!(c.phase, Phase::Waiting(_))) {
+            return;
+        }
+        let (failed, output, mut effects) = match answer {
+            WaitAnswer::Message(m) => (false, m.value, vec![Effect::Consume { message: m.id }]),
+            WaitAnswer::Event(value) => (false, value, vec![]),
+            WaitAnswer::Result { state, value } => (state != RunState::Succeeded, value, vec![]),
+            WaitAnswer::NotFound => {
+                return self.record_error(engine, st, place, "RunNotFound", Code::RunNotFound, "There is no such run to wait for.", vec![Effect::CloseWait]);
+            }
+            WaitAnswer::Nothing | WaitAnswer::Blocked { .. } => {
+                if !st.overdue.remove(place) {
+                    return;
+                }
+                if st.calls.get(place).is_some_and(|c| c.kind == kind::RESULT) {
+                    return self.record_error(engine, st, place, "ResultTimeout", Code::ResultTimeout, "The awaited run has not finished in time.", vec![Effect::CloseWait]);
+                }
+                (false, Payload::default(), vec![])
+            }
+        };
+        effects.push(Effect::CloseWait);
+        self.record(engine, st, place, Recorded { failed, output, host_bytes: false, effects });
+    }
+
+    /// The timer of a wait has fired.
+    pub fn wait_is_over(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place) {
+        let sleeping = st.calls.get(place).is_some_and(|c| matches!(&c.phase, Phase::Waiting(w) if w.kind == WaitKind::Sleep));
+        if sleeping {
+            self.record(engine, st, place, Recorded { failed: false, output: Payload::default(), host_bytes: false, effects: vec![Effect::CloseWait] });
+            self.after_change(engine, st);
+        } else {
+            st.overdue.insert(place.clone());
+            self.look_at_waits(engine, st);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub fn record_error(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, kind: &str, code: Code, message: &str, effects: Vec<Effect>) {
+        let document = text::error_document(kind, code, message, false);
+        self.record(engine, st, place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects });
+    }
+}
