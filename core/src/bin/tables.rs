@@ -193,16 +193,22 @@ fn rust_errors(codes: &[(String, ErrorCode)]) -> String {
     for (name, code) in codes {
         let _ = writeln!(out, "            Code::{} => {:?},", upper_camel(name), code.means);
     }
-    out.push_str("        }\n    }\n\n    /// setup, usage, run, step, unavailable or internal.\n    pub const fn kind(self) -> &'static str {\n        match self {\n");
+    out.push_str(
+        "        }\n    }\n\n    /// setup, usage, run, step, unavailable or internal.\n    pub const fn kind(self) -> &'static str {\n        match self {\n",
+    );
     for (name, code) in codes {
         let _ = writeln!(out, "            Code::{} => {:?},", upper_camel(name), code.kind);
     }
-    out.push_str("        }\n    }\n\n    pub fn from_name(name: &str) -> Option<Code> {\n        Self::ALL.into_iter().find(|code| code.as_str() == name)\n    }\n}\n");
+    out.push_str(
+        "        }\n    }\n\n    pub fn from_name(name: &str) -> Option<Code> {\n        Self::ALL.into_iter().find(|code| code.as_str() == name)\n    }\n}\n",
+    );
     out
 }
 
 fn python_operations(operations: &Operations) -> Result<String, String> {
-    let mut out = format!("# {NOTE}\n# ruff: noqa: E501\n\"\"\"Numbers and field orders of the border.\"\"\"\n\nfrom __future__ import annotations\n\nfrom typing import Final\n\n");
+    let mut out = format!(
+        "# {NOTE}\n# ruff: noqa: E501\n\"\"\"Numbers and field orders of the border.\"\"\"\n\nfrom __future__ import annotations\n\nfrom typing import Final\n\n"
+    );
     for op in &operations.op {
         let _ = writeln!(out, "OP_{}: Final = {}", op.name.to_uppercase(), op.number);
     }
@@ -232,7 +238,9 @@ fn python_name(code: &str) -> String {
 }
 
 fn python_errors(codes: &[(String, ErrorCode)]) -> String {
-    let mut out = format!("# {NOTE}\n# ruff: noqa: E501\n\"\"\"One class per error code.\"\"\"\n\nfrom __future__ import annotations\n\nfrom typing import ClassVar, Final\n\nfrom ._error_base import EverstepError, RunError, SetupError, UsageError\n");
+    let mut out = format!(
+        "# {NOTE}\n# ruff: noqa: E501\n\"\"\"One class per error code.\"\"\"\n\nfrom __future__ import annotations\n\nfrom typing import ClassVar, Final\n\nfrom ._error_base import EverstepError, RunError, SetupError, UsageError\n"
+    );
     // `step_failed` first: the other step_* classes derive from its class, so that one `except StepError` sees every failed step.
     let (failed, rest): (Vec<_>, Vec<_>) = codes.iter().partition(|(name, _)| name == "step_failed");
     for (name, code) in failed.iter().chain(rest.iter()) {

@@ -65,7 +65,11 @@ impl Engine {
         match self.store.find(run).await {
             Ok(Some(detail)) => {
                 let lines = self.explain(&detail);
-                if lines.is_empty() { format!("it is {}", detail.summary.state.name()) } else { format!("it is {}: {}", detail.summary.state.name(), lines.join("; ")) }
+                if lines.is_empty() {
+                    format!("it is {}", detail.summary.state.name())
+                } else {
+                    format!("it is {}: {}", detail.summary.state.name(), lines.join("; "))
+                }
             }
             Ok(None) => "there is no such run".into(),
             Err(_) => "the database does not answer".into(),
@@ -178,7 +182,9 @@ impl Engine {
             Write::Send(message),
             Box::new(move |_, _, answer, out| match answer {
                 Ok(Verdict::Committed) => out.complete(&client, token, vec![]),
-                Ok(Verdict::Refused { message }) => out.push(&client, Event { token, kind: event::FAILED, frame: EngineError::new(Code::PayloadInvalid, message).frame() }),
+                Ok(Verdict::Refused { message }) => {
+                    out.push(&client, Event { token, kind: event::FAILED, frame: EngineError::new(Code::PayloadInvalid, message).frame() })
+                }
                 Ok(_) => out.push(&client, Event { token, kind: event::FAILED, frame: not_found(to).frame() }),
                 Err(e) => out.push(&client, Event { token, kind: event::FAILED, frame: e.frame() }),
             }),
@@ -267,7 +273,8 @@ fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
         while !states.at_end() {
             let name = states.str()?;
             filter.states.push(RunState::from_name(name).ok_or_else(|| {
-                let near = super::identity::nearest(name, RunState::ALL.into_iter().map(RunState::name)).map_or(String::new(), |n| format!("; did you mean {n}?"));
+                let near =
+                    super::identity::nearest(name, RunState::ALL.into_iter().map(RunState::name)).map_or(String::new(), |n| format!("; did you mean {n}?"));
                 EngineError::new(Code::ConfigInvalid, format!("there is no state \"{name}\"{near}"))
             })?);
         }

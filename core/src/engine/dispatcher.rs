@@ -56,7 +56,12 @@ impl Engine {
     pub(super) async fn run_dispatcher(self: Arc<Self>) {
         let mut failures = 0;
         loop {
-            if !self.claims.maybe.load(Ordering::Acquire) || self.phase() != Phase::Launched || self.held().is_some() || self.free_slots() <= 0 || self.history_full() {
+            if !self.claims.maybe.load(Ordering::Acquire)
+                || self.phase() != Phase::Launched
+                || self.held().is_some()
+                || self.free_slots() <= 0
+                || self.history_full()
+            {
                 self.claims.wake.notified().await;
                 continue;
             }
@@ -110,7 +115,8 @@ impl Engine {
             let Ok(incarnation) = self.ensure_lease().await else { return Ok(true) };
             let max = free.min(MOST);
             slots.fetch_sub(max, Ordering::Relaxed);
-            let request = ClaimRequest { incarnation, claim_token: self.random(), routes: self.routes_of(&workflows), max, held_by_queue: self.held_by_queue() };
+            let request =
+                ClaimRequest { incarnation, claim_token: self.random(), routes: self.routes_of(&workflows), max, held_by_queue: self.held_by_queue() };
             Counters::add(&self.counters.claims, 1);
             let claimed = self.store.claim(&request).await;
             crate::failpoint!("engine.claim.after");
@@ -218,7 +224,6 @@ impl Engine {
         );
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -50,7 +50,13 @@ mod tests {
     #[test]
     fn tells_a_living_process_from_one_that_has_gone() {
         let here = Host::here();
-        let mut peer = Peer { incarnation: uuid::Uuid::nil(), boot_id: here.boot_id.clone(), pid_namespace: here.pid_namespace.clone(), pid: here.pid, process_start: here.process_start };
+        let mut peer = Peer {
+            incarnation: uuid::Uuid::nil(),
+            boot_id: here.boot_id.clone(),
+            pid_namespace: here.pid_namespace.clone(),
+            pid: here.pid,
+            process_start: here.process_start,
+        };
         assert!(!here.knows_dead(&peer));
         peer.process_start += 1;
         assert!(here.knows_dead(&peer), "a reused pid is another process");

@@ -87,7 +87,11 @@ impl Engine {
             *lease = None;
         }
         Counters::add(&self.counters.leases_lost, 1);
-        self.log_all("warning", "lease_lost", "this worker's lease was taken over (it was stalled or cut off for longer than the lease); its runs go on elsewhere and it registers anew");
+        self.log_all(
+            "warning",
+            "lease_lost",
+            "this worker's lease was taken over (it was stalled or cut off for longer than the lease); its runs go on elsewhere and it registers anew",
+        );
         self.stop_all("lease_lost", "this worker lost its lease");
         self.claims.look();
     }
@@ -200,7 +204,7 @@ impl Engine {
         if held.is_some() {
             // Hints bring these at once where they work; the look is for those that were lost.
             let every = if self.store.pooled() || self.is_sqlite() { 1 } else { 4 };
-            if self.counters.ticks.load(Ordering::Relaxed) % every == 0 {
+            if self.counters.ticks.load(Ordering::Relaxed).is_multiple_of(every) {
                 self.spawn(|engine| async move { engine.look_at_moved().await });
             }
             self.let_go_when_idle().await;
@@ -211,7 +215,10 @@ impl Engine {
     async fn let_go_when_idle(self: &Arc<Self>) {
         let idle_long = {
             let mut since = self.ticks.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.exec_count() > 0 || !self.starting.lock().unwrap_or_else(PoisonError::into_inner).is_empty() || !self.lanes.iter().all(super::committer::Lane::is_idle) {
+            if self.exec_count() > 0
+                || !self.starting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+                || !self.lanes.iter().all(super::committer::Lane::is_idle)
+            {
                 *since = None;
                 return;
             }
@@ -245,7 +252,8 @@ impl Engine {
         let until = Instant::now() + next.max(Duration::from_millis(10));
         let host = &self.host;
         loop {
-            let dead: Vec<Uuid> = self.ticks.peers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|p| host.knows_dead(p)).map(|p| p.incarnation).collect();
+            let dead: Vec<Uuid> =
+                self.ticks.peers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|p| host.knows_dead(p)).map(|p| p.incarnation).collect();
             if !dead.is_empty() || self.ticks.asked.load(Ordering::Acquire) || Instant::now() >= until || self.closing.load(Ordering::Acquire) {
                 return dead;
             }

@@ -12,7 +12,11 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
         return Err(EngineError::new(
             Code::IdInvalid,
-            format!("{what} must be 1 to 255 bytes of UTF-8 without control characters; got {} bytes{}", name.len(), if name.chars().any(char::is_control) { " with a control character" } else { "" }),
+            format!(
+                "{what} must be 1 to 255 bytes of UTF-8 without control characters; got {} bytes{}",
+                name.len(),
+                if name.chars().any(char::is_control) { " with a control character" } else { "" }
+            ),
         ));
     }
     Ok(())

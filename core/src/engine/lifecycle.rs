@@ -63,7 +63,10 @@ impl Engine {
         let state = self.store.inspect().await.map_err(first_contact)?;
         match state.version {
             Some(_) if state.min_compatible > SCHEMA_VERSION => {
-                return Err(EngineError::new(Code::SchemaTooNew, format!("The schema needs a library that knows version {}; this one knows {SCHEMA_VERSION}. Upgrade this process.", state.min_compatible)));
+                return Err(EngineError::new(
+                    Code::SchemaTooNew,
+                    format!("The schema needs a library that knows version {}; this one knows {SCHEMA_VERSION}. Upgrade this process.", state.min_compatible),
+                ));
             }
             Some(version) if version >= SCHEMA_VERSION => {}
             found => {
@@ -73,7 +76,12 @@ impl Engine {
                     None if embedded => {}
                     _ => {
                         let what = if found.is_none() { "is not there" } else { "is old" };
-                        return Err(EngineError::new(Code::MigrationNeeded, format!("Everstep's schema {what}. This database holds other data, so it is changed only when you ask: call migrate(), pass auto_migrate=true, or run the printed SQL as the owner.")));
+                        return Err(EngineError::new(
+                            Code::MigrationNeeded,
+                            format!(
+                                "Everstep's schema {what}. This database holds other data, so it is changed only when you ask: call migrate(), pass auto_migrate=true, or run the printed SQL as the owner."
+                            ),
+                        ));
                     }
                 }
                 self.store.migrate().await.map_err(EngineError::from)?;
@@ -88,7 +96,9 @@ impl Engine {
         self.spawn(|engine| engine.run_awaiters());
         self.spawn(|engine| engine.tell_hints());
         self.spawn(|engine| engine.hear_hints());
-        Ok(self.config.default_file.then(|| "Everstep: no database configured, using the SQLite file everstep.db in this folder. Set EVERSTEP_DATABASE_URL for PostgreSQL.".to_owned()))
+        Ok(self.config.default_file.then(|| {
+            "Everstep: no database configured, using the SQLite file everstep.db in this folder. Set EVERSTEP_DATABASE_URL for PostgreSQL.".to_owned()
+        }))
     }
 
     /// R10: a copied or restored database does not run by itself.
@@ -211,7 +221,11 @@ impl Engine {
                 }
                 // The lease runs out by itself: peers take over then.
                 Ok(Err(e)) => self.outage(&e),
-                Err(_) => self.log_all("warning", "unavailable", "the database did not answer while closing; this worker's runs go on elsewhere when its lease is out"),
+                Err(_) => self.log_all(
+                    "warning",
+                    "unavailable",
+                    "the database did not answer while closing; this worker's runs go on elsewhere when its lease is out",
+                ),
             }
         }
     }

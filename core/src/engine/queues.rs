@@ -34,7 +34,8 @@ impl Queues {
 
     /// No limit, no rate, no pause: a start may be inserted as claimed. The empty name is "no queue".
     pub fn is_free(&self, name: &str) -> bool {
-        name.is_empty() || self.get(name).is_some_and(|q| !q.paused && q.limit.is_none() && q.worker_limit.is_none() && q.key_limit.is_none() && q.rate.is_none())
+        name.is_empty()
+            || self.get(name).is_some_and(|q| !q.paused && q.limit.is_none() && q.worker_limit.is_none() && q.key_limit.is_none() && q.rate.is_none())
     }
 }
 

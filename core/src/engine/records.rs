@@ -45,7 +45,13 @@ pub fn step(w: &mut Writer, v: &StepView) {
 }
 
 pub fn queue(w: &mut Writer, q: &Queue) {
-    w.list(6).str(&q.name).bool(q.paused).opt_int(q.limit.map(i64::from)).opt_int(q.worker_limit.map(i64::from)).opt_int(q.key_limit.map(i64::from)).bool(q.hold);
+    w.list(6)
+        .str(&q.name)
+        .bool(q.paused)
+        .opt_int(q.limit.map(i64::from))
+        .opt_int(q.worker_limit.map(i64::from))
+        .opt_int(q.key_limit.map(i64::from))
+        .bool(q.hold);
 }
 
 fn in_words(ms: i64) -> String {

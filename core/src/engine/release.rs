@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::counters::Counters;
 use super::Engine;
+use super::counters::Counters;
 use crate::run::exec::{Exec, Phase};
 use crate::store::{Due, Verdict, WaitKind, Write};
 

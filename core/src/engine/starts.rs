@@ -29,7 +29,11 @@ impl Engine {
         if input.data.len() > self.config.max_payload {
             return Err(EngineError::new(
                 Code::PayloadTooLarge,
-                format!("The input of workflow \"{workflow}\" is {} bytes; the limit is {}. Keep large data elsewhere and pass a reference.", input.data.len(), self.config.max_payload),
+                format!(
+                    "The input of workflow \"{workflow}\" is {} bytes; the limit is {}. Keep large data elsewhere and pass a reference.",
+                    input.data.len(),
+                    self.config.max_payload
+                ),
             ));
         }
         let registered = self.registered(workflow);
@@ -192,12 +196,18 @@ impl Engine {
             Ok(Verdict::IdConflict { workflow, .. }) => {
                 give_back();
                 let id = run.id_text.as_deref().unwrap_or_default();
-                Err(EngineError::new(Code::IdConflict, format!("A run with id \"{id}\" exists and is of workflow \"{workflow}\", not \"{}\". Use another id.", run.route.workflow)))
+                Err(EngineError::new(
+                    Code::IdConflict,
+                    format!("A run with id \"{id}\" exists and is of workflow \"{workflow}\", not \"{}\". Use another id.", run.route.workflow),
+                ))
             }
             Ok(Verdict::Purged) => {
                 give_back();
                 let id = run.id_text.as_deref().unwrap_or_default();
-                Err(EngineError::new(Code::RunPurged, format!("A run with id \"{id}\" existed and was removed by retention. Start it again only with reuse=\"purged\".")))
+                Err(EngineError::new(
+                    Code::RunPurged,
+                    format!("A run with id \"{id}\" existed and was removed by retention. Start it again only with reuse=\"purged\"."),
+                ))
             }
             Ok(Verdict::Deduplicated { run: holder }) => {
                 give_back();
@@ -256,7 +266,11 @@ impl Engine {
         }
         let key = identity::idempotency_key(exec.run, &exec.position(&("".into(), -1)));
         let mut w = Writer::new();
-        w.str(&exec.run.to_string()).str(&exec.workflow).str(if registered.is_step { "step" } else { "workflow" }).int(exec.run_attempt.into()).bool(claimed.replaying);
+        w.str(&exec.run.to_string())
+            .str(&exec.workflow)
+            .str(if registered.is_step { "step" } else { "workflow" })
+            .int(exec.run_attempt.into())
+            .bool(claimed.replaying);
         w.opt_str(claimed.id_text.as_deref()).opt_bytes((claimed.input.codec != 0).then_some(claimed.input.data.as_slice()));
         w.opt_str(claimed.attributes.as_deref()).opt_str(claimed.trace_parent.as_deref()).str(&key.to_string()).opt_int(claimed.deadline_in_ms);
         exec.tell(event::RUN_READY, w.finish(), out);
@@ -329,9 +343,12 @@ fn as_claimed(run: NewRun) -> ClaimedRun {
     }
 }
 
+/// None until it is known.
+type Answer = Option<std::result::Result<(RunKey, bool), EngineError>>;
+
 /// Answers of `start_many`, in the order of its items.
 struct Gathered {
-    answers: std::sync::Mutex<(usize, Vec<Option<std::result::Result<(RunKey, bool), EngineError>>>)>,
+    answers: std::sync::Mutex<(usize, Vec<Answer>)>,
     client: Arc<Client>,
     token: u64,
 }

@@ -18,6 +18,9 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// How long after somebody asked this process tells the ends of its runs.
 const INTEREST: Duration = Duration::from_secs(30);
 
+/// What to say again under the epoch the run has now.
+pub type Again = Box<dyn FnOnce(&Arc<Engine>, i32) + Send>;
+
 #[derive(Default)]
 pub struct Wakes {
     pending: Mutex<Vec<WakeHint>>,
@@ -151,7 +154,11 @@ impl Engine {
             return;
         }
         self.claims.look();
-        let mine = route.is_some_and(|r| self.phase() == Phase::Launched && self.serves_queue(&r.queue) && self.registered(&r.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0)));
+        let mine = route.is_some_and(|r| {
+            self.phase() == Phase::Launched
+                && self.serves_queue(&r.queue)
+                && self.registered(&r.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0))
+        });
         if !mine {
             self.wakes.tell(WakeHint::Ready);
         }
@@ -211,7 +218,7 @@ impl Engine {
     }
 
     /// A write of this execution was refused: what does the database say of the run? `again` gets the epoch if it is still ours.
-    pub fn ask_owner(self: &Arc<Self>, exec: &Arc<Exec>, again: Box<dyn FnOnce(&Arc<Engine>, i32) + Send>) {
+    pub fn ask_owner(self: &Arc<Self>, exec: &Arc<Exec>, again: Again) {
         let exec = exec.clone();
         self.spawn(move |engine| async move {
             let incarnation = engine.incarnation().unwrap_or_default();

@@ -14,8 +14,8 @@ use crate::run::exec::Exec;
 use crate::run::finish::Finished;
 use crate::run::retry::RetryPolicy;
 use crate::run::transactions::{roll_back, statement_error};
-use crate::run::waits::WaitFor;
 use crate::run::verdict;
+use crate::run::waits::WaitFor;
 use crate::store::{ClosePolicy, Due, Effect, Parent, Payload, Placeholders, SqlValue, WaitKind};
 
 fn unknown(number: u32) -> EngineError {
@@ -179,7 +179,10 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
             let (location, key, value) = (r.opt_str()?.unwrap_or_default(), r.str()?, r.bytes()?);
             identity::check_name("the event's key", key)?;
             if value.len() > engine.config.max_payload {
-                return Err(EngineError::new(Code::PayloadTooLarge, format!("The event is {} bytes; the limit is {}.", value.len(), engine.config.max_payload)));
+                return Err(EngineError::new(
+                    Code::PayloadTooLarge,
+                    format!("The event is {} bytes; the limit is {}.", value.len(), engine.config.max_payload),
+                ));
             }
             let effect = Effect::SetEvent { key: key.to_owned(), value: Payload::json(value.to_vec()) };
             exec.begin_effect(engine, h.ask(kind::EVENT_SET, key, location), Payload::default(), |_| Ok(effect), out)
@@ -246,7 +249,8 @@ pub fn submit(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u3
         }
         op::FINISH_RUN => {
             let Some(exec) = exec(engine, &mut r)? else { return ended(client, token) };
-            let (failed, value, error_type, error_message, retryable, cancelled) = (r.bool()?, r.opt_bytes()?.unwrap_or_default(), r.opt_str()?, r.opt_str()?, r.bool()?, r.bool()?);
+            let (failed, value, error_type, error_message, retryable, cancelled) =
+                (r.bool()?, r.opt_bytes()?.unwrap_or_default(), r.opt_str()?, r.opt_str()?, r.bool()?, r.bool()?);
             exec.finish_run(engine, token, failed, value, error_type, error_message, retryable, cancelled, &mut Outbox::default());
         }
         op::FINISH_GROUP => {
@@ -371,7 +375,11 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
             let (run, by) = (control::run_key(r.str()?)?, r.opt_str()?.unwrap_or("client").to_owned());
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
-                let verdict = if number == op::RESUME_RUN { e.within_budget(|| e.store.resume(run, &by)).await? } else { e.within_budget(|| e.store.retry(run, &by)).await? };
+                let verdict = if number == op::RESUME_RUN {
+                    e.within_budget(|| e.store.resume(run, &by)).await?
+                } else {
+                    e.within_budget(|| e.store.retry(run, &by)).await?
+                };
                 e.resumed(run, verdict)
             });
         }

@@ -76,23 +76,31 @@ impl Exec {
             shielded,
             phase: Phase::Opening,
         };
-        if let Some(digest) = asked.digest.filter(|_| named) {
-            if let Some(other) = st.history.elsewhere(digest, &place) {
-                if !self.client.ordered {
-                    let message = text::reordered(self, &place, asked.name, asked.location, other);
-                    return Err(self.block(engine, st, Code::Reordered, message, out));
-                }
-                // In a loop's world the call that owns that record may still come in this turn (two equal calls at once, one of them
-                // cut short by a crash). Judged when everything runnable has run.
-                st.calls.insert(place.clone(), Call { phase: Phase::Deferred, ..call });
-                return Ok(Entered::Answer(verdict::pending(true, place.1)));
+        if let Some(digest) = asked.digest.filter(|_| named)
+            && let Some(other) = st.history.elsewhere(digest, &place)
+        {
+            if !self.client.ordered {
+                let message = text::reordered(self, &place, asked.name, asked.location, other);
+                return Err(self.block(engine, st, Code::Reordered, message, out));
             }
+            // In a loop's world the call that owns that record may still come in this turn (two equal calls at once, one of them
+            // cut short by a crash). Judged when everything runnable has run.
+            st.calls.insert(place.clone(), Call { phase: Phase::Deferred, ..call });
+            return Ok(Entered::Answer(verdict::pending(true, place.1)));
         }
         st.calls.insert(place.clone(), call);
         Ok(Entered::Live(place))
     }
 
-    fn enter_recorded(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, asked: &Asked<'_>, place: Place, site: &Site, out: &mut Outbox) -> Result<Entered> {
+    fn enter_recorded(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        st: &mut ExecState,
+        asked: &Asked<'_>,
+        place: Place,
+        site: &Site,
+        out: &mut Outbox,
+    ) -> Result<Entered> {
         let record = st.history.get(&place).ok_or_else(|| EngineError::plain(Code::Internal))?;
         if record.kind == kind::CANCEL_SEEN {
             st.history.take(&place);
@@ -100,24 +108,29 @@ impl Exec {
             return Ok(Entered::Answer(verdict::cancelled(by, why)));
         }
         if !(1..=kind::CANCEL_SEEN).contains(&record.kind) {
-            let message = format!("Run {} holds a record of kind {} at {}, which this library does not know. Upgrade this process.", self.run, record.kind, text::place(&place));
+            let message = format!(
+                "Run {} holds a record of kind {} at {}, which this library does not know. Upgrade this process.",
+                self.run,
+                record.kind,
+                text::place(&place)
+            );
             return Err(self.block(engine, st, Code::NewerEngineNeeded, message, out));
         }
         if record.kind != asked.kind || *record.site.name != *asked.name {
             let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, record);
             return Err(self.block(engine, st, Code::Mismatch, message, out));
         }
-        if let (Some(asked_digest), Some(recorded)) = (asked.digest, record.digest) {
-            if asked_digest != recorded {
-                if let Some(other) = st.history.elsewhere(asked_digest, &place) {
-                    let message = text::reordered(self, &place, asked.name, asked.location, other);
-                    return Err(self.block(engine, st, Code::Reordered, message, out));
-                }
-                if !st.drift_warned {
-                    let message = text::drifted(self, &place, asked.name, asked.location, record);
-                    st.drift_warned = true;
-                    engine.log(&self.client, "warning", "argument_drift", &message, out);
-                }
+        if let (Some(asked_digest), Some(recorded)) = (asked.digest, record.digest)
+            && asked_digest != recorded
+        {
+            if let Some(other) = st.history.elsewhere(asked_digest, &place) {
+                let message = text::reordered(self, &place, asked.name, asked.location, other);
+                return Err(self.block(engine, st, Code::Reordered, message, out));
+            }
+            if !st.drift_warned {
+                let message = text::drifted(self, &place, asked.name, asked.location, record);
+                st.drift_warned = true;
+                engine.log(&self.client, "warning", "argument_drift", &message, out);
             }
         }
         debug_assert_eq!(record.site.id == site.id, record.site == *site);

@@ -13,7 +13,14 @@ use crate::store::{Effect, NewRun, Payload, Position, StepWrite, Write};
 
 impl Exec {
     /// A call that is one effect and its record, in one commit.
-    pub fn begin_effect(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, output: Payload, effect: impl FnOnce(&Position) -> Result<Effect>, out: &mut Outbox) -> Result<Vec<u8>> {
+    pub fn begin_effect(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        asked: Asked<'_>,
+        output: Payload,
+        effect: impl FnOnce(&Position) -> Result<Effect>,
+        out: &mut Outbox,
+    ) -> Result<Vec<u8>> {
         let mut st = self.lock();
         let place = match self.enter(engine, &mut st, asked, out)? {
             Entered::Answer(frame) => return Ok(frame),

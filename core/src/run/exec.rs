@@ -28,7 +28,11 @@ pub enum Phase {
     BackOff,
     Waiting(OpenWait),
     /// In a transaction on the user's or the engine's connection; its completion number is taken.
-    InTransaction { done: i32, token: i64, conflicts: u32 },
+    InTransaction {
+        done: i32,
+        token: i64,
+        conflicts: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -180,7 +184,14 @@ impl Exec {
                 drift_warned: false,
             }),
         };
-        let claimed = Claimed { id_text: run.id_text, input: run.input, attributes: run.attributes, trace_parent: run.trace_parent, deadline_in_ms: run.deadline_in_ms, replaying };
+        let claimed = Claimed {
+            id_text: run.id_text,
+            input: run.input,
+            attributes: run.attributes,
+            trace_parent: run.trace_parent,
+            deadline_in_ms: run.deadline_in_ms,
+            replaying,
+        };
         (exec, claimed)
     }
 
@@ -342,7 +353,6 @@ impl ExecState {
             && !self.history.anyone_waiting()
             && self.calls.values().all(|c| matches!(c.phase, Phase::Waiting(_) | Phase::BackOff))
     }
-
 }
 
 /// Whether `branch` is `ancestor` or stands below it.

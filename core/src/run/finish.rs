@@ -67,7 +67,12 @@ impl Exec {
             return self.write_attempt(engine, place, write, retry_in);
         }
         let recorded = if f.output.len() > engine.config.max_payload {
-            let message = format!("The output of step \"{}\" is {} bytes; the limit is {}. Keep large data elsewhere and return a reference.", call.site.name, f.output.len(), engine.config.max_payload);
+            let message = format!(
+                "The output of step \"{}\" is {} bytes; the limit is {}. Keep large data elsewhere and return a reference.",
+                call.site.name,
+                f.output.len(),
+                engine.config.max_payload
+            );
             let document = text::error_document("PayloadTooLarge", Code::PayloadTooLarge, &message, false);
             Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects: vec![] }
         } else {
@@ -270,7 +275,12 @@ impl Exec {
         let mut w = crate::protocol::frame::Writer::new();
         w.str("cancel").str(&cancel.by).str(&cancel.why);
         self.tell(event::SIGNAL, w.finish(), out);
-        let open: Vec<Place> = st.calls.iter().filter(|(_, c)| !c.shielded && matches!(c.phase, Phase::Waiting(_) | Phase::BackOff | Phase::Deferred)).map(|(p, _)| p.clone()).collect();
+        let open: Vec<Place> = st
+            .calls
+            .iter()
+            .filter(|(_, c)| !c.shielded && matches!(c.phase, Phase::Waiting(_) | Phase::BackOff | Phase::Deferred))
+            .map(|(p, _)| p.clone())
+            .collect();
         for place in open {
             let Some(call) = st.calls.remove(&place) else { continue };
             let effects = if matches!(call.phase, Phase::Waiting(_)) { vec![crate::store::Effect::CloseWait] } else { vec![] };
@@ -281,14 +291,25 @@ impl Exec {
 
     /// `finish_run`: the run's end, or the next attempt of the whole run.
     #[allow(clippy::too_many_arguments)]
-    pub fn finish_run(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, failed: bool, value: &[u8], error_type: Option<&str>, error_message: Option<&str>, retryable: bool, cancelled: bool, out: &mut Outbox) {
+    pub fn finish_run(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        token: u64,
+        failed: bool,
+        value: &[u8],
+        error_type: Option<&str>,
+        error_message: Option<&str>,
+        retryable: bool,
+        cancelled: bool,
+        out: &mut Outbox,
+    ) {
         let mut st = self.lock();
         if st.stopped.is_some() || st.finishing {
             return out.complete(&self.client, token, vec![]);
         }
         st.finishing = true;
         let mut value = Payload::json(value.to_vec());
-        let (mut failed, mut error_type, mut error_message) = (failed, error_type.map(str::to_owned), error_message.map(|m| text::short(m)));
+        let (mut failed, mut error_type, mut error_message) = (failed, error_type.map(str::to_owned), error_message.map(text::short));
         if value.data.len() > engine.config.max_payload {
             let message = format!("The result of the run is {} bytes; the limit is {}.", value.data.len(), engine.config.max_payload);
             value = Payload::json(text::error_document("PayloadTooLarge", Code::PayloadTooLarge, &message, false));
@@ -330,7 +351,16 @@ impl Exec {
                     // What the user returned cannot be stored: the run fails with that, never silently.
                     if let Write::Outcome { run, epoch, token: row, .. } = write {
                         let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
-                        let write = Write::Outcome { run, epoch, state: RunState::Failed, token: row, value, error_type: Some("PayloadInvalid".into()), error_message: Some(message), then: None };
+                        let write = Write::Outcome {
+                            run,
+                            epoch,
+                            state: RunState::Failed,
+                            token: row,
+                            value,
+                            error_type: Some("PayloadInvalid".into()),
+                            error_message: Some(message),
+                            then: None,
+                        };
                         exec.write_end(engine, token, write);
                     }
                 }
@@ -387,7 +417,9 @@ impl Exec {
 /// The same write for the execution's present epoch.
 pub fn with_epoch(mut write: Write, now: i32) -> Write {
     match &mut write {
-        Write::Step { epoch, .. } | Write::Attempt { epoch, .. } | Write::Wait { epoch, .. } | Write::Outcome { epoch, .. } | Write::RetryRun { epoch, .. } => *epoch = now,
+        Write::Step { epoch, .. } | Write::Attempt { epoch, .. } | Write::Wait { epoch, .. } | Write::Outcome { epoch, .. } | Write::RetryRun { epoch, .. } => {
+            *epoch = now
+        }
         Write::Release { epoch, .. } | Write::GiveBack { epoch, .. } | Write::Block { epoch, .. } => *epoch = now,
         Write::Start(_) | Write::Send(_) => {}
     }

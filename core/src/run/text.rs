@@ -84,7 +84,9 @@ pub fn interrupted(name: &str) -> String {
 
 /// An error document (`core/docs/payload.md`) the engine itself makes.
 pub fn error_document(kind: &str, code: Code, message: &str, retryable: bool) -> Vec<u8> {
-    serde_json::json!({ "type": kind, "code": code.as_str(), "message": message, "stack": null, "cause": null, "details": null, "retryable": retryable }).to_string().into_bytes()
+    serde_json::json!({ "type": kind, "code": code.as_str(), "message": message, "stack": null, "cause": null, "details": null, "retryable": retryable })
+        .to_string()
+        .into_bytes()
 }
 
 /// For columns that lists show.

@@ -77,7 +77,10 @@ impl Exec {
 
     pub fn tx_guard(self: &Arc<Self>, engine: &Arc<Engine>, branch: &str, seq: i32, output: &[u8], style: Placeholders) -> Result<GuardStatement> {
         if output.len() > engine.config.max_payload {
-            return Err(EngineError::new(Code::PayloadTooLarge, format!("The output of this transaction is {} bytes; the limit is {}.", output.len(), engine.config.max_payload)));
+            return Err(EngineError::new(
+                Code::PayloadTooLarge,
+                format!("The output of this transaction is {} bytes; the limit is {}.", output.len(), engine.config.max_payload),
+            ));
         }
         let mut st = self.lock();
         let stopped = || EngineError::plain(Code::Stopped);

@@ -37,7 +37,16 @@ impl Exec {
             return Ok(answer);
         }
         let Some(call) = st.calls.get(&place) else { return Ok(answer) };
-        let write = Write::Wait { run: self.run, epoch: st.epoch, at: self.position(&place), kind: wait.kind, due: wait.due, target: wait.target, key: wait.key, site: call.site.clone() };
+        let write = Write::Wait {
+            run: self.run,
+            epoch: st.epoch,
+            at: self.position(&place),
+            kind: wait.kind,
+            due: wait.due,
+            target: wait.target,
+            key: wait.key,
+            site: call.site.clone(),
+        };
         self.write_wait(engine, place, write);
         Ok(answer)
     }
@@ -57,7 +66,9 @@ impl Exec {
                         let open = OpenWait { at: at.clone(), kind: *kind, due_in_ms, due_at: None, target: *target, key: key.clone(), site: site.clone() };
                         exec.waiting(engine, &mut st, place, open);
                     }
-                    (Ok(Verdict::NotFound), _) => exec.record_error(engine, &mut st, &place, "RunNotFound", Code::RunNotFound, "There is no such run to wait for.", vec![]),
+                    (Ok(Verdict::NotFound), _) => {
+                        exec.record_error(engine, &mut st, &place, "RunNotFound", Code::RunNotFound, "There is no such run to wait for.", vec![])
+                    }
                     (Ok(_), _) => {
                         drop(st);
                         let again = exec.clone();
@@ -160,7 +171,15 @@ impl Exec {
                     return;
                 }
                 if st.calls.get(place).is_some_and(|c| c.kind == kind::RESULT) {
-                    return self.record_error(engine, st, place, "ResultTimeout", Code::ResultTimeout, "The awaited run has not finished in time.", vec![Effect::CloseWait]);
+                    return self.record_error(
+                        engine,
+                        st,
+                        place,
+                        "ResultTimeout",
+                        Code::ResultTimeout,
+                        "The awaited run has not finished in time.",
+                        vec![Effect::CloseWait],
+                    );
                 }
                 (false, Payload::default(), vec![])
             }
@@ -182,7 +201,16 @@ impl Exec {
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub fn record_error(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, kind: &str, code: Code, message: &str, effects: Vec<Effect>) {
+    pub fn record_error(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        st: &mut ExecState,
+        place: &Place,
+        kind: &str,
+        code: Code,
+        message: &str,
+        effects: Vec<Effect>,
+    ) {
         let document = text::error_document(kind, code, message, false);
         self.record(engine, st, place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects });
     }

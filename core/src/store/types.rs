@@ -264,21 +264,72 @@ pub enum WaitKind {
 #[derive(Debug, Clone)]
 pub enum Write {
     Start(Box<NewRun>),
-    Step { run: RunKey, epoch: i32, step: Box<StepWrite> },
+    Step {
+        run: RunKey,
+        epoch: i32,
+        step: Box<StepWrite>,
+    },
     /// A failed attempt before its back-off, or (`started`) the mark of an at-most-once step before it runs.
-    Attempt { run: RunKey, epoch: i32, at: Position, attempt: i32, started: bool, site: Site, token: i64, error: Payload, retry_in_ms: Option<i64> },
+    Attempt {
+        run: RunKey,
+        epoch: i32,
+        at: Position,
+        attempt: i32,
+        started: bool,
+        site: Site,
+        token: i64,
+        error: Payload,
+        retry_in_ms: Option<i64>,
+    },
     /// Open a wait. Inserted while the target's run row is locked, so no wake-up is lost.
-    Wait { run: RunKey, epoch: i32, at: Position, kind: WaitKind, due: Option<Due>, target: Option<RunKey>, key: String, site: Site },
+    Wait {
+        run: RunKey,
+        epoch: i32,
+        at: Position,
+        kind: WaitKind,
+        due: Option<Due>,
+        target: Option<RunKey>,
+        key: String,
+        site: Site,
+    },
     /// The run's end. Frees its slot, timers, dedup key; wakes waiters on it. `cancel_children` is left to the engine (paged).
-    Outcome { run: RunKey, epoch: i32, state: RunState, token: i64, value: Payload, error_type: Option<String>, error_message: Option<String>, then: Option<Box<NewRun>> },
+    Outcome {
+        run: RunKey,
+        epoch: i32,
+        state: RunState,
+        token: i64,
+        value: Payload,
+        error_type: Option<String>,
+        error_message: Option<String>,
+        then: Option<Box<NewRun>>,
+    },
     /// Workflow-level retry: back to `Ready` after `after_ms`, the error kept as an attempt of position (segment, "", -1).
-    RetryRun { run: RunKey, epoch: i32, after_ms: i64, attempt: i32, token: i64, error: Payload },
+    RetryRun {
+        run: RunKey,
+        epoch: i32,
+        after_ms: i64,
+        attempt: i32,
+        token: i64,
+        error: Payload,
+    },
     /// To `Waiting` if `inbox` still is what the run has; the timer is the earliest of `due`.
-    Release { run: RunKey, epoch: i32, inbox: i32, due: Option<Due> },
+    Release {
+        run: RunKey,
+        epoch: i32,
+        inbox: i32,
+        due: Option<Due>,
+    },
     /// Owned run back to `Ready` (drain, unknown workflow, capacity), ahead of new work.
-    GiveBack { run: RunKey, epoch: i32 },
+    GiveBack {
+        run: RunKey,
+        epoch: i32,
+    },
     /// To `Blocked`; `why` is a JSON document {code, message, build, ..}.
-    Block { run: RunKey, epoch: i32, why: String },
+    Block {
+        run: RunKey,
+        epoch: i32,
+        why: String,
+    },
     /// A message from outside any run.
     Send(NewMessage),
 }
@@ -522,9 +573,14 @@ pub enum WaitAnswer {
     Message(Message),
     Event(Payload),
     /// The awaited run is terminal.
-    Result { state: RunState, value: Payload },
+    Result {
+        state: RunState,
+        value: Payload,
+    },
     /// The awaited run is blocked: not an end, but worth saying.
-    Blocked { why: String },
+    Blocked {
+        why: String,
+    },
     NotFound,
 }
 
