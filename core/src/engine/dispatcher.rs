@@ -175,9 +175,24 @@ impl Engine {
         }
         let mut out = Outbox::default();
         for run in ready {
-            if self.exec_of(run.key).is_none() {
-                self.execute(run, &mut out);
+            match self.exec_of(run.key) {
+                Some(old) if old.lock().epoch >= run.epoch => self.slot_back(&run.route.workflow),
+                old => {
+                    // Ours before and ours again, under a later epoch: what the older execution still does counts for nothing.
+                    if let Some(old) = old {
+                        old.stop(&mut old.lock(), "fenced", "this run goes on in a new execution", &mut out);
+                        self.forget(&old);
+                    }
+                    self.execute(run, &mut out);
+                }
             }
+        }
+    }
+
+    /// The slot taken for a run of this workflow is free again.
+    pub fn slot_back(&self, workflow: &str) {
+        if let Some(registered) = self.registered(workflow) {
+            self.slots_changed(registered.client, 1);
         }
     }
 

@@ -242,6 +242,7 @@ impl Engine {
     pub fn execute(self: &Arc<Self>, run: ClaimedRun, out: &mut Outbox) {
         let registered = self.registered(&run.route.workflow).filter(|_| self.phase() == Phase::Launched);
         let Some((registered, client)) = registered.and_then(|r| Some((r.clone(), self.client(r.client)?))) else {
+            self.slot_back(&run.route.workflow);
             self.give_back(run.key, run.epoch);
             return;
         };

@@ -262,6 +262,7 @@ impl Exec {
         if let (Some(cancel), None) = (&now.cancel, &st.cancel) {
             st.cancel = Some(cancel.clone());
             self.cancel_open_calls(engine, &mut st, out);
+            self.after_change(engine, &mut st);
         }
         if inbox_moved {
             self.look_at_waits(engine, &mut st);
