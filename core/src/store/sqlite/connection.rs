@@ -1,0 +1,415 @@
+//! Connections to one file: one that writes, a few that read, and what their errors mean.
+//!
+//! SQLite has one writer at a time per file, so a second write connection in this process would only contend with the first: every
+//! write of the process goes through one connection behind a fair lock. Other processes are met at BEGIN IMMEDIATE and nowhere else:
+//! once it has answered, nothing in the transaction can be busy, and all that was read inside it is exact.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::value::Val;
+use crate::store::{Result, StoreError};
+
+/// How long BEGIN IMMEDIATE waits for another process: longer than the longest transaction of a user (5 s).
+const BUSY_FOR: Duration = Duration::from_secs(8);
+/// Rows one statement takes at most; texts exist for three sizes, so that the statement cache stays small.
+const SIZES: [usize; 3] = [64, 8, 1];
+
+/// Where the database is.
+#[derive(Debug, Clone)]
+pub(super) enum Location {
+    File(PathBuf),
+    Memory,
+}
+
+/// An open connection with its statement texts.
+pub(super) struct Connection {
+    sql: SqliteConnection,
+    texts: HashMap<(&'static str, usize), Arc<str>>,
+    /// A BEGIN was sent and no COMMIT or ROLLBACK was heard of: a dropped future left it so.
+    open: bool,
+    /// The last `ord` given out: keeps first in, first out within one microsecond.
+    last_ord: i64,
+}
+
+impl Connection {
+    async fn connect(location: &Location, busy: Duration) -> Result<Self> {
+        let options = match location {
+            Location::File(path) => SqliteConnectOptions::new()
+                .filename(path)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                // A checkpoint flushes log and database: once in 16 MB, not once in 4.
+                .pragma("wal_autocheckpoint", "4000"),
+            Location::Memory => SqliteConnectOptions::new().in_memory(true).filename(":memory:"),
+        }
+        .foreign_keys(false)
+        .busy_timeout(busy)
+        .statement_cache_capacity(400)
+        .row_buffer_size(512)
+        .pragma("temp_store", "memory")
+        .pragma("cache_size", "-16000")
+        .thread_name(|id| format!("everstep-sqlite-{id}"))
+        .disable_statement_logging();
+        let until = Instant::now() + BUSY_FOR;
+        loop {
+            match options.connect().await {
+                Ok(sql) => return Ok(Connection { sql, texts: HashMap::new(), open: false, last_ord: 0 }),
+                // Two processes that turn a new file to WAL at once: one of them is told busy, whatever its timeout.
+                Err(e) if Instant::now() < until && matches!(classify(&e), StoreError::Conflict(_)) => pause(1).await,
+                Err(e) => {
+                    return Err(match classify(&e) {
+                        conflict @ StoreError::Conflict(_) => conflict,
+                        // What cannot be opened at all is for a person: a missing directory, no right, not a database.
+                        other => StoreError::Setup {
+                            code: if is_read_only(&e) { "database_read_only" } else { "database_unreachable" },
+                            message: format!("The SQLite file cannot be opened: {other}. Check the path, its directory and the rights on both."),
+                        },
+                    });
+                }
+            }
+        }
+    }
+
+    /// A statement text for `n` rows or keys: `{list}` becomes `?,?`, `{rows}` becomes `(?,..),(?,..)` of `width` each.
+    fn text(&mut self, template: &'static str, width: usize, n: usize) -> Arc<str> {
+        self.texts
+            .entry((template, n))
+            .or_insert_with(|| {
+                let row = format!("({})", vec!["?"; width].join(","));
+                template.replace("{list}", &vec!["?"; n].join(",")).replace("{rows}", &vec![row; n].join(",")).into()
+            })
+            .clone()
+    }
+
+    async fn run(&mut self, sql: impl sqlx::SqlSafeStr, args: Vec<Val>) -> Result<(u64, Vec<SqliteRow>)> {
+        let mut arguments = SqliteArguments::default();
+        for value in args {
+            value.add_to(&mut arguments)?;
+        }
+        let mut rows = Vec::new();
+        let mut affected = 0;
+        let mut results = self.sql.fetch_many(sqlx::query_with(sql, arguments));
+        while let Some(item) = results.try_next().await.map_err(|e| classify(&e))? {
+            match item {
+                Either::Left(done) => affected += done.rows_affected(),
+                Either::Right(row) => rows.push(row),
+            }
+        }
+        Ok((affected, rows))
+    }
+
+    pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Val>) -> Result<u64> {
+        Ok(self.run(sql, args).await?.0)
+    }
+
+    pub(super) async fn fetch(&mut self, sql: &'static str, args: Vec<Val>) -> Result<Vec<SqliteRow>> {
+        Ok(self.run(sql, args).await?.1)
+    }
+
+    pub(super) async fn fetch_one(&mut self, sql: &'static str, args: Vec<Val>) -> Result<Option<SqliteRow>> {
+        Ok(self.run(sql, args).await?.1.into_iter().next())
+    }
+
+    /// A text made at run time: a user's statement, a filter.
+    pub(super) async fn dynamic(&mut self, sql: String, args: Vec<Val>) -> Result<(u64, Vec<SqliteRow>)> {
+        self.run(AssertSqlSafe(sql), args).await
+    }
+
+    /// A script of several statements, unprepared.
+    pub(super) async fn script(&mut self, sql: &'static str) -> Result<()> {
+        self.sql.execute(sqlx::raw_sql(sql)).await.map(drop).map_err(|e| classify(&e))
+    }
+
+    /// `template` holds `{rows}`; `rows` are the values of all rows, `width` each. Returns the rows affected.
+    pub(super) async fn write_rows(&mut self, template: &'static str, width: usize, rows: Vec<Val>) -> Result<u64> {
+        debug_assert_eq!(rows.len() % width, 0, "{template}");
+        let mut left = rows.len() / width;
+        let mut rows = rows.into_iter();
+        let mut affected = 0;
+        while left > 0 {
+            let n = SIZES.into_iter().find(|s| *s <= left).unwrap_or(1);
+            let sql = self.text(template, width, n);
+            let (done, _) = self.run(AssertSqlSafe(sql), rows.by_ref().take(n * width).collect()).await?;
+            affected += done;
+            left -= n;
+        }
+        Ok(affected)
+    }
+
+    /// As `write_rows`, with `before` bound ahead of the rows, for statements that read or return rows.
+    pub(super) async fn fetch_rows(&mut self, template: &'static str, width: usize, before: &[Val], rows: Vec<Val>) -> Result<Vec<SqliteRow>> {
+        debug_assert_eq!(rows.len() % width, 0, "{template}");
+        let mut left = rows.len() / width;
+        let mut rows = rows.into_iter();
+        let mut found = Vec::new();
+        while left > 0 {
+            let n = SIZES.into_iter().find(|s| *s <= left).unwrap_or(1);
+            let sql = self.text(template, width, n);
+            let mut args = before.to_vec();
+            args.extend(rows.by_ref().take(n * width));
+            found.extend(self.run(AssertSqlSafe(sql), args).await?.1);
+            left -= n;
+        }
+        Ok(found)
+    }
+
+    /// `template` holds `{list}` of keys, after the parameters in `before`.
+    pub(super) async fn fetch_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<SqliteRow>> {
+        self.fetch_rows(template, 1, before, keys.into_iter().map(Val::from).collect()).await
+    }
+
+    /// As `fetch_keys`, for statements that write.
+    pub(super) async fn exec_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<u64> {
+        let mut left: Vec<Uuid> = keys.into_iter().collect();
+        let mut affected = 0;
+        while !left.is_empty() {
+            let n = SIZES.into_iter().find(|s| *s <= left.len()).unwrap_or(1);
+            let sql = self.text(template, 1, n);
+            let mut args = before.to_vec();
+            args.extend(left.drain(..n).map(Val::from));
+            affected += self.run(AssertSqlSafe(sql), args).await?.0;
+        }
+        Ok(affected)
+    }
+
+    /// Statements that run past this are broken off, also in the middle of one.
+    pub(super) async fn set_deadline(&mut self, until: Option<Instant>) -> Result<()> {
+        let mut handle = self.sql.lock_handle().await.map_err(|e| classify(&e))?;
+        match until {
+            Some(until) => handle.set_progress_handler(10_000, move || Instant::now() < until),
+            None => handle.remove_progress_handler(),
+        }
+        Ok(())
+    }
+
+    /// Microseconds, never the same twice on this connection: the order of arrival in `ready`.
+    pub(super) fn next_ord(&mut self, now: i64) -> i64 {
+        self.last_ord = now.max(self.last_ord + 1);
+        self.last_ord
+    }
+
+    async fn begin(&mut self, how: &'static str) -> Result<()> {
+        self.open = true;
+        let begun = self.exec(how, Vec::new()).await;
+        if begun.is_err() {
+            self.open = false;
+        }
+        begun.map(drop)
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        self.exec("commit", Vec::new()).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        match self.exec("rollback", Vec::new()).await {
+            // The statement that failed may have rolled back by itself (disk full, I/O error): then there is nothing left to do.
+            Ok(_) | Err(StoreError::Rejected { .. }) => {
+                self.open = false;
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A place for a connection, opened at first use and again after it broke.
+pub(super) struct Place {
+    location: Location,
+    busy: Duration,
+    connection: Option<Connection>,
+}
+
+impl Place {
+    pub(super) fn new(location: Location, busy: Duration) -> Arc<Mutex<Place>> {
+        Arc::new(Mutex::new(Place { location, busy, connection: None }))
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        if let Some(connection) = &mut self.connection
+            && connection.open
+            && let Err(e) = connection.rollback().await
+        {
+            // In memory the connection is the database; a file can be opened again.
+            if matches!(self.location, Location::Memory) {
+                return Err(e);
+            }
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            self.connection = Some(Connection::connect(&self.location, self.busy).await?);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(e) = connection.sql.close().await
+        {
+            // Nothing depends on it: every commit was answered, and the next opener recovers the log.
+            drop(e);
+        }
+    }
+}
+
+/// A connection for as long as it is held. The order of the fields is the order of release.
+pub(super) struct Held {
+    place: OwnedMutexGuard<Place>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Held {
+    pub(super) async fn take(place: &Arc<Mutex<Place>>, turn: Option<OwnedMutexGuard<()>>) -> Result<Held> {
+        let mut place = place.clone().lock_owned().await;
+        place.ready().await?;
+        Ok(Held { place, _turn: turn })
+    }
+
+    pub(super) fn try_take(place: &Arc<Mutex<Place>>) -> Option<Held> {
+        let place = place.clone().try_lock_owned().ok()?;
+        let usable = place.connection.as_ref().is_some_and(|c| !c.open);
+        usable.then_some(Held { place, _turn: None })
+    }
+
+    /// A transaction that writes. Waits for other processes with jitter, then says `Conflict`.
+    pub(super) async fn begin_write(mut self) -> Result<Transaction> {
+        let until = Instant::now() + BUSY_FOR;
+        let mut tries = 0;
+        loop {
+            match self.begin("begin immediate").await {
+                Ok(()) => return Ok(Transaction { held: self }),
+                Err(StoreError::Conflict(_)) if Instant::now() < until => {
+                    tries += 1;
+                    pause(tries).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Several reads of one state.
+    pub(super) async fn begin_read(mut self) -> Result<Transaction> {
+        self.begin("begin").await?;
+        Ok(Transaction { held: self })
+    }
+}
+
+impl Deref for Held {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        // `take` and `try_take` give out none without a connection, and nothing removes it while it is held.
+        self.place.connection.as_ref().expect("a held place has its connection")
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.place.connection.as_mut().expect("a held place has its connection")
+    }
+}
+
+/// Between BEGIN and COMMIT. Dropped without either, the connection rolls back before its next use.
+pub(super) struct Transaction {
+    held: Held,
+}
+
+impl Transaction {
+    /// COMMIT what went well; ROLLBACK what did not.
+    pub(super) async fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(value) => match self.held.commit().await {
+                Ok(()) => Ok(value),
+                Err(e) => {
+                    self.held.rollback().await?;
+                    Err(e)
+                }
+            },
+            Err(e) => {
+                // The first error says why; a failed ROLLBACK leaves `open`, and the next holder repeats it.
+                drop(self.held.rollback().await);
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) async fn roll_back(mut self) -> Result<()> {
+        self.held.rollback().await
+    }
+}
+
+impl Deref for Transaction {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.held
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.held
+    }
+}
+
+/// Short at first: the gap between two batches of a busy writer is a tenth of a millisecond, and a waiter that looks seldom never meets it.
+async fn pause(tries: u32) {
+    let most: u64 = if tries < 400 { 1_500 } else { 8_000 };
+    let jitter = Uuid::new_v4().as_u64_pair().0 % most;
+    tokio::time::sleep(Duration::from_micros(200 + jitter)).await;
+}
+
+pub(super) fn rejected(message: String) -> StoreError {
+    StoreError::Rejected { sqlstate: String::new(), message }
+}
+
+/// Extended result code of a unique or primary key violation, as `Rejected.sqlstate` carries it.
+pub(super) fn is_duplicate(error: &StoreError) -> bool {
+    matches!(error, StoreError::Rejected { sqlstate, .. } if sqlstate == "1555" || sqlstate == "2067")
+}
+
+fn code(error: &sqlx::Error) -> Option<i32> {
+    match error {
+        sqlx::Error::Database(e) => e.code().and_then(|c| c.parse().ok()),
+        _ => None,
+    }
+}
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|c| c & 0xff == 8)
+}
+
+/// What an error of the library means for the engine. Result codes: https://www.sqlite.org/rescode.html
+pub(super) fn classify(error: &sqlx::Error) -> StoreError {
+    let Some(code) = code(error) else {
+        return match error {
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::InvalidArgument(_) => rejected(error.to_string()),
+            _ => StoreError::Unavailable(error.to_string()),
+        };
+    };
+    let message = error.to_string();
+    match code & 0xff {
+        // BUSY, LOCKED
+        5 | 6 => StoreError::Conflict(message),
+        // READONLY
+        8 => StoreError::Setup { code: "database_read_only", message: format!("The SQLite file cannot be written: {message}. Check the rights on the file and its directory.") },
+        // CORRUPT, NOTADB
+        11 | 26 => StoreError::Setup { code: "database_unreachable", message: format!("The file is not a sound SQLite database: {message}. Restore it from a copy.") },
+        // ERROR, PERM, TOOBIG, CONSTRAINT, MISMATCH, AUTH, RANGE
+        1 | 3 | 18 | 19 | 20 | 23 | 25 => StoreError::Rejected { sqlstate: code.to_string(), message },
+        // NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL and what is new: the disk or the machine.
+        _ => StoreError::Unavailable(message),
+    }
+}

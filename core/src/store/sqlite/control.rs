@@ -1,0 +1,206 @@
+//! What somebody outside asks of a run: cancel, resume, retry, rewind. Each leaves a line in `control_log`.
+
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::connection::Connection;
+use super::rows::{RunRow, later, now_us, position_vals};
+use super::start::{DEADLINE, GRACE};
+use super::value::{Columns as _, Val, vals};
+use super::wake::{Wakes, free_slots, make_ready, release_all, wake, waiters_of_results};
+use crate::store::{ControlVerdict, Position, Result, RunKey, RunState};
+
+/// Runs offered to a build in one transaction.
+const OFFERS: i64 = 500;
+
+impl SqliteStore {
+    pub(super) async fn cancel_run(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict> {
+        let mut tx = self.write().await?;
+        let outcome = cancel(&mut tx, now_us(), run, by, why, "cancelled", grace_ms).await;
+        let verdict = tx.finish(outcome).await;
+        crate::failpoint!("store.cancel.after");
+        verdict
+    }
+
+    pub(super) async fn resume_run(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
+        let mut tx = self.write().await?;
+        let outcome = resume(&mut tx, now_us(), run, by).await;
+        tx.finish(outcome).await
+    }
+
+    pub(super) async fn retry_run(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
+        let mut tx = self.write().await?;
+        let outcome = retry(&mut tx, now_us(), run, by).await;
+        tx.finish(outcome).await
+    }
+
+    pub(super) async fn rewind_run(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
+        let mut tx = self.write().await?;
+        let outcome = rewind(&mut tx, now_us(), run, to, by).await;
+        tx.finish(outcome).await
+    }
+
+    pub(super) async fn offer_blocked_runs(&self, build: &str, workflows: &[String]) -> Result<i64> {
+        let mut offered = 0;
+        loop {
+            let mut tx = self.write().await?;
+            let outcome = offer(&mut tx, now_us(), &self.namespace, build, workflows).await;
+            let n = tx.finish(outcome).await?;
+            offered += n;
+            if n < OFFERS {
+                return Ok(offered);
+            }
+        }
+    }
+}
+
+pub(super) async fn log(conn: &mut Connection, now: i64, run: RunKey, action: &str, actor: &str, detail: Option<String>) -> Result<()> {
+    let sql = "insert into control_log(run_id, at, action, actor, detail, id) values (?, ?, ?, ?, ?, ?)";
+    conn.exec(sql, vals![run, now, action, actor, detail, Uuid::now_v7()]).await.map(drop)
+}
+
+/// The request, as a user, a deadline or an expiry makes it.
+pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, error_type: &str, grace_ms: i64) -> Result<ControlVerdict> {
+    let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
+    match row.state {
+        RunState::Ready | RunState::Waiting | RunState::Blocked => {
+            let mut wakes = Wakes::new();
+            cancel_now(conn, now, &row, by, why, error_type, &mut wakes).await?;
+            wake(conn, now, &wakes).await?;
+            Ok(ControlVerdict::Done)
+        }
+        RunState::Running => {
+            // A new epoch: what the owner has in flight is refused, and it asks for the truth before it goes on.
+            conn.exec("update run set state = 4, epoch = epoch + 1, inbox = inbox + 1, timed = 1 where id = ?", vals![run]).await?;
+            let until = later(now, grace_ms);
+            note_cancel(conn, now, run, by, why, Some(until)).await?;
+            conn.exec("delete from timer where run_id = ? and kind = ?", vals![run, DEADLINE]).await?;
+            conn.exec("insert or replace into timer(run_id, kind, due_at) values (?, ?, ?)", vals![run, GRACE, until]).await?;
+            log(conn, now, run, "cancel", by, Some(why.into())).await?;
+            Ok(ControlVerdict::Requested)
+        }
+        RunState::Cancelling => Ok(ControlVerdict::Requested),
+        state => Ok(ControlVerdict::NotPossible(state)),
+    }
+}
+
+async fn note_cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, until: Option<i64>) -> Result<()> {
+    let sql = "insert into run_note(run_id, cancel_by, cancel_why, cancel_at, cancel_until) values (?, ?, ?, ?, ?) on conflict (run_id) do update set \
+               cancel_by = excluded.cancel_by, cancel_why = excluded.cancel_why, cancel_at = excluded.cancel_at, cancel_until = excluded.cancel_until";
+    conn.exec(sql, vals![run, by, why, now, until]).await.map(drop)
+}
+
+/// Ended here and now, with epoch + 1: nobody cleans up.
+pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by: &str, why: &str, error_type: &str, wakes: &mut Wakes) -> Result<()> {
+    let run = row.id;
+    conn.exec("update run set state = 8, owner = null, epoch = epoch + 1, timed = 0, keyed = 0 where id = ?", vals![run]).await?;
+    let sql = "insert or replace into outcome(run_id, state, epoch, token, at, error_type, error_message) values (?, 8, ?, 0, ?, ?, ?)";
+    conn.exec(sql, vals![run, row.epoch + 1, now, error_type, why]).await?;
+    if row.state != RunState::Cancelling {
+        note_cancel(conn, now, run, by, why, None).await?;
+    }
+    release_all(conn, std::slice::from_ref(row)).await?;
+    waiters_of_results(conn, &[run], wakes).await?;
+    log(conn, now, run, "cancel", by, Some(why.into())).await
+}
+
+/// Back to `Ready` from anywhere: epoch + 1, ahead of new work, nothing left of an end, a request or a block; the deadline stands
+/// again unless it has passed.
+async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
+    let run = row.id;
+    conn.exec("delete from outcome where run_id = ?", vals![run]).await?;
+    conn.exec("delete from run_note where run_id = ?", vals![run]).await?;
+    conn.exec("delete from ready where run_id = ?", vals![run]).await?;
+    conn.exec("delete from waiter where run_id = ?", vals![run]).await?;
+    conn.exec("delete from timer where run_id = ? and kind <> ?", vals![run, DEADLINE]).await?;
+    free_slots(conn, std::slice::from_ref(row)).await?;
+    let sql = "insert or ignore into timer(run_id, kind, due_at) select run_id, ?, deadline_at from run_info where run_id = ? and deadline_at > ?";
+    conn.exec(sql, vals![DEADLINE, run, now]).await?;
+    let sql = "update run set crashes = 0, crash_mark = -1, inbox = inbox + 1, timed = exists (select 1 from timer where timer.run_id = run.id) where id = ?";
+    conn.exec(sql, vals![run]).await?;
+    make_ready(conn, now, std::slice::from_ref(row), true).await
+}
+
+async fn resume(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Result<ControlVerdict> {
+    let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
+    if !matches!(row.state, RunState::Blocked | RunState::Cancelled) {
+        return Ok(ControlVerdict::NotPossible(row.state));
+    }
+    revive(conn, now, &row).await?;
+    log(conn, now, run, "resume", by, None).await?;
+    Ok(ControlVerdict::Done)
+}
+
+async fn retry(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Result<ControlVerdict> {
+    let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
+    if row.state != RunState::Failed {
+        return Ok(ControlVerdict::NotPossible(row.state));
+    }
+    let sql = "select max(done) from step where run_id = ? and segment = ? and failed = 1";
+    let failed = conn.fetch_one(sql, vals![run, row.segment]).await?.map_or(Ok(None), |row| row.opt_int(0))?;
+    if let Some(done) = failed {
+        forget(conn, &row, done).await?;
+    }
+    conn.exec("update run set run_attempt = 1 where id = ?", vals![run]).await?;
+    conn.exec("delete from attempt where run_id = ? and segment = ? and seq = -1", vals![run, row.segment]).await?;
+    revive(conn, now, &row).await?;
+    log(conn, now, run, "retry", by, failed.map(|done| format!("from completion {done}"))).await?;
+    Ok(ControlVerdict::Done)
+}
+
+async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
+    let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
+    let mut key: Vec<Val> = vals![run];
+    key.extend(position_vals(to));
+    let sql = "select done from step where run_id = ? and segment = ? and branch = ? and seq = ?";
+    let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotPossible(row.state)) };
+    forget(conn, &row, found.int(0)?).await?;
+    conn.exec("update run set run_attempt = 1 where id = ?", vals![run]).await?;
+    revive(conn, now, &row).await?;
+    log(conn, now, run, "rewind", by, Some(format!("{}/{}/{}", to.segment, to.branch, to.seq))).await?;
+    Ok(ControlVerdict::Done)
+}
+
+/// Forget what completed at or after `done`, give back the messages it took, and every attempt of a call without a record.
+async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
+    let key = vals![row.id, row.segment, done];
+    conn.exec("delete from step where run_id = ? and segment = ? and done >= ?", key).await?;
+    conn.exec("update message set consumed = null where run_id = ? and consumed >= ?", vals![row.id, done]).await?;
+    let sql = "delete from attempt where run_id = ? and segment = ? and not exists (select 1 from step where step.run_id = attempt.run_id \
+               and step.segment = attempt.segment and step.branch = attempt.branch and step.seq = attempt.seq)";
+    conn.exec(sql, vals![row.id, row.segment]).await.map(drop)
+}
+
+/// Runs another build could not replay, each offered once to this one.
+async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, workflows: &[String]) -> Result<i64> {
+    let sql = "select run.id, run_info.workflow from run join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
+               where run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
+               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered') \
+               and not exists (select 1 from offer where offer.run_id = run.id and offer.build = ?) order by run.id";
+    let mut offered = 0;
+    for found in conn.fetch(sql, vals![namespace, build, build]).await? {
+        if offered == OFFERS {
+            break;
+        }
+        let (run, workflow) = (found.uuid(0)?, found.text(1)?);
+        let (true, Some(row)) = (workflows.contains(&workflow), RunRow::load(conn, run).await?) else { continue };
+        conn.exec("insert or ignore into offer(run_id, build) values (?, ?)", vals![run, build]).await?;
+        revive(conn, now, &row).await?;
+        log(conn, now, run, "offer", build, None).await?;
+        offered += 1;
+    }
+    Ok(offered)
+}
+
+/// The end of a run's clean-up time: cancelled over its owner's head.
+pub(super) async fn force_cancel(conn: &mut Connection, now: i64, row: &RunRow, wakes: &mut Wakes) -> Result<()> {
+    let sql = "select cancel_by, cancel_why from run_note where run_id = ?";
+    let note = conn.fetch_one(sql, vals![row.id]).await?;
+    let (by, why) = match note {
+        Some(note) => (note.opt_text(0)?.unwrap_or_default(), note.opt_text(1)?.unwrap_or_default()),
+        None => Default::default(),
+    };
+    // A deadline asked for this end: the error says so, as when the owner had still been there to write it.
+    let error_type = if by == "deadline" { "deadline" } else { "cancelled" };
+    cancel_now(conn, now, row, &by, &why, error_type, wakes).await
+}

@@ -1,0 +1,67 @@
+//! Queues: created by code, changed by operators.
+
+use sqlx::sqlite::SqliteRow;
+
+use super::SqliteStore;
+use super::connection::{Connection, rejected};
+use super::value::{Columns as _, vals};
+use crate::store::{Queue, Result};
+
+const COLUMNS: &str = "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? and name = ?";
+
+fn queue(row: &SqliteRow) -> Result<Queue> {
+    let limit = |column| -> Result<Option<i32>> { row.opt_int(column)?.map(i32::try_from).transpose().map_err(|e| rejected(e.to_string())) };
+    Ok(Queue {
+        name: row.text(0)?,
+        paused: row.flag(1)?,
+        limit: limit(2)?,
+        worker_limit: limit(3)?,
+        key_limit: limit(4)?,
+        hold: row.flag(5)?,
+        rate: limit(6)?.zip(row.opt_int(7)?),
+        operator: row.flag(8)?,
+    })
+}
+
+impl SqliteStore {
+    pub(super) async fn put(&self, wanted: &Queue, by_operator: bool) -> Result<Queue> {
+        let mut tx = self.write().await?;
+        let outcome = put(&mut tx, &self.namespace, wanted, by_operator).await;
+        tx.finish(outcome).await
+    }
+
+    pub(super) async fn all_queues(&self) -> Result<Vec<Queue>> {
+        let mut conn = self.read().await?;
+        let sql = "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? order by name";
+        conn.fetch(sql, vals![&self.namespace]).await?.iter().map(queue).collect()
+    }
+}
+
+async fn put(conn: &mut Connection, namespace: &str, wanted: &Queue, by_operator: bool) -> Result<Queue> {
+    let there = conn.fetch_one(COLUMNS, vals![namespace, &wanted.name]).await?.map(|row| queue(&row)).transpose()?;
+    let wanted = Queue { operator: by_operator, ..wanted.clone() };
+    if let Some(there) = there
+        && ((there.operator && !by_operator) || there == wanted)
+    {
+        return Ok(there);
+    }
+    let sql = "insert into queue(namespace, name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator) \
+               values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (namespace, name) do update set paused = excluded.paused, fleet_limit = excluded.fleet_limit, \
+               worker_limit = excluded.worker_limit, key_limit = excluded.key_limit, hold = excluded.hold, rate_count = excluded.rate_count, \
+               rate_period_ms = excluded.rate_period_ms, operator = excluded.operator, version = queue.version + 1";
+    let (count, period) = wanted.rate.unzip();
+    let row = vals![
+        namespace,
+        &wanted.name,
+        wanted.paused,
+        wanted.limit,
+        wanted.worker_limit,
+        wanted.key_limit,
+        wanted.hold,
+        count,
+        period,
+        wanted.operator,
+    ];
+    conn.exec(sql, row).await?;
+    Ok(wanted)
+}
