@@ -11,3 +11,6 @@ impl PostgresStore {
         Err(StoreError::Setup { code: "config_invalid", message: "This build has no Postgres store.".into() })
     }
 }
+pub fn migration_sql(_s: &str) -> Result<String> {
+    Ok(String::new())
+}
