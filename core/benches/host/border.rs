@@ -1,8 +1,9 @@
 //! The engine's border as this host uses it: what a binding's glue is in another language. Frames in, events out, nothing else.
 
-use everstep::protocol::client::Event;
+use std::time::Duration;
+
 use everstep::protocol::frame::{Reader, Writer};
-use everstep::protocol::{self, ops};
+use everstep::protocol::{self, Event, ops};
 use serde_json::{Value, json};
 
 pub(crate) struct Border {
@@ -26,8 +27,8 @@ impl Border {
         if let (Some(all), Value::Object(more)) = (config.as_object_mut(), settings) {
             all.extend(more);
         }
-        let handle = protocol::open(&config.to_string()).map_err(text)?;
-        let client = protocol::attach(handle, false).map_err(text)?;
+        let handle = protocol::open(&config.to_string()).map_err(said)?;
+        let client = protocol::attach(handle, false).map_err(said)?;
         Ok(Border { handle, client, next_token: 0 })
     }
 
@@ -38,13 +39,15 @@ impl Border {
     }
 
     pub(crate) fn call(&self, op: u32, frame: Writer) -> Result<Vec<u8>, String> {
-        let (status, answer) = protocol::call(self.handle, op, &frame.finish()).map_err(text)?;
+        let (status, answer) = protocol::call(self.handle, op, &frame.finish());
         if status == 0 { Ok(answer) } else { Err(failure(&answer)) }
     }
 
     pub(crate) fn submit(&mut self, op: u32, frame: Writer) -> Result<u64, String> {
         self.next_token += 1;
-        protocol::submit(self.handle, self.client, self.next_token, op, &frame.finish()).map_err(text)?;
+        if !protocol::submit(self.handle, self.client, self.next_token, op, &frame.finish()) {
+            return Err("the engine is closed".into());
+        }
         Ok(self.next_token)
     }
 
@@ -52,7 +55,7 @@ impl Border {
     pub(crate) fn ask(&mut self, op: u32, frame: Writer) -> Result<Vec<u8>, String> {
         let token = self.submit(op, frame)?;
         loop {
-            for event in self.drain()? {
+            for event in self.drain() {
                 match event.kind {
                     ops::event::COMPLETED if event.token == token => return Ok(event.frame),
                     ops::event::FAILED if event.token == token => return Err(failure(&event.frame)),
@@ -64,8 +67,8 @@ impl Border {
     }
 
     /// At least one event, or nothing after a second.
-    pub(crate) fn drain(&self) -> Result<Vec<Event>, String> {
-        protocol::drain(self.handle, self.client, 4096, 1000).map_err(text)
+    pub(crate) fn drain(&self) -> Vec<Event> {
+        protocol::drain(self.handle, self.client, 4096, Duration::from_secs(1))
     }
 
     pub(crate) fn begin_step(&mut self, exec: u64, name: &str) -> Result<Verdict, String> {
@@ -92,8 +95,8 @@ impl Border {
         self.ask(ops::op::LAUNCH, Writer::new()).map(drop)
     }
 
-    pub(crate) fn close(self) -> Result<(), String> {
-        protocol::close(self.handle, 25_000).map_err(text)
+    pub(crate) fn close(self) {
+        protocol::close(self.handle, Duration::from_secs(25));
     }
 }
 
@@ -111,6 +114,10 @@ pub(crate) fn failure(frame: &[u8]) -> String {
     let mut r = Reader::new(frame);
     let code = r.opt_str().ok().flatten().unwrap_or("?").to_owned();
     format!("{code}: {}", r.opt_str().ok().flatten().unwrap_or("?"))
+}
+
+fn said((code, message): (String, String)) -> String {
+    format!("{code}: {message}")
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use everstep::protocol::client::Event;
 use everstep::protocol::frame::{Reader, Writer};
-use everstep::protocol::ops;
+use everstep::protocol::{Event, ops};
 use serde_json::json;
 
 use crate::Options;
@@ -98,7 +97,7 @@ impl Host {
 
     /// One batch of events.
     fn turn(&mut self) -> Result<(), String> {
-        for event in self.border.drain()? {
+        for event in self.border.drain() {
             self.take(event)?;
         }
         Ok(())
@@ -237,7 +236,7 @@ pub(crate) fn steps(options: &Options) -> Result<Outcome, String> {
     }
     host.run_until(|h| h.ended == h.started)?;
     let (runs, seconds) = (host.ended - warm, began.elapsed().as_secs_f64());
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new().with("runs", runs).with("seconds", seconds).with("steps_per_s", runs as f64 * 10.0 / seconds).with("rss_mb", rss - base))
 }
 
@@ -252,7 +251,7 @@ pub(crate) fn sequential(options: &Options) -> Result<Outcome, String> {
     host.start("one")?;
     host.run_until(|h| h.ended == 2)?;
     let mut took = std::mem::take(&mut host.step_ms);
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new().with("step_p50_ms", percentile(&mut took, 0.5)).with("step_p99_ms", percentile(&mut took, 0.99)))
 }
 
@@ -269,7 +268,7 @@ pub(crate) fn queue(options: &Options) -> Result<Outcome, String> {
     host.start_many("nothing", tasks, Some(QUEUE))?;
     host.run_until(|h| h.ended == tasks + 1)?;
     let rate = tasks as f64 / began.elapsed().as_secs_f64();
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new().with("queue_tasks_per_s", rate))
 }
 
@@ -298,7 +297,7 @@ pub(crate) fn starts(options: &Options) -> Result<Outcome, String> {
     say(&json!({ "ready": true }));
     serve(&mut host)?;
     let mut took = std::mem::take(&mut host.start_ms);
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new().with("start_p50_ms", percentile(&mut took, 0.5)).with("start_p99_ms", percentile(&mut took, 0.99)).with("n", took.len()))
 }
 
@@ -316,7 +315,7 @@ pub(crate) fn enqueue(options: &Options) -> Result<Outcome, String> {
         border.ask(ops::op::START, w)?;
     }
     std::thread::sleep(Duration::from_secs_f64(options.number("settle_s")?));
-    border.close()?;
+    border.close();
     Ok(Outcome::new())
 }
 
@@ -329,7 +328,7 @@ pub(crate) fn idle(options: &Options) -> Result<Outcome, String> {
     }
     say(&json!({ "ready": true }));
     serve(&mut host)?;
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new())
 }
 
@@ -346,6 +345,6 @@ pub(crate) fn sleepers(options: &Options) -> Result<Outcome, String> {
     host.start_many("sleeper", runs, None)?;
     host.run_until(|h| h.asleep >= runs && h.released + PARKED >= runs)?;
     let after = resident_mb();
-    host.border.close()?;
+    host.border.close();
     Ok(Outcome::new().with("rss_mb", after - before))
 }
