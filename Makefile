@@ -40,7 +40,7 @@ lint: ## Formatting, lints, types, generated tables
 	@.venv/bin/python $(S)/check.py lint
 
 clean: ## Everything the commands above have made
-	rm -rf target .venv
+	rm -rf target .venv .venv-suite
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile

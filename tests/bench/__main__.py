@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE))
 
 import loads  # noqa: E402  (beside this file, which is run as a directory)
 from cluster import SETTINGS, Cluster  # noqa: E402
-from report import Results, print_ratios, print_rows, print_targets, write  # noqa: E402
+from report import Results, markdown, print_ratios, print_rows, print_targets, write  # noqa: E402
 
 ROOT = HERE.parents[1]
 
@@ -60,6 +60,7 @@ def main() -> int:
     print(f"\nPostgreSQL {version}: " + ", ".join(f"{name}={value}" for name, value in SETTINGS.items()))
     target = ROOT / "target" / "bench.json"
     write(target, settings, rows)
+    target.with_suffix(".md").write_text(markdown(rows))
     print(f"{time.monotonic() - began:.0f} s; wrote {target.relative_to(ROOT)}")
     return 0
 

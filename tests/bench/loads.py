@@ -139,7 +139,6 @@ class Bench:
         for system in self.all:
             database = f"idle-{system}"
             child = self.child(system, "idle", self.cluster.fresh(database), queues=50)
-            child.go()
             parts.append((system, "50 queues, all idle", database, "postgres", child))
         if PYTHON in self.all:
             database, busy, still = "fleet", self.cluster.role("busy"), self.cluster.role("still")
@@ -149,7 +148,6 @@ class Bench:
                 ("50 queues, idle beside a busy process", still, "idle"),
             ]:
                 child = self.child(PYTHON, load, self.cluster.url(database, user), queues=50)
-                child.go()
                 parts.append((PYTHON, config, database, user, child))
         # What a start does once is not what idling costs.
         time.sleep(5)
@@ -165,6 +163,7 @@ class Bench:
                 self.results.add("idle_statements_per_s", system, f"{config}; {seconds} s", total / seconds)
         for *_, child in parts:
             child.go()
+            child.result()
             child.end()
 
     # -- recovery -------------------------------------------------------------------------------------------------------

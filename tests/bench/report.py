@@ -179,3 +179,18 @@ def print_targets(results: Results) -> None:
 def write(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine() | settings, "rows": rows}, indent=1) + "\n")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The figures of the README, in its order: cost on the database, a lone step, saturation."""
+    systems = [system for system in SYSTEMS if any(row["system"] == system for row in rows)]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        variant = row["config"].split(";")[0]
+        value = f"{short(row['median'])} {row['unit']}".strip()
+        cells.setdefault((row["measure"], variant), {})[row["system"]] = value
+    lines = ["| | " + " | ".join(systems) + " |", "|---" * (len(systems) + 1) + "|"]
+    for (measure, variant), values in cells.items():
+        name = MEASURES[measure][1] or measure.replace("_", " ")
+        lines.append(f"| {name} ({variant}) | " + " | ".join(values.get(system, "") for system in systems) + " |")
+    return "\n".join(lines) + "\n"

@@ -122,9 +122,18 @@ def lints() -> list[Part]:
 
 
 def parts() -> list[Part]:
+    wheels = TARGET / "wheels"
     return [
         *lints(),
+        Part("wheel", ["tests/scripts/wheel.sh"], needed=True),
+        Part("suite wheel", ["tests/scripts/wheel.sh", "suite"], needed=True),
+        Part("quickstart", ["sh", "-c", f"python tests/scripts/quickstart.py {wheels}/everstep-*.whl"]),
+        Part("pyright", ["pyright", "--project", "bindings-python"]),
+        Part("mypy", ["mypy", "--config-file", "bindings-python/pyproject.toml", "bindings-python"]),
+        Part("pytest", ["python", "-m", "pytest", "-q", "bindings-python/tests"], pytest),
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
+        Part("scenarios", program("scenarios"), closing_line),
+        chaos(60, 1),
     ]
 
 

@@ -1,7 +1,9 @@
 //! One process under measurement by `make bench`: bare PostgreSQL, or the engine driven over its border as a binding would.
 //! `host <load> '{"url": ..}'`; a bench target of this crate and not a program of the suite, so that no crash points are compiled in.
 
+mod border;
 mod limits;
+mod load;
 mod report;
 
 use report::Outcome;
@@ -49,6 +51,13 @@ fn run(load: &str, options: &Options) -> Result<Outcome, String> {
                 }
             })
         }
+        "steps" => load::steps(options),
+        "sequential" => load::sequential(options),
+        "queue" => load::queue(options),
+        "starts" => load::starts(options),
+        "enqueue" => load::enqueue(options),
+        "idle" => load::idle(options),
+        "sleepers" => load::sleepers(options),
         other => Err(format!("unknown load {other}")),
     }
 }

@@ -1,0 +1,55 @@
+"""The README's program from the wheel alone: an empty virtual environment, the kill, the second process.
+
+`quickstart.py WHEEL`: exits 0 when the output is what the README says, but for the process numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
+
+
+def shape(text: str) -> list[str]:
+    """Lines with process numbers replaced by the order of their first appearance."""
+    seen: dict[str, str] = {}
+    return [
+        re.sub(r"(?<=process )\d+", lambda found: seen.setdefault(found.group(), chr(ord("A") + len(seen))), line)
+        for line in text.strip().splitlines()
+    ]
+
+
+def main() -> int:
+    wheel = Path(sys.argv[1]).resolve()
+    program, shown = blocks("python")[0], blocks("console")[0]
+    wanted = shape(shown.rpartition("$ ")[2].partition("\n")[2])
+    with tempfile.TemporaryDirectory(prefix="everstep-quickstart-") as directory:
+        venv.create(f"{directory}/venv", with_pip=True)
+        python = f"{directory}/venv/bin/python"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True)
+        Path(directory, "ship.py").write_text(program)
+        first = subprocess.run([python, "ship.py", "order-7", "paper"], cwd=directory, capture_output=True, text=True, timeout=60)
+        if first.returncode != -9:
+            print(f"the first process was not killed: {first.returncode} {first.stdout} {first.stderr}")
+            return 1
+        second = subprocess.run([python, "ship.py", "order-7"], cwd=directory, capture_output=True, text=True, timeout=60)
+        print(second.stdout, second.stderr)
+        if second.returncode != 0 or shape(second.stdout) != wanted:
+            print(f"wanted {wanted}, got {shape(second.stdout)} (exit code {second.returncode})")
+            return 1
+        demo = subprocess.run([python, "-m", "everstep", "demo"], cwd=directory, capture_output=True, text=True, timeout=120)
+        print(demo.stdout, demo.stderr)
+        return demo.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
