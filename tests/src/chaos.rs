@@ -67,7 +67,7 @@ fn program(random: &mut Random, n: usize) -> Value {
         1 => json!([["all", [["step", 1, {"jitter_ms": 50}], ["tx", account, 1]], [["step", 2], ["step", 3]]], ["map", [1, 2, 3], {"jitter_ms": 20}]]),
         2 => json!([["step", 1], ["sleep", random.between(50, 1500)], ["step", 2]]),
         3 => json!([["child", [["step", 1], ["tx", account, money]], {}], ["step", 2]]),
-        4 => json!([["step", 1, {"fail": 1, "retry": {"max_attempts": 4, "initial_ms": 20}}], ["tx", account, money]]),
+        4 => json!([["step", 1, {"as": "five", "fail": 1}], ["tx", account, money]]),
         5 => json!([["receive", "mail", 600_000], ["step", 1], ["tx", account, money]]),
         6 if n > 0 => json!([["race", [["step", "slow", {"ms": 30_000}]], [["step", "fast", {"jitter_ms": 20}]]], ["step", 2]]),
         _ => json!([["repeat", random.between(2, 12), [["step", 1, {"jitter_ms": 5}]]], ["value", "uuid"], ["tx", account, money]]),

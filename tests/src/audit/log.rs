@@ -132,6 +132,48 @@ pub(super) fn timers(records: &[Record], report: &mut Report) {
     report.count("sleeps", woken.len() as i64);
 }
 
+/// I9: no more steps of a limited queue at one time than its limit. Such a step begins with the detail `limit QUEUE N`; one whose process
+/// was declared dead holds its place until then.
+pub(super) fn limits(records: &[Record], deaths: &HashMap<u32, Vec<i64>>, report: &mut Report) {
+    let offset = monotonic_to_wall();
+    let mut open: HashMap<(&str, &str), (&str, u32)> = HashMap::new();
+    let mut most = 0;
+    for record in records {
+        match record.kind.as_str() {
+            "begin" if record.detail.starts_with("limit ") => {
+                let mut words = record.detail.split(' ').skip(1);
+                let (queue, limit) = (words.next().unwrap_or(""), words.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0));
+                open.retain(|_, (_, pid)| !deaths.get(pid).is_some_and(|d| d.iter().any(|at| *at <= record.at + offset)));
+                open.insert((&record.run, &record.step), (queue, record.pid));
+                let now = open.values().filter(|(q, _)| *q == queue).count();
+                most = most.max(now);
+                if now > limit {
+                    report.broken("I9", format!("run {} step {}: {now} at one time on queue {queue}, its limit is {limit}", record.run, record.step));
+                }
+            }
+            "end" => {
+                open.remove(&(record.run.as_str(), record.step.as_str()));
+            }
+            _ => {}
+        }
+    }
+    if most > 0 {
+        report.count("at once on a limited queue", most as i64);
+    }
+}
+
+/// I3: a durable value (a uuid, an idempotency key) that was seen once is the same ever after.
+pub(super) fn values(records: &[Record], controlled: &HashSet<String>, report: &mut Report) {
+    let mut first: HashMap<(&str, &str), &str> = HashMap::new();
+    for record in records.iter().filter(|r| r.kind == "value") {
+        let before = first.entry((&record.run, &record.step)).or_insert(&record.detail);
+        if *before != record.detail && !controlled.contains(&record.run) {
+            report.broken("I3", format!("run {} step {}: {before} became {}", record.run, record.step, record.detail));
+        }
+    }
+    report.count("durable values", first.len() as i64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,11 +188,13 @@ mod tests {
 
     fn check(records: &[Record], deaths: &[(u32, i64)]) -> Vec<&'static str> {
         let mut report = Report::default();
-        let deaths = deaths.iter().map(|(p, at)| (*p, vec![*at])).collect();
+        let deaths: HashMap<u32, Vec<i64>> = deaths.iter().map(|(p, at)| (*p, vec![*at])).collect();
         repeats(records, &deaths, &HashSet::new(), &mut report);
         results(records, &HashSet::new(), &mut report);
         messages(records, &mut report);
         timers(records, &mut report);
+        limits(records, &deaths, &mut report);
+        values(records, &HashSet::new(), &mut report);
         report.findings.into_iter().map(|f| f.invariant).collect()
     }
 
@@ -179,5 +223,16 @@ mod tests {
         assert_eq!(check(&[record("received", "0", 1, 1, "a#2"), record("received", "1", 1, 2, "a#1")], &[]), ["I13"]);
         let early = [record("sleep", "0", 1, 0, "50"), record("woke", "0", 1, 40_000_000, "50")];
         assert_eq!(check(&early, &[]), ["I14"]);
+        assert_eq!(check(&[record("value", "0", 1, 1, "u1"), record("value", "0", 2, 2, "u2")], &[]), ["I3"]);
+    }
+
+    #[test]
+    fn a_limit_that_is_exceeded_is_found() {
+        let begin = |step: &str, pid| record("begin", step, pid, 5, "limit q 2");
+        let two = [begin("0", me()), begin("1", 4_000_000)];
+        assert_eq!(check(&two, &[]), Vec::<&str>::new());
+        let three = [two.to_vec(), vec![begin("2", me())]].concat();
+        assert_eq!(check(&three, &[]), ["I9"]);
+        assert_eq!(check(&three, &[(4_000_000, 1)]), Vec::<&str>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! Invariants I1-I8, I13 and I14 of the recovery design, checked from two sources that cannot agree by accident: the database, and the
+//! Invariants I1-I9, I13 and I14 of the recovery design, checked from two sources that cannot agree by accident: the database, and the
 //! event log the user functions wrote. A finding is a broken promise; a note is something that is allowed and worth a look.
 
 mod log;
@@ -82,6 +82,8 @@ pub async fn audit(database: &mut Database, log: Option<&EventLog>, expect: Expe
     log::results(&records, &controlled, &mut report);
     log::messages(&records, &mut report);
     log::timers(&records, &mut report);
+    log::limits(&records, &deaths, &mut report);
+    log::values(&records, &controlled, &mut report);
     Ok(report)
 }
 

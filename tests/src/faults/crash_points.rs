@@ -29,7 +29,7 @@ async fn drive(stage: &Stage, name: &str) -> Result<(), crate::worker::Failure> 
         ("parent", json!([["child", [["step", 1], ["tx", 4, 5]], {"id": "leaf"}], ["step", 2]]), json!({})),
         ("queued", json!([["step", 1]]), json!({"queue": "q"})),
         ("later", json!([["step", 1]]), json!({"queue": "q", "delay_ms": 300})),
-        ("retried", json!([["step", 1, {"fail": 1, "retry": {"max_attempts": 3, "initial_ms": 50}}]]), json!({})),
+        ("retried", json!([["step", 1, {"as": "five", "fail": 1}]]), json!({})),
         ("doomed", json!([["receive", "never", 60000]]), json!({})),
     ];
     for (id, program, options) in programs {
