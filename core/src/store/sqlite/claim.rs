@@ -8,8 +8,8 @@ use super::SqliteStore;
 use super::commit::is_leased;
 use super::connection::Connection;
 use super::rows::{
-    RUN_COLUMNS, RunRow, attempt_columns, attempt_record, cancel_request, now_us, open_wait, position_vals, run_columns, run_row, step_columns,
-    step_record, until_ms, waiter_columns,
+    RUN_COLUMNS, RunRow, attempt_columns, attempt_record, cancel_request, now_us, open_wait, position_vals, run_columns, run_row, step_columns, step_record,
+    until_ms, waiter_columns,
 };
 use super::start::{EXPIRY, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};

@@ -213,7 +213,11 @@ impl Batch<'_> {
     pub(super) fn fence(&self, row: Option<&RunRow>, epoch: i32) -> bool {
         let Some(row) = row else { return false };
         self.leased
-            && (mutated("fence.run") || (row.owner.is_some() && row.owner == self.incarnation && row.epoch == epoch && matches!(row.state, RunState::Running | RunState::Cancelling)))
+            && (mutated("fence.run")
+                || (row.owner.is_some()
+                    && row.owner == self.incarnation
+                    && row.epoch == epoch
+                    && matches!(row.state, RunState::Running | RunState::Cancelling)))
     }
 
     pub(super) async fn runs_of(&mut self, stage: &[usize], writes: &[Write]) -> Result<HashMap<RunKey, RunRow>> {

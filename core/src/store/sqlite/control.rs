@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, make_ready, release_all, wake, waiters_of_results};
+use super::wake::{Wakes, free_slots, make_ready, release_all, waiters_of_results, wake};
 use crate::store::{ControlVerdict, Position, Result, RunKey, RunState};
 
 /// Runs offered to a build in one transaction.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::SqliteStore;
 use super::connection::{Held, Location};
@@ -31,12 +32,25 @@ pub(super) struct Hints {
 struct Seen {
     version: Option<i64>,
     changed: Instant,
+    world: World,
+}
+
+/// What is worth telling apart after a change of another process, so that a heartbeat or another's batch costs this one little.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct World {
+    queues: i64,
+    next_timer: Option<i64>,
+    inboxes: i64,
 }
 
 impl Hints {
     pub(super) fn new() -> Self {
         // A store that has just opened finds nothing; it looks as if the last change had long been seen.
-        Hints { pending: Mutex::new(Vec::new()), notify: Notify::new(), seen: Mutex::new(Seen { version: None, changed: Instant::now() }) }
+        Hints {
+            pending: Mutex::new(Vec::new()),
+            notify: Notify::new(),
+            seen: Mutex::new(Seen { version: None, changed: Instant::now(), world: World::default() }),
+        }
     }
 
     pub(super) fn give(&self, hints: &[WakeHint]) {
@@ -90,8 +104,7 @@ impl SqliteStore {
                 () = self.hints.notify.notified() => {}
                 () = tokio::time::sleep(self.hints.interval()), if matches!(self.location, Location::File(_)) => {
                     match self.data_version().await {
-                        // Which runs it was about is not told: a wake is looked for among all that are owned.
-                        Ok(Some(version)) if self.hints.note(version) => return vec![WakeHint::Ready, WakeHint::Finished, WakeHint::Resync],
+                        Ok(Some(version)) if self.hints.note(version) => return self.what_changed().await.unwrap_or_else(|_| vec![WakeHint::Resync]),
                         Ok(_) => {}
                         Err(_) if self.hints.forget() => return vec![WakeHint::Resync],
                         Err(_) => {}
@@ -99,6 +112,30 @@ impl SqliteStore {
                 }
             }
         }
+    }
+
+    /// Never a hint that makes its hearer write when all that happened was a write: two processes would keep each other awake.
+    async fn what_changed(&self) -> Result<Vec<WakeHint>> {
+        let incarnations: Vec<Uuid> = self.locks().keys().copied().collect();
+        let mut conn = self.read().await?;
+        let sql = "select (select coalesce(sum(version), 0) from queue), (select min(due_at) from timer)";
+        let mut world = World::default();
+        if let Some(row) = conn.fetch_one(sql, Vec::new()).await? {
+            (world.queues, world.next_timer) = (row.int(0)?, row.opt_int(1)?);
+        }
+        for row in conn.fetch_keys("select coalesce(sum(inbox), 0) from run where owner in ({list})", &[], incarnations).await? {
+            world.inboxes += row.int(0)?;
+        }
+        let before = std::mem::replace(&mut self.hints.seen.lock().unwrap_or_else(|e| e.into_inner()).world, world);
+        let mut hints = vec![WakeHint::Ready, WakeHint::Finished];
+        if world.inboxes != before.inboxes {
+            hints.push(WakeHint::Inbox(Uuid::nil()));
+        }
+        let sooner = world.next_timer.is_some_and(|at| before.next_timer.is_none_or(|was| at < was));
+        if world.queues != before.queues || sooner {
+            hints.push(WakeHint::Queues);
+        }
+        Ok(hints)
     }
 
     /// None while a transaction of this process has the writer: it is asked again after the interval.

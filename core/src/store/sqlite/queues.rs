@@ -7,7 +7,8 @@ use super::connection::{Connection, rejected};
 use super::value::{Columns as _, vals};
 use crate::store::{Queue, Result};
 
-const COLUMNS: &str = "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? and name = ?";
+const COLUMNS: &str =
+    "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? and name = ?";
 
 fn queue(row: &SqliteRow) -> Result<Queue> {
     let limit = |column| -> Result<Option<i32>> { row.opt_int(column)?.map(i32::try_from).transpose().map_err(|e| rejected(e.to_string())) };
@@ -50,18 +51,7 @@ async fn put(conn: &mut Connection, namespace: &str, wanted: &Queue, by_operator
                worker_limit = excluded.worker_limit, key_limit = excluded.key_limit, hold = excluded.hold, rate_count = excluded.rate_count, \
                rate_period_ms = excluded.rate_period_ms, operator = excluded.operator, version = queue.version + 1";
     let (count, period) = wanted.rate.unzip();
-    let row = vals![
-        namespace,
-        &wanted.name,
-        wanted.paused,
-        wanted.limit,
-        wanted.worker_limit,
-        wanted.key_limit,
-        wanted.hold,
-        count,
-        period,
-        wanted.operator,
-    ];
+    let row = vals![namespace, &wanted.name, wanted.paused, wanted.limit, wanted.worker_limit, wanted.key_limit, wanted.hold, count, period, wanted.operator,];
     conn.exec(sql, row).await?;
     Ok(wanted)
 }

@@ -182,7 +182,11 @@ async fn detail(conn: &mut Connection, run: RunKey) -> Result<Option<RunDetail>>
     );
     let Some(row) = conn.fetch_one(sql, vals![run]).await? else { return Ok(None) };
     let outcome = if row.opt_int(SUMMARY + 3)?.is_some() { Some(row.payload(SUMMARY + 3)?) } else { None };
-    let sql = concat!("select ", waiter_columns!(), " from waiter left join site on site.id = waiter.site where waiter.run_id = ? order by waiter.segment, waiter.branch, waiter.seq");
+    let sql = concat!(
+        "select ",
+        waiter_columns!(),
+        " from waiter left join site on site.id = waiter.site where waiter.run_id = ? order by waiter.segment, waiter.branch, waiter.seq"
+    );
     let waits = conn.fetch(sql, vals![run]).await?.iter().map(|row| open_wait(row, 0, now)).collect::<Result<_>>()?;
     let sql = concat!("select ", attempt_columns!(), " from attempt where attempt.run_id = ? order by attempt.at");
     let attempts = conn.fetch(sql, vals![run]).await?.iter().map(|row| attempt_record(row, 0, now)).collect::<Result<_>>()?;

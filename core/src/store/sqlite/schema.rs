@@ -5,18 +5,15 @@ use std::path::Path;
 use super::SqliteStore;
 use super::connection::{Connection, Location};
 use super::value::{Columns as _, vals};
-use crate::store::{Identity, Result, SchemaState, StoreError};
+use crate::store::{Identity, Result, SCHEMA_VERSION as VERSION, SchemaState, StoreError};
 
-/// What this library brings a database to, and what a library must know to use it.
-const VERSION: i32 = 1;
+/// What a library must know to use a database of this one.
 const MIN_COMPATIBLE: i32 = 1;
 const INIT: &str = include_str!("../../../migrations/sqlite/0001_init.sql");
 
 /// The migrations as text, to run by hand.
 pub fn migration_sql() -> String {
-    format!(
-        "begin immediate;\n{INIT}\ninsert into meta(key, value) values ('schema_version', '{VERSION}'), ('min_compatible', '{MIN_COMPATIBLE}');\ncommit;\n"
-    )
+    format!("begin immediate;\n{INIT}\ninsert into meta(key, value) values ('schema_version', '{VERSION}'), ('min_compatible', '{MIN_COMPATIBLE}');\ncommit;\n")
 }
 
 impl SqliteStore {
@@ -44,7 +41,10 @@ impl SqliteStore {
                 }
                 Some(_) if state.min_compatible > VERSION => Err(StoreError::Setup {
                     code: "schema_too_new",
-                    message: format!("The database's schema needs a library that knows schema {}; this one knows {VERSION}. Upgrade this process.", state.min_compatible),
+                    message: format!(
+                        "The database's schema needs a library that knows schema {}; this one knows {VERSION}. Upgrade this process.",
+                        state.min_compatible
+                    ),
                 }),
                 Some(_) => Ok(()),
             }
@@ -92,7 +92,9 @@ impl SqliteStore {
         match network_file_system(directory) {
             Some(name) => Err(StoreError::Setup {
                 code: "config_invalid",
-                message: format!("The SQLite file is on a network file system ({name}), where its locks do not hold. Put it on a local disk, or use PostgreSQL."),
+                message: format!(
+                    "The SQLite file is on a network file system ({name}), where its locks do not hold. Put it on a local disk, or use PostgreSQL."
+                ),
             }),
             None => Ok(()),
         }

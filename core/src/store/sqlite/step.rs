@@ -48,8 +48,18 @@ pub(super) async fn record_steps(batch: &mut Batch<'_>, stage: &[usize], writes:
                 standing = self::standing(batch, &steps).await?;
                 // The statements before the one that failed have inserted their rows: those carry our tokens, and are new.
                 let ours: HashSet<i64> = fresh.iter().map(|s| s.step.token).collect();
-                let inserted: Vec<_> = steps.iter().filter(|s| ours.contains(&s.step.token) && standing.get(&(s.run, s.step.at.clone())).is_some_and(|r| r.token == s.step.token)).collect();
-                let rows: Vec<Val> = inserted.iter().flat_map(|s| { let mut key = vals![s.run]; key.extend(position_vals(&s.step.at)); key }).collect();
+                let inserted: Vec<_> = steps
+                    .iter()
+                    .filter(|s| ours.contains(&s.step.token) && standing.get(&(s.run, s.step.at.clone())).is_some_and(|r| r.token == s.step.token))
+                    .collect();
+                let rows: Vec<Val> = inserted
+                    .iter()
+                    .flat_map(|s| {
+                        let mut key = vals![s.run];
+                        key.extend(position_vals(&s.step.at));
+                        key
+                    })
+                    .collect();
                 batch.conn.write_rows("delete from step where (run_id, segment, branch, seq) in (values {rows})", 4, rows).await?;
                 for step in inserted {
                     standing.remove(&(step.run, step.step.at.clone()));

@@ -15,7 +15,9 @@ use super::commit::is_leased;
 use super::connection::{Connection, Transaction, rejected};
 use super::rows::position_vals;
 use super::value::{Columns as _, Val, vals};
-use crate::store::{GuardStatement, Placeholders, Position, Result, RunKey, RunState, SqlRows, SqlValue, StepWrite, StoreError, StoreTransaction, Verdict, Write};
+use crate::store::{
+    GuardStatement, Placeholders, Position, Result, RunKey, RunState, SqlRows, SqlValue, StepWrite, StoreError, StoreTransaction, Verdict, Write,
+};
 
 /// The writer stands still meanwhile, for every process on this file.
 const LONGEST: Duration = Duration::from_secs(5);
