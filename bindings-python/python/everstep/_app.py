@@ -1,0 +1,314 @@
+"""`Everstep`: the engine for programs of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+
+from . import _clock, _codec, _groups, _sync_calls
+from ._app_base import GRACE, Base, inline_step, run_key
+from ._calls import blocking_allowed, scope_in_workflow
+from ._decorators import StepDecorator, TransactionDecorator, WorkflowDecorator
+from ._functions import AsyncStep, Reference, Step, Workflow
+from ._ops_gen import OP_ADOPT, OP_CONNECT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
+from ._options import Named, Retry
+from ._own_transaction import AsyncTransaction, Transaction
+from ._run import Run
+from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
+from ._scope import location
+from ._starting import foreign, parent_scope
+from ._times import from_microseconds
+
+if TYPE_CHECKING:
+    from ._async_app import AsyncEverstep
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Everstep(Base):
+    """A durable-workflow engine inside this process, for programs of threads.
+
+    Making one connects nothing and starts no thread; `launch()` or `with app:` does. Async workflows run on a loop of the engine's own; `app.aio` has
+    the verbs for them.
+    """
+
+    @property
+    def aio(self) -> AsyncEverstep:
+        """The same engine for coroutines."""
+        from ._async_app import AsyncEverstep
+
+        return AsyncEverstep._view(self._engine)
+
+    # -- life
+
+    def launch(self) -> None:
+        """Connects, claims, runs. A client only connects."""
+        blocking_allowed("launch()", "`await app.aio.launch()`")
+        for record in self._engine.queues:
+            self._ask(OP_PUT_QUEUE, record, False)
+        if self._engine.config.get("role") == "client":
+            self._ask(OP_CONNECT)
+        else:
+            self._engine.launch()
+
+    def close(self, grace: dt.timedelta = GRACE) -> None:
+        """Claims no more, lets runs finish or park, hands the rest over."""
+        blocking_allowed("close()", "`await app.aio.close()`")
+        self._engine.close(_clock.limit_ms(grace) or 0)
+
+    def __enter__(self) -> Everstep:
+        self.launch()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def migrate(self) -> int:
+        """Brings the schema to this library's version."""
+        return self._ask(OP_MIGRATE)[0]
+
+    def adopt(self) -> None:
+        """Stamps this environment and this database: a copied database may run from now on."""
+        self._ask(OP_ADOPT)
+
+    def _ask(self, op: int, *arguments: Any) -> tuple[Any, ...]:
+        blocking_allowed("this call", "app.aio")
+        return self._engine.threads().request(op, arguments)
+
+    # -- declarations
+
+    @overload
+    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
+    @overload
+    def step(
+        self, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
+    ) -> StepDecorator: ...
+    def step(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        at_most_once: bool = False,
+    ) -> Any:
+        """Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again.
+
+        `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
+        """
+
+        def declare(function: Callable[..., Any]) -> Any:
+            return self._declare_step(function, name, retry, timeout, at_most_once)
+
+        return declare if function is None else declare(function)
+
+    @overload
+    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
+    @overload
+    def transaction(
+        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+    ) -> TransactionDecorator: ...
+    def transaction(
+        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+    ) -> Any:
+        """Declares a step whose rows and checkpoint commit together or not at all.
+
+        `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
+        engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
+        """
+        return self._declare_transaction(source, name, retry, timeout)
+
+    @overload
+    def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+    @overload
+    def workflow(self, function: Callable[P, R], /) -> Workflow[P, R]: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        deadline: dt.timedelta | None = None,
+        on_finish: str | Named | None = None,
+        version: str | None = None,
+        label: str | None = None,
+    ) -> WorkflowDecorator: ...
+    def workflow(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        deadline: dt.timedelta | None = None,
+        on_finish: str | Named | None = None,
+        version: str | None = None,
+        label: str | None = None,
+    ) -> Any:
+        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
+
+        def declare(function: Callable[..., Any]) -> Any:
+            return Workflow[..., Any](self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
+
+        return declare if function is None else declare(function)
+
+    def reference(self, name: str, *, returns: type[T] | Any = Any) -> Reference[..., T]:
+        """A workflow known by name only: of another process, another program, another language."""
+        return Reference(foreign(self._engine, name, returns))
+
+    # -- inside a workflow
+
+    @overload
+    def run_step(self, function: Callable[[], Any], /, *, returns: type[T], name: str = ...) -> T: ...
+    @overload
+    def run_step(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run_step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Records any function as a step, under its own name. A lambda needs `returns=`."""
+        scope = scope_in_workflow("run_step")
+        registered = inline_step(function, kwargs)
+        return _sync_calls.step(scope, registered, location(), args, kwargs)
+
+    def sleep(self, duration: dt.timedelta) -> None:
+        """A durable wait: it holds no slot, and goes on where it was after a restart."""
+        _sync_calls.call(scope_in_workflow("sleep"), *_clock.sleep(duration, location()))
+
+    def sleep_until(self, when: dt.datetime) -> None:
+        _sync_calls.call(scope_in_workflow("sleep_until"), *_clock.sleep_until(when, location()))
+
+    def now(self) -> dt.datetime:
+        """The database's time, recorded: the same on every replay."""
+        data = _sync_calls.call(scope_in_workflow("now"), *_clock.value("now", location()))
+        return from_microseconds(_codec.decode(data or b"0"))
+
+    def uuid(self) -> uuid.UUID:
+        """A random uuid, recorded."""
+        return _clock.read(_sync_calls.call(scope_in_workflow("uuid"), *_clock.value("uuid", location())), uuid.UUID)
+
+    def random(self) -> float:
+        """A number in [0, 1), recorded."""
+        return _clock.read(_sync_calls.call(scope_in_workflow("random"), *_clock.value("random", location())), float)
+
+    @overload
+    def all(self, first: Callable[[], A], second: Callable[[], B], /) -> tuple[A, B]: ...
+    @overload
+    def all(self, first: Callable[[], A], second: Callable[[], B], third: Callable[[], C], /) -> tuple[A, B, C]: ...
+    @overload
+    def all(self, *branches: Callable[[], T]) -> tuple[T, ...]: ...
+    def all(self, *branches: Callable[[], Any]) -> tuple[Any, ...]:
+        """Runs the branches at once; waits for every one, then raises the first failure in their order."""
+        group = _groups.open_group("all", location(), branches, None, threads=True)
+        return tuple(_groups.gather_threads(group, branches, None))
+
+    def map(
+        self, function: Callable[[Item], T], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None
+    ) -> list[T]:
+        """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
+        given = list(items)
+        branches = [_groups.bound(function, item) for item in given]
+        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=True)
+        return _groups.gather_threads(group, branches, limit)
+
+    def any(self, *branches: Callable[[], T]) -> T:
+        """The first branch to succeed; the others get their cancel signal and are not waited for."""
+        return _groups.first_threads(_groups.open_group("any", location(), branches, None, threads=True), branches)
+
+    def race(self, *branches: Callable[[], T]) -> T:
+        """The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for."""
+        return _groups.first_threads(_groups.open_group("race", location(), branches, None, threads=True), branches)
+
+    @overload
+    def receive(self, topic: str = "", *, returns: type[T]) -> T: ...
+    @overload
+    def receive(self, topic: str = "", *, timeout: dt.timedelta, returns: type[T]) -> T | None: ...
+    @overload
+    def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None) -> Any: ...
+    def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
+        """The next message of this topic to this run, exactly once; None when the time is over."""
+        return _clock.read(_sync_calls.call(scope_in_workflow("receive"), *_clock.receive(topic, timeout, location())), returns)
+
+    def set_event(self, key: str, value: Any) -> None:
+        """Publishes a value of this run; others wait for it with `get_event`."""
+        _sync_calls.call(scope_in_workflow("set_event"), *_clock.set_event(key, value, location()))
+
+    # -- from anywhere
+
+    def send(self, run: Run[Any] | str, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded."""
+        key = run_key(self._engine, run)
+        scope = parent_scope(self._engine)
+        if scope is not None:
+            _sync_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
+        else:
+            self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
+
+    def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+        """Waits for an event of a run (its handle or id); None when the time is over."""
+        return Run[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
+
+    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T] | Any = Any) -> Run[T]:
+        """The handle of a run by its id, or by its key. Looks nothing up."""
+        target = foreign(self._engine, "", returns)
+        return Run(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
+
+    def runs(
+        self,
+        *,
+        states: State | Iterable[State] | None = None,
+        workflow: str | None = None,
+        queue: str | None = None,
+        parent: Run[Any] | None = None,
+        attribute: tuple[str, str | int | float | bool] | None = None,
+        created_from: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[RunInfo]:
+        """Runs, newest first, one page; `after` is the `next` of the page before."""
+        since = None if created_from is None else _clock.point(created_from)
+        before = None if created_before is None else _clock.point(created_before)
+        key = None if parent is None else parent.key
+        found, following, *_ = (*self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)), None)
+        return Page([run_info(record) for record in found], following)
+
+    # -- queues
+
+    def queue(
+        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+    ) -> str:
+        """Declares a queue, made at launch. What an operator changed since is left alone. Returns its name."""
+        return self._declare_queue(QueueInfo(name, paused, limit, worker_limit, key_limit, hold))
+
+    def put_queue(
+        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+    ) -> QueueInfo:
+        """Makes or changes a queue now, as an operator: effective in the whole fleet within two seconds."""
+        return queue_info(self._ask(OP_PUT_QUEUE, QueueInfo(name, paused, limit, worker_limit, key_limit, hold).record(), True)[0])
+
+    def queues(self) -> list[QueueInfo]:
+        return [queue_info(record) for record in self._ask(OP_LIST_QUEUES)[0]]
+
+    def pause_queue(self, name: str) -> None:
+        """Nothing more is claimed from it; what runs goes on."""
+        self._set_paused(name, True)
+
+    def resume_queue(self, name: str) -> None:
+        self._set_paused(name, False)
+
+    def _set_paused(self, name: str, paused: bool) -> None:
+        known = self._known_queue(name, self.queues())
+        self._ask(OP_PUT_QUEUE, dataclasses.replace(known, paused=paused).record(), True)

@@ -1,0 +1,325 @@
+"""`AsyncEverstep`: the engine for asyncio."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+
+from . import _async_calls, _clock, _codec, _groups
+from ._app_base import GRACE, Base, inline_step, run_key
+from ._calls import scope_in_workflow
+from ._decorators import AsyncWorkflowDecorator, StepDecorator, TransactionDecorator
+from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Step
+from ._ops_gen import OP_ADOPT, OP_CONNECT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
+from ._options import Named, Retry
+from ._own_transaction import AsyncTransaction, Transaction
+from ._run import AsyncRun
+from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
+from ._scope import location
+from ._starting import foreign, parent_scope
+from ._times import from_microseconds
+
+if TYPE_CHECKING:
+    from ._app import Everstep
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+async def _done(coroutine: Coroutine[Any, Any, bytes | None]) -> None:
+    await coroutine
+
+
+async def _read(coroutine: Coroutine[Any, Any, bytes | None], returns: Any) -> Any:
+    return _clock.read(await coroutine, returns)
+
+
+async def _time(coroutine: Coroutine[Any, Any, bytes | None]) -> dt.datetime:
+    return from_microseconds(_codec.decode(await coroutine or b"0"))
+
+
+class AsyncEverstep(Base):
+    """A durable-workflow engine inside this process, for asyncio.
+
+    Making one connects nothing and starts no thread; `await launch()` or `async with app:` does, on the running loop. Sync workflows run on threads;
+    `app.sync` has the verbs for them.
+    """
+
+    @property
+    def sync(self) -> Everstep:
+        """The same engine for threads."""
+        from ._app import Everstep
+
+        return Everstep._view(self._engine)
+
+    # -- life
+
+    async def launch(self) -> None:
+        """Connects, claims, runs. A client only connects."""
+        for record in self._engine.queues:
+            await self._ask(OP_PUT_QUEUE, record, False)
+        if self._engine.config.get("role") == "client":
+            await self._ask(OP_CONNECT)
+        else:
+            await self._engine.launch_async()
+
+    async def close(self, grace: dt.timedelta = GRACE) -> None:
+        """Claims no more, lets runs finish or park, hands the rest over."""
+        await self._engine.close_async(_clock.limit_ms(grace) or 0)
+
+    async def __aenter__(self) -> AsyncEverstep:
+        await self.launch()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def migrate(self) -> int:
+        """Brings the schema to this library's version."""
+        return (await self._ask(OP_MIGRATE))[0]
+
+    async def adopt(self) -> None:
+        """Stamps this environment and this database: a copied database may run from now on."""
+        await self._ask(OP_ADOPT)
+
+    async def _ask(self, op: int, *arguments: Any) -> tuple[Any, ...]:
+        return await self._engine.here().request(op, arguments)
+
+    # -- declarations
+
+    @overload
+    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
+    @overload
+    def step(
+        self, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
+    ) -> StepDecorator: ...
+    def step(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        at_most_once: bool = False,
+    ) -> Any:
+        """Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again.
+
+        `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
+        """
+
+        def declare(function: Callable[..., Any]) -> Any:
+            return self._declare_step(function, name, retry, timeout, at_most_once)
+
+        return declare if function is None else declare(function)
+
+    @overload
+    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
+    @overload
+    def transaction(
+        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+    ) -> TransactionDecorator: ...
+    def transaction(
+        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+    ) -> Any:
+        """Declares a step whose rows and checkpoint commit together or not at all.
+
+        `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
+        engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
+        """
+        return self._declare_transaction(source, name, retry, timeout)
+
+    @overload
+    def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
+    @overload
+    def workflow(self, function: Callable[P, R], /) -> AsyncWorkflow[P, R]: ...
+    @overload
+    def workflow(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        deadline: dt.timedelta | None = None,
+        on_finish: str | Named | None = None,
+        version: str | None = None,
+        label: str | None = None,
+    ) -> AsyncWorkflowDecorator: ...
+    def workflow(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        deadline: dt.timedelta | None = None,
+        on_finish: str | Named | None = None,
+        version: str | None = None,
+        label: str | None = None,
+    ) -> Any:
+        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
+
+        def declare(function: Callable[..., Any]) -> Any:
+            return AsyncWorkflow[..., Any](self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
+
+        return declare if function is None else declare(function)
+
+    def reference(self, name: str, *, returns: type[T] | Any = Any) -> AsyncReference[..., T]:
+        """A workflow known by name only: of another process, another program, another language."""
+        return AsyncReference(foreign(self._engine, name, returns))
+
+    # -- inside a workflow
+
+    @overload
+    def run_step(self, function: Callable[[], Any], /, *, returns: type[T], name: str = ...) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def run_step(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def run_step(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def run_step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Records any function as a step, under its own name; a sync one runs on a thread. A lambda needs `returns=`."""
+        scope = scope_in_workflow("run_step")
+        registered = inline_step(function, kwargs)
+        return _async_calls.step(scope, registered, location(), args, kwargs)
+
+    def sleep(self, duration: dt.timedelta) -> Coroutine[Any, Any, None]:
+        """A durable wait: it holds no slot, and goes on where it was after a restart."""
+        return _done(_async_calls.call(scope_in_workflow("sleep"), *_clock.sleep(duration, location())))
+
+    def sleep_until(self, when: dt.datetime) -> Coroutine[Any, Any, None]:
+        return _done(_async_calls.call(scope_in_workflow("sleep_until"), *_clock.sleep_until(when, location())))
+
+    def now(self) -> Coroutine[Any, Any, dt.datetime]:
+        """The database's time, recorded: the same on every replay."""
+        return _time(_async_calls.call(scope_in_workflow("now"), *_clock.value("now", location())))
+
+    def uuid(self) -> Coroutine[Any, Any, uuid.UUID]:
+        """A random uuid, recorded."""
+        return _read(_async_calls.call(scope_in_workflow("uuid"), *_clock.value("uuid", location())), uuid.UUID)
+
+    def random(self) -> Coroutine[Any, Any, float]:
+        """A number in [0, 1), recorded."""
+        return _read(_async_calls.call(scope_in_workflow("random"), *_clock.value("random", location())), float)
+
+    @overload
+    async def all(self, first: Callable[[], Awaitable[A]], second: Callable[[], Awaitable[B]], /) -> tuple[A, B]: ...
+    @overload
+    async def all(self, first: Callable[[], Awaitable[A]], second: Callable[[], Awaitable[B]], third: Callable[[], Awaitable[C]], /) -> tuple[A, B, C]: ...
+    @overload
+    async def all(self, *branches: Callable[[], Awaitable[T]]) -> tuple[T, ...]: ...
+    async def all(self, *branches: Callable[[], Any]) -> tuple[Any, ...]:
+        """Runs the branches at once; waits for every one, then raises the first failure in their order."""
+        group = _groups.open_group("all", location(), branches, None, threads=False)
+        return tuple(await _groups.gather_async(group, branches, None))
+
+    async def map(
+        self, function: Callable[[Item], Awaitable[T]], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None
+    ) -> list[T]:
+        """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
+        given = list(items)
+        branches = [_groups.bound(function, item) for item in given]
+        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=False)
+        return await _groups.gather_async(group, branches, limit)
+
+    async def any(self, *branches: Callable[[], Awaitable[T]]) -> T:
+        """The first branch to succeed; the others get their cancel signal and are not waited for."""
+        return await _groups.first_async(_groups.open_group("any", location(), branches, None, threads=False), branches)
+
+    async def race(self, *branches: Callable[[], Awaitable[T]]) -> T:
+        """The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for."""
+        return await _groups.first_async(_groups.open_group("race", location(), branches, None, threads=False), branches)
+
+    @overload
+    def receive(self, topic: str = "", *, returns: type[T]) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def receive(self, topic: str = "", *, timeout: dt.timedelta, returns: type[T]) -> Coroutine[Any, Any, T | None]: ...
+    @overload
+    def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None) -> Coroutine[Any, Any, Any]: ...
+    def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Coroutine[Any, Any, Any]:
+        """The next message of this topic to this run, exactly once; None when the time is over."""
+        return _read(_async_calls.call(scope_in_workflow("receive"), *_clock.receive(topic, timeout, location())), returns)
+
+    def set_event(self, key: str, value: Any) -> Coroutine[Any, Any, None]:
+        """Publishes a value of this run; others wait for it with `get_event`."""
+        return _done(_async_calls.call(scope_in_workflow("set_event"), *_clock.set_event(key, value, location())))
+
+    # -- from anywhere
+
+    async def send(self, run: AsyncRun[Any] | str, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded."""
+        key = run_key(self._engine, run)
+        scope = parent_scope(self._engine)
+        if scope is not None:
+            await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
+        else:
+            await self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
+
+    async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+        """Waits for an event of a run (its handle or id); None when the time is over."""
+        return await AsyncRun[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
+
+    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T] | Any = Any) -> AsyncRun[T]:
+        """The handle of a run by its id, or by its key. Looks nothing up."""
+        target = foreign(self._engine, "", returns)
+        return AsyncRun(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
+
+    async def runs(
+        self,
+        *,
+        states: State | Iterable[State] | None = None,
+        workflow: str | None = None,
+        queue: str | None = None,
+        parent: AsyncRun[Any] | None = None,
+        attribute: tuple[str, str | int | float | bool] | None = None,
+        created_from: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[RunInfo]:
+        """Runs, newest first, one page; `after` is the `next` of the page before."""
+        since = None if created_from is None else _clock.point(created_from)
+        before = None if created_before is None else _clock.point(created_before)
+        key = None if parent is None else parent.key
+        found, following, *_ = (*await self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)), None)
+        return Page([run_info(record) for record in found], following)
+
+    # -- queues
+
+    def queue(
+        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+    ) -> str:
+        """Declares a queue, made at launch. What an operator changed since is left alone. Returns its name."""
+        return self._declare_queue(QueueInfo(name, paused, limit, worker_limit, key_limit, hold))
+
+    async def put_queue(
+        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+    ) -> QueueInfo:
+        """Makes or changes a queue now, as an operator: effective in the whole fleet within two seconds."""
+        answer = await self._ask(OP_PUT_QUEUE, QueueInfo(name, paused, limit, worker_limit, key_limit, hold).record(), True)
+        return queue_info(answer[0])
+
+    async def queues(self) -> list[QueueInfo]:
+        return [queue_info(record) for record in (await self._ask(OP_LIST_QUEUES))[0]]
+
+    async def pause_queue(self, name: str) -> None:
+        """Nothing more is claimed from it; what runs goes on."""
+        await self._set_paused(name, True)
+
+    async def resume_queue(self, name: str) -> None:
+        await self._set_paused(name, False)
+
+    async def _set_paused(self, name: str, paused: bool) -> None:
+        known = self._known_queue(name, await self.queues())
+        await self._ask(OP_PUT_QUEUE, dataclasses.replace(known, paused=paused).record(), True)

@@ -1,0 +1,135 @@
+"""Calls of an async workflow. The place in the run is taken when the step is called, not when its coroutine is first awaited: program order is
+what a replay can repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from typing import Any
+
+from ._calls import begin, begin_step, failed, uncancel, unwind
+from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
+from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
+from ._registered import Registered
+from ._scope import SCOPE, Execution, RunningStep, Scope
+
+
+async def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The verdict, once it is more than `pending`."""
+    client = execution.client
+    while verdict[0] == VERDICT_PENDING:
+        waiting = client.expect(token, execution)
+        if verdict[1]:
+            client.want_turn(execution)
+        else:
+            execution.replaying = False
+        try:
+            verdict = await waiting
+        except asyncio.CancelledError:
+            client.forget(token)
+            raise
+    return verdict
+
+
+async def settled(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[bool, bytes | None]:
+    """(failed, value) of a call that runs nothing here: a wait, a message, a durable value."""
+    verdict = await answer(execution, token, verdict)
+    if verdict[0] != VERDICT_RECORDED:
+        unwind(execution, verdict)
+    return bool(verdict[1]), verdict[2] if len(verdict) > 2 else None
+
+
+async def recorded(execution: Execution, token: int, verdict: tuple[Any, ...]) -> bytes | None:
+    broken, value = await settled(execution, token, verdict)
+    if broken:
+        failed(execution, value)
+    return value
+
+
+def call(scope: Scope, op: int, rest: tuple[Any, ...]) -> Coroutine[Any, Any, bytes | None]:
+    token, verdict = begin(scope, op, rest)
+    return recorded(scope.execution, token, verdict)
+
+
+def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None) -> Coroutine[Any, Any, Any]:
+    token, verdict = begin_step(scope, function, KIND_STEP, place, args, kwargs, key)
+    return _step(scope, function, args, kwargs, token, verdict)
+
+
+async def _step(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], token: int, verdict: tuple[Any, ...]) -> Any:
+    execution = scope.execution
+    sent: Outcome | None = None
+    while True:
+        kind = verdict[0]
+        if kind == VERDICT_RUN:
+            execution.replaying = False
+            sent = await attempt(scope, function, args, kwargs, verdict)
+            verdict = await execution.client.ask(execution, OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *sent.fields))
+        elif kind == VERDICT_RECORDED:
+            return result(execution, function, verdict, sent)
+        elif kind == VERDICT_PENDING:
+            verdict = await answer(execution, token, verdict)
+        else:
+            unwind(execution, verdict)
+
+
+def result(execution: Execution, function: Registered, verdict: tuple[Any, ...], sent: Outcome | None) -> Any:
+    """What the workflow sees: the recorded bytes, decoded. No bytes in the verdict: what was sent stands."""
+    stored: bytes | None = verdict[2] if len(verdict) > 2 else None
+    if verdict[1]:
+        failed(execution, sent.output if stored is None and sent is not None else stored)
+    if stored is None and sent is not None:
+        return function.signature.returned(sent.value, sent.output)
+    return function.signature.result(stored)
+
+
+async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Outcome:
+    """One attempt of the user's function."""
+    execution = scope.execution
+    task = asyncio.current_task()
+    assert task is not None
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task)
+    place = (scope.branch, verdict[1])
+    execution.running[place] = running
+    reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    try:
+        if function.is_async:
+            value = await function.function(*args, **kwargs)
+        else:
+            value = await in_thread(function, args, kwargs, running)
+            if inspect.isawaitable(value):
+                value = await value
+    except asyncio.CancelledError:
+        if running.signal is None or execution.stopped is not None:
+            # The program's own cancel (a timeout, a task group), or the end of this execution.
+            if execution.stopped is None:
+                execution.client.submit_quietly(OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *CUT_SHORT.fields))
+            raise
+        uncancel(task)
+        return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+    except Exception as error:
+        return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+    finally:
+        SCOPE.reset(reset)
+        del execution.running[place]
+    if running.signal is not None:
+        # It ended as the signal came: the cancel is still on its way into this task, and must not reach the workflow's own code.
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if execution.stopped is not None:
+                raise
+            uncancel(task)
+        if running.signal == "timeout":
+            return timed_out(function, execution)
+    return returned(function, value, execution)
+
+
+async def in_thread(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], running: RunningStep) -> Any:
+    """A sync step of an async workflow: off the loop. A signal reaches it as a token only; its thread ends in its own time."""
+    import contextvars
+    import functools
+
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(context.run, function.function, *args, **kwargs))

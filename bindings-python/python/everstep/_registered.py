@@ -1,0 +1,73 @@
+"""A function as the engine knows it: name, kind, how to call it, with which defaults."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ._errors_gen import ConfigInvalid
+from ._ops_gen import RETRY
+from ._options import Retry, RunOptions
+from ._signature import Signature
+from ._times import milliseconds
+
+
+class Registered:
+    """`kind`: workflow | step. A transaction is a step whose first parameter is not the caller's."""
+
+    #: Whether the engine is told of it: a transaction cannot be started by itself.
+    startable = True
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        kind: str,
+        name: str | None,
+        *,
+        defaults: RunOptions | None = None,
+        retry: Retry | None = None,
+        version: str | None = None,
+        policy: tuple[Any, ...] | None = None,
+        skip: int = 0,
+        is_async: bool | None = None,
+    ) -> None:
+        if isinstance(function, (classmethod, staticmethod)) or not callable(function):
+            raise ConfigInvalid("decorate a function; a method needs its bound form: app.step(service.method)")
+        named = name or getattr(function, "__name__", "")
+        if not named or named == "<lambda>":
+            raise ConfigInvalid("this function has no name of its own: give one, name=")
+        self.function = function
+        self.kind = kind
+        self.name = named
+        self.is_async = asyncio.iscoroutinefunction(function) if is_async is None else is_async
+        self.signature = Signature(function, skip=skip)
+        self.defaults = defaults or RunOptions()
+        self.retry = retry
+        self.version = version
+        self.policy = policy
+        if kind == "workflow" and self.signature.variadic:
+            raise ConfigInvalid(f"workflow {named!r}: *args and **kwargs have no form on the wire; name the parameters")
+
+    @property
+    def registration(self) -> dict[str, Any]:
+        """What the engine is told beyond the name: the defaults of runs started here."""
+        out: dict[str, Any] = {}
+        if self.policy is not None:
+            out["retry"] = {name: value for name, value in zip(RETRY, self.policy, strict=False) if value is not None}
+        if self.defaults.deadline is not None:
+            out["deadline_ms"] = milliseconds(self.defaults.deadline)
+        for name in ("on_finish", "label"):
+            if getattr(self.defaults, name) is not None:
+                out[name] = getattr(self.defaults, name)
+        return out
+
+    @property
+    def where(self) -> str:
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(self.function)
+
+    def retryable(self, error: BaseException) -> bool:
+        return self.retry is None or self.retry.allows(error)
+

@@ -1,0 +1,187 @@
+"""What is known about runs, steps and queues, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+from ._errors_gen import ConfigInvalid
+from ._ops_gen import QUEUE, RUN, STEP
+from ._times import from_microseconds
+
+T = TypeVar("T")
+State = Literal["ready", "running", "waiting", "cancelling", "blocked", "succeeded", "failed", "cancelled"]
+#: What a control call did.
+CancelOutcome = Literal["cancelled", "requested", "already_finished"]
+ResumeOutcome = Literal["resumed", "not_possible"]
+
+
+def _when(value: Any) -> dt.datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """A run as the database has it now."""
+
+    key: str
+    id: str | None
+    workflow: str
+    state: State
+    version: str | None
+    queue: str | None
+    label: str | None
+    epoch: int
+    priority: int
+    crashes: int
+    attempt: int
+    owner: str | None
+    owner_host: str | None
+    owner_pid: int | None
+    parent: str | None
+    root: str
+    forked_from: str | None
+    attributes: Mapping[str, str | int | float | bool]
+    fairness_key: str | None
+    cost: int
+    created_by: str | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+    start_at: dt.datetime | None
+    deadline_at: dt.datetime | None
+    expires_at: dt.datetime | None
+    error_type: str | None
+    error_message: str | None
+    cancel_by: str | None
+    cancel_why: str | None
+    blocked_why: str | None
+    #: What it waits for, in words.
+    waits_for: tuple[str, ...]
+    steps_recorded: int
+    trace_parent: str | None
+    trace_state: str | None
+
+
+def run_info(record: Iterable[Any]) -> RunInfo:
+    fields = _named(RUN, record)
+    waits: Any = fields["waits_for"] or ()
+    return RunInfo(
+        key=fields["run"],
+        id=fields["id"],
+        workflow=fields["workflow"],
+        state=fields["state"],
+        version=fields["version"],
+        queue=fields["queue"] or None,
+        label=fields["label"] or None,
+        epoch=fields["epoch"],
+        priority=fields["priority"],
+        crashes=fields["crashes"],
+        attempt=fields["attempt"],
+        owner=fields["owner"],
+        owner_host=fields["owner_host"],
+        owner_pid=fields["owner_pid"],
+        parent=fields["parent"],
+        root=fields["root"],
+        forked_from=fields["forked_from"],
+        attributes=json.loads(fields["attributes"]) if fields["attributes"] else {},
+        fairness_key=fields["fairness_key"],
+        cost=fields["cost"],
+        created_by=fields["created_by"],
+        created_at=from_microseconds(fields["created_at_us"]),
+        finished_at=_when(fields["finished_at_us"]),
+        start_at=_when(fields["start_at_us"]),
+        deadline_at=_when(fields["deadline_at_us"]),
+        expires_at=_when(fields["expires_at_us"]),
+        error_type=fields["error_type"],
+        error_message=fields["error_message"],
+        cancel_by=fields["cancel_by"],
+        cancel_why=fields["cancel_why"],
+        blocked_why=fields["blocked_why"],
+        waits_for=tuple(item if isinstance(item, str) else " ".join(str(part) for part in item if part is not None) for item in waits),
+        steps_recorded=fields["steps_recorded"] or 0,
+        trace_parent=fields["trace_parent"],
+        trace_state=fields["trace_state"],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInfo:
+    """One recorded call of a run."""
+
+    branch: str
+    seq: int
+    segment: int
+    kind: str
+    name: str
+    location: str
+    failed: bool
+    attempt: int
+    done: int
+    took: dt.timedelta
+    recorded_at: dt.datetime
+    written_by: str
+    host: str | None
+    pid: int | None
+    output: bytes | None
+    epoch: int
+
+
+def step_info(record: Iterable[Any]) -> StepInfo:
+    fields = _named(STEP, record)
+    took = dt.timedelta(microseconds=fields.pop("took_us"))
+    recorded_at = from_microseconds(fields.pop("recorded_at_us"))
+    return StepInfo(**fields, took=took, recorded_at=recorded_at)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueueInfo:
+    """A queue as the fleet sees it. `hold`: a released run keeps its slot, so a limit of 1 is a mutex."""
+
+    name: str
+    paused: bool = False
+    limit: int | None = None
+    worker_limit: int | None = None
+    key_limit: int | None = None
+    hold: bool = False
+
+    def record(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in QUEUE)
+
+
+def queue_info(record: Iterable[Any]) -> QueueInfo:
+    return QueueInfo(**_named(QUEUE, record))
+
+
+@dataclasses.dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list; `next` is the `after` of the next one."""
+
+    items: list[T]
+    next: str | None
+
+
+def filter_record(
+    states: State | Iterable[State] | None,
+    workflow: str | None,
+    queue: str | None,
+    parent: str | None,
+    attribute: tuple[str, str | int | float | bool] | None,
+    created_from: int | None,
+    created_before: int | None,
+    after: str | None,
+    limit: int,
+) -> list[Any]:
+    if not 1 <= limit <= 1000:
+        raise ConfigInvalid("limit is 1 to 1000")
+    wanted = [states] if isinstance(states, str) else None if states is None else list(states)
+    name, value = (None, None) if attribute is None else (attribute[0], json.dumps(attribute[1], ensure_ascii=False))
+    return [wanted, workflow, queue, parent, name, value, created_from, created_before, after, limit]
+
+
+def _named(names: tuple[str, ...], record: Iterable[Any]) -> dict[str, Any]:
+    values = list(record)
+    values += [None] * (len(names) - len(values))
+    return dict(zip(names, values, strict=False))

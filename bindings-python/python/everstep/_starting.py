@@ -1,0 +1,110 @@
+"""Starting and awaiting runs: what is the same for both views."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from . import _codec
+from ._errors_gen import RunCancelled, UnknownWorkflow
+from ._failures import Failure, error_of
+from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
+from ._options import RunOptions
+from ._registered import Registered
+from ._scope import SCOPE, Scope
+from ._signature import ForeignSignature, Signature
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is started: a function of this program, or one known by name only."""
+
+    engine: Engine
+    name: str
+    signature: Signature | ForeignSignature
+    defaults: RunOptions
+
+
+def target_of(engine: Engine, function: Registered) -> Target:
+    return Target(engine, function.name, function.signature, function.defaults)
+
+
+def foreign(engine: Engine, name: str, returns: Any) -> Target:
+    known = engine.functions.get(name)
+    if known is not None:
+        return target_of(engine, known)
+    return Target(engine, name, ForeignSignature(name, returns), RunOptions())
+
+
+def start_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, tuple[Any, ...]]:
+    return OP_START, (target.name, target.signature.encode(args, kwargs), merged(target.defaults, options).record())
+
+
+def merged(defaults: RunOptions, options: RunOptions) -> RunOptions:
+    """What the caller says wins over what the declaration says."""
+    if defaults == _NONE:
+        return options
+    blank = RunOptions()
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if getattr(options, f.name) != getattr(blank, f.name)}
+    return dataclasses.replace(defaults, **given)
+
+
+_NONE = RunOptions()
+
+
+def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any], place: str) -> tuple[int, tuple[Any, ...]]:
+    wire = target.signature.encode(args, kwargs)
+    return OP_BEGIN_CHILD, (place, target.name, wire, merged(target.defaults, options).record(), options.parent_close)
+
+
+def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[Any], id: Callable[[Any], str] | None) -> tuple[int, tuple[Any, ...]]:
+    base = merged(target.defaults, options)
+    plain = base.record()
+    items: list[tuple[Any, Any]] = []
+    for item in inputs:
+        several = len(target.signature.names) > 1
+        wire = target.signature.encode((), dict(item)) if several else target.signature.encode((item,) if target.signature.names else (), {})
+        items.append((wire, plain if id is None else dataclasses.replace(base, id=id(item)).record()))
+    return OP_START_MANY, (target.name, items)
+
+
+def started_many(answer: tuple[Any, ...]) -> list[tuple[str, bool]]:
+    """Raises for the first item that was refused; the others stand, and ids make a second call attach to them."""
+    out: list[tuple[str, bool]] = []
+    for index, item in enumerate(answer[0]):
+        run, attached, code, message = (*item, None, None)[:4]
+        if code is not None:
+            error = error_of(code, f"item {index}: {message}")
+            raise error
+        out.append((run, bool(attached)))
+    return out
+
+
+def parent_scope(engine: Engine) -> Scope | None:
+    """The scope a start is recorded in: inside a workflow of the same engine, and not inside one of its steps."""
+    scope = SCOPE.get()
+    if scope is None or scope.step is not None or scope.execution.engine is not engine:
+        return None
+    return scope
+
+
+def outcome(engine: Engine, target: Target | None, run: str, answer: tuple[Any, ...]) -> Any:
+    """The result of `await_result`, or the run's error."""
+    state = answer[0]
+    value: bytes | None = answer[1] if len(answer) > 1 else None
+    if state == "succeeded":
+        if target is not None:
+            return target.signature.result(value)
+        return _codec.decode(value) if value else None
+    failure = Failure.read(value)
+    if state == "cancelled":
+        raise RunCancelled(failure.message or "the run was cancelled", run=run)
+    raise failure.of_run(run, engine.declared)
+
+
+def unknown(engine: Engine, name: str) -> UnknownWorkflow:
+    return UnknownWorkflow(f"no workflow {name!r} is declared here.{engine.nearest(name)}")

@@ -1,0 +1,96 @@
+"""Calls of a sync workflow, on its own thread. The counterpart of `_async_calls`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from ._async_calls import result
+from ._calls import begin, begin_step, failed, unwind
+from ._errors_gen import ForeignThread, WrongLoop
+from ._failures import Cancelled, Stopped
+from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
+from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
+from ._registered import Registered
+from ._scope import SCOPE, Execution, RunningStep, Scope
+
+
+def check_thread(scope: Scope, what: str) -> None:
+    """Positions are counted in program order; a thread the engine did not open has none."""
+    execution = scope.execution
+    if execution.is_async:
+        raise WrongLoop(f"{what} blocks, and this run is async: await its async form (.aio)")
+    if threading.get_ident() not in execution.owner:
+        raise ForeignThread(f"{what} from a thread the engine did not open; use all, any, race or map")
+
+
+def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[Any, ...]:
+    while verdict[0] == VERDICT_PENDING:
+        execution.replaying = False
+        verdict = execution.client.completion(token)
+    return verdict
+
+
+def settled(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[bool, bytes | None]:
+    """(failed, value) of a call that runs nothing here: a wait, a message, a durable value."""
+    verdict = answer(execution, token, verdict)
+    if verdict[0] != VERDICT_RECORDED:
+        unwind(execution, verdict)
+    return bool(verdict[1]), verdict[2] if len(verdict) > 2 else None
+
+
+def recorded(execution: Execution, token: int, verdict: tuple[Any, ...]) -> bytes | None:
+    broken, value = settled(execution, token, verdict)
+    if broken:
+        failed(execution, value)
+    return value
+
+
+def call(scope: Scope, op: int, rest: tuple[Any, ...]) -> bytes | None:
+    check_thread(scope, "this call")
+    token, verdict = begin(scope, op, rest)
+    return recorded(scope.execution, token, verdict)
+
+
+def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None) -> Any:
+    check_thread(scope, f"step {function.name!r}")
+    token, verdict = begin_step(scope, function, KIND_STEP, place, args, kwargs, key)
+    execution = scope.execution
+    sent: Outcome | None = None
+    while True:
+        kind = verdict[0]
+        if kind == VERDICT_RUN:
+            execution.replaying = False
+            sent = attempt(scope, function, args, kwargs, verdict)
+            verdict = execution.client.request(OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *sent.fields))
+        elif kind == VERDICT_RECORDED:
+            return result(execution, function, verdict, sent)
+        elif kind == VERDICT_PENDING:
+            verdict = answer(execution, token, verdict)
+        else:
+            unwind(execution, verdict)
+
+
+def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Outcome:
+    execution = scope.execution
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None)
+    place = (scope.branch, verdict[1])
+    execution.running[place] = running
+    reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    try:
+        value = function.function(*args, **kwargs)
+        if function.is_async:
+            value = asyncio.run(value)
+    except Cancelled as error:
+        if running.signal is None:
+            return raised(function, RuntimeError(f"the step raised {error!r} without a cancel"), execution, final=True)
+        return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+    except Stopped:
+        raise
+    except Exception as error:
+        return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+    finally:
+        SCOPE.reset(reset)
+        del execution.running[place]
+    return timed_out(function, execution) if running.signal == "timeout" else returned(function, value, execution)

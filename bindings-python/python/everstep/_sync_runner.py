@@ -1,0 +1,57 @@
+"""One execution of a sync function, on a thread of its own. The counterpart of `_async_runner`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ._async_runner import broken, cancelled, finished
+from ._calls import log, warn_after_stop
+from ._errors_gen import Closed, EverstepError
+from ._failures import Cancelled, Stopped
+from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
+from ._registered import Registered
+from ._scope import SCOPE, Execution, RunningStep, Scope
+
+
+def run(execution: Execution, function: Registered, data: bytes | None) -> None:
+    client = execution.client
+    fields: tuple[Any, ...]
+    execution.owner.add(threading.get_ident())
+    running: RunningStep | None = None
+    if function.kind == "step":
+        running = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, None)
+        execution.running[("", -1)] = running
+    reset = SCOPE.set(Scope(execution, "", 0, running))
+    try:
+        try:
+            args, kwargs = function.signature.decode(data)
+            value = function.function(*args, **kwargs)
+            fields = finished(function, value, execution)
+        except Stopped:
+            return
+        except Closed as error:
+            if client.engine.closed:
+                return
+            fields = broken(function, error, execution)
+        except Cancelled as error:
+            fields = cancelled(function, error, execution, running)
+        except Exception as error:
+            if execution.stopped is not None:
+                warn_after_stop(execution, f"a {type(error).__name__} raised", error)
+                return
+            fields = broken(function, error, execution)
+        except BaseException as error:
+            # SystemExit in a thread ends nothing: the run is given back, not lost with the thread.
+            client.engine.call(OP_ABANDON, (execution.id, type(error).__name__))
+            raise
+        if execution.stopped is not None:
+            warn_after_stop(execution, "the value it returned", None)
+            return
+        client.submit_quietly(OP_FINISH_RUN, (execution.id, *fields))
+    except EverstepError as error:
+        if not client.engine.closed:
+            log.error("run %s of %s could not be ended here: %s", execution.run, execution.name, error)
+    finally:
+        SCOPE.reset(reset)
+        client.engine.executions.pop(execution.id, None)

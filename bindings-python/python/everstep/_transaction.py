@@ -1,0 +1,284 @@
+"""Transactional steps: the user's rows and the checkpoint commit together or not at all (`core/docs/protocol.md`, "Transactions")."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from . import _codec
+from ._async_calls import answer as answer_async
+from ._async_calls import result
+from ._calls import begin_step, call, uncancel, unwind
+from ._errors_gen import OutsideRun, PayloadInvalid
+from ._failures import Cancelled, Stopped
+from ._ops_gen import (
+    KIND_TRANSACTION,
+    OP_FINISH_STEP,
+    OP_TX_COMMIT,
+    OP_TX_DONE,
+    OP_TX_GUARD,
+    OP_TX_OPEN,
+    OP_TX_ROLLBACK,
+    VERDICT_PENDING,
+    VERDICT_RECORDED,
+    VERDICT_RUN,
+)
+from ._outcome import CUT_SHORT, Outcome, raised, timed_out
+from ._own_transaction import AsyncTransaction, Transaction
+from ._registered import Registered
+from ._scope import SCOPE, RunningStep, Scope
+from ._sync_calls import answer, check_thread
+from ._tx_sources import Source, is_conflict, is_refusal
+
+log = logging.getLogger("everstep")
+
+
+class RegisteredTransaction(Registered):
+    """A step whose function's first parameter is the transaction."""
+
+    startable = False
+    source: Source | None = None
+
+
+# -- threads
+
+
+def step_sync(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Any:
+    check_thread(scope, f"transaction {function.name!r}")
+    token, verdict = begin_step(scope, function, KIND_TRANSACTION, place, args, kwargs, key)
+    execution = scope.execution
+    sent: Outcome | None = None
+    while True:
+        kind = verdict[0]
+        if kind == VERDICT_RUN:
+            execution.replaying = False
+            sent, op, arguments = _attempt(scope, function, args, kwargs, verdict)
+            verdict = execution.client.request(op, arguments)
+        elif kind == VERDICT_RECORDED:
+            return result(execution, function, verdict, sent)
+        elif kind == VERDICT_PENDING:
+            verdict = answer(execution, token, verdict)
+        else:
+            unwind(execution, verdict)
+
+
+def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
+    """Opens, runs, and ends one transaction. What is asked of the engine next: (outcome, op, arguments)."""
+    execution = scope.execution
+    at = (execution.id, scope.branch, verdict[1], verdict[2])
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None)
+    execution.running[(scope.branch, verdict[1])] = running
+    reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    source: Source | None = getattr(function, "source", None)
+    try:
+        if source is None:
+            return _own(scope, function, args, kwargs, at)
+        transaction = source.open()
+        try:
+            value = function.function(transaction.given, *args, **kwargs)
+            output = _output(function, value)
+            sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
+            word = transaction.guard(sql, list(params))
+            if word == "ok":
+                word = _committed(transaction)
+            else:
+                transaction.rollback()
+            return Outcome(output, value, ()), OP_TX_DONE, (*at, word, output)
+        except BaseException as error:
+            _quietly(transaction.rollback)
+            if is_conflict(error):
+                return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+            raise
+        finally:
+            _quietly(transaction.close)
+    except (Stopped, Cancelled):
+        if running.signal is None:
+            raise
+        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+    except Exception as error:
+        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+    finally:
+        SCOPE.reset(reset)
+        del execution.running[(scope.branch, verdict[1])]
+    return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+def _committed(transaction: Any) -> str:
+    try:
+        transaction.commit()
+    except Exception as error:
+        if is_conflict(error) or is_refusal(error):
+            raise
+        # The answer was lost: the engine asks the database which it was.
+        log.warning("the answer to a COMMIT was lost: %s", error)
+        return "unknown"
+    return "committed"
+
+
+def _own(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
+    client = scope.execution.client
+    number = client.request(OP_TX_OPEN, at[:3])[0]
+    try:
+        value = function.function(Transaction(scope.execution, number), *args, **kwargs)
+        output = _output(function, value)
+    except BaseException:
+        client.submit_quietly(OP_TX_ROLLBACK, (number,))
+        raise
+    return Outcome(output, value, ()), OP_TX_COMMIT, (number, *at, output)
+
+
+def _output(function: Registered, value: Any) -> bytes:
+    try:
+        return _codec.encode(value)
+    except PayloadInvalid as error:
+        raise PayloadInvalid(f"result of transaction {function.name!r}: {error.message}") from None
+
+
+def _quietly(action: Any) -> None:
+    """Rolling back or giving back a connection that is already gone fails; the error that matters is the first one."""
+    try:
+        action()
+    except Exception as error:
+        log.debug("after a transaction: %s", error)
+
+
+# -- asyncio
+
+
+def step_async(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Coroutine[Any, Any, Any]:
+    token, verdict = begin_step(scope, function, KIND_TRANSACTION, place, args, kwargs, key)
+    return _step_async(scope, function, args, kwargs, token, verdict)
+
+
+async def _step_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], token: int, verdict: tuple[Any, ...]) -> Any:
+    execution = scope.execution
+    sent: Outcome | None = None
+    while True:
+        kind = verdict[0]
+        if kind == VERDICT_RUN:
+            execution.replaying = False
+            sent, op, arguments = await _attempt_async(scope, function, args, kwargs, verdict)
+            verdict = await execution.client.ask(execution, op, arguments)
+        elif kind == VERDICT_RECORDED:
+            return result(execution, function, verdict, sent)
+        elif kind == VERDICT_PENDING:
+            verdict = await answer_async(execution, token, verdict)
+        else:
+            unwind(execution, verdict)
+
+
+async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
+    """The counterpart of `_attempt`."""
+    execution = scope.execution
+    task = asyncio.current_task()
+    assert task is not None
+    at = (execution.id, scope.branch, verdict[1], verdict[2])
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task)
+    execution.running[(scope.branch, verdict[1])] = running
+    reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    source: Source | None = getattr(function, "source", None)
+    try:
+        if source is None:
+            return await _own_async(scope, function, args, kwargs, at)
+        transaction = await source.open_async()
+        try:
+            value = await function.function(transaction.given, *args, **kwargs)
+            output = _output(function, value)
+            sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
+            word = await transaction.guard(sql, list(params))
+            if word == "ok":
+                # A signal must not tear the COMMIT apart: from here on the outcome is the database's.
+                del execution.running[(scope.branch, verdict[1])]
+                word = await asyncio.shield(_committed_async(transaction))
+            else:
+                await transaction.rollback()
+            return Outcome(output, value, ()), OP_TX_DONE, (*at, word, output)
+        except BaseException as error:
+            await _quietly_async(transaction.rollback)
+            if is_conflict(error):
+                return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+            raise
+        finally:
+            await _quietly_async(transaction.close)
+    except asyncio.CancelledError:
+        if running.signal is None or execution.stopped is not None:
+            if execution.stopped is None:
+                execution.client.submit_quietly(OP_FINISH_STEP, (*at, *CUT_SHORT.fields))
+            raise
+        uncancel(task)
+        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+    except Exception as error:
+        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+    finally:
+        SCOPE.reset(reset)
+        execution.running.pop((scope.branch, verdict[1]), None)
+    return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+async def _committed_async(transaction: Any) -> str:
+    try:
+        await transaction.commit()
+    except Exception as error:
+        if is_conflict(error) or is_refusal(error):
+            raise
+        log.warning("the answer to a COMMIT was lost: %s", error)
+        return "unknown"
+    return "committed"
+
+
+async def _own_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
+    client = scope.execution.client
+    number = (await client.request(OP_TX_OPEN, at[:3]))[0]
+    try:
+        value = await function.function(AsyncTransaction(scope.execution, number), *args, **kwargs)
+        output = _output(function, value)
+    except BaseException:
+        client.submit_quietly(OP_TX_ROLLBACK, (number,))
+        raise
+    return Outcome(output, value, ()), OP_TX_COMMIT, (number, *at, output)
+
+
+async def _quietly_async(action: Any) -> None:
+    try:
+        await action()
+    except Exception as error:
+        log.debug("after a transaction: %s", error)
+
+
+# -- outside a run: the plain function in a transaction of its own
+
+
+def run_plain(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    source: Source | None = getattr(function, "source", None)
+    if source is None:
+        raise OutsideRun(f"transaction {function.name!r} uses the engine's own connection, which exists inside a workflow")
+    transaction = source.open()
+    try:
+        value = function.function(transaction.given, *args, **kwargs)
+        transaction.commit()
+        return value
+    except BaseException:
+        _quietly(transaction.rollback)
+        raise
+    finally:
+        _quietly(transaction.close)
+
+
+async def run_plain_async(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    source: Source | None = getattr(function, "source", None)
+    if source is None:
+        raise OutsideRun(f"transaction {function.name!r} uses the engine's own connection, which exists inside a workflow")
+    transaction = await source.open_async()
+    try:
+        value = await function.function(transaction.given, *args, **kwargs)
+        await transaction.commit()
+        return value
+    except BaseException:
+        await _quietly_async(transaction.rollback)
+        raise
+    finally:
+        await _quietly_async(transaction.close)
+
+

@@ -1,0 +1,224 @@
+"""Where transactions come from: the user's pool, session factory, engine or connection factory, found out by the module of its type, so that no
+driver is imported that the program does not use. Each opens one transaction, runs the engine's last statement in it, and commits or rolls back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ._errors_gen import ConfigInvalid
+
+_CONFLICTS = ("40001", "40P01")
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Of psycopg, asyncpg, and what SQLAlchemy wraps."""
+    seen: BaseException | None = error
+    for _ in range(4):
+        if seen is None:
+            return None
+        state = getattr(seen, "sqlstate", None) or getattr(seen, "pgcode", None)
+        if isinstance(state, str):
+            return state
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return None
+
+
+def is_conflict(error: BaseException) -> bool:
+    return sqlstate_of(error) in _CONFLICTS
+
+
+def is_refusal(error: BaseException) -> bool:
+    """The server answered, and the answer is no: the transaction is known to be rolled back."""
+    state = sqlstate_of(error)
+    return state is not None and state[:2] not in ("08", "57", "53", "XX")
+
+
+class Transaction:
+    """One open transaction. `given` is what the user's function gets."""
+
+    style = ""
+    given: Any
+
+    def guard(self, sql: str, params: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def commit(self) -> Any:
+        raise NotImplementedError
+
+    def rollback(self) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> Any:
+        raise NotImplementedError
+
+
+class _Psycopg(Transaction):
+    style = "percent"
+
+    def __init__(self, connection: Any, give_back: Callable[[], Any]) -> None:
+        from psycopg.rows import tuple_row
+
+        self.given = connection
+        self._row = tuple_row
+        self.close = give_back
+        self.commit = connection.commit
+        self.rollback = connection.rollback
+
+    def begin(self) -> None:
+        if self.given.autocommit:
+            self.given.execute("BEGIN")
+
+    def guard(self, sql: str, params: list[Any]) -> Any:
+        with self.given.cursor(row_factory=self._row) as cursor:
+            return cursor.execute(sql, params).fetchone()[0]
+
+
+class _AsyncPsycopg(_Psycopg):
+    async def begin(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.given.autocommit:
+            await self.given.execute("BEGIN")
+
+    async def guard(self, sql: str, params: list[Any]) -> Any:
+        async with self.given.cursor(row_factory=self._row) as cursor:
+            await cursor.execute(sql, params)
+            return (await cursor.fetchone())[0]
+
+
+class _Asyncpg(Transaction):
+    style = "dollar"
+
+    def __init__(self, connection: Any, give_back: Callable[[], Any]) -> None:
+        self.given = connection
+        self.close = give_back
+        self._transaction = connection.transaction()
+        self.commit = self._transaction.commit
+        self.rollback = self._transaction.rollback
+
+    async def begin(self) -> None:
+        await self._transaction.start()
+
+    async def guard(self, sql: str, params: list[Any]) -> Any:
+        return await self.given.fetchval(sql, *params)
+
+
+class _Alchemy(Transaction):
+    """A Session or a Connection."""
+
+    style = "named"
+
+    def __init__(self, given: Any) -> None:
+        from sqlalchemy import text
+
+        self.given = given
+        self._text = text
+        self.commit = given.commit
+        self.rollback = given.rollback
+        self.close = given.close
+
+    def _statement(self, sql: str, params: list[Any]) -> tuple[Any, dict[str, Any]]:
+        return self._text(sql), {f"p{index}": value for index, value in enumerate(params, 1)}
+
+    def guard(self, sql: str, params: list[Any]) -> Any:
+        if hasattr(self.given, "flush"):
+            self.given.flush()
+        return self.given.execute(*self._statement(sql, params)).scalar()
+
+
+class _AsyncAlchemy(_Alchemy):
+    async def guard(self, sql: str, params: list[Any]) -> Any:
+        if hasattr(self.given, "flush"):
+            await self.given.flush()
+        return (await self.given.execute(*self._statement(sql, params))).scalar()
+
+
+class Source:
+    """`open` and `open_async` give an open transaction."""
+
+    def __init__(self, source: Any, *, is_async: bool) -> None:
+        self._source = source
+        module = type(source).__module__
+        self._open: Callable[[], Any] = self._factory
+        if module.startswith("psycopg_pool"):
+            self._check("the pool", type(source).__name__.startswith("Async"), is_async)
+            self._open = self._psycopg_pool
+        elif module.startswith("asyncpg.pool"):
+            self._check("asyncpg", True, is_async)
+            self._open = self._asyncpg_pool
+        elif module.startswith("sqlalchemy"):
+            self._check("this SQLAlchemy source", module.startswith("sqlalchemy.ext.asyncio"), is_async)
+            self._open = self._alchemy_engine if hasattr(source, "connect") and not callable(source) else self._factory
+        elif not callable(source):
+            raise ConfigInvalid(f"app.transaction takes a psycopg or asyncpg pool, a SQLAlchemy engine or session factory, or a connection factory, not {type(source).__qualname__}")
+
+    @staticmethod
+    def _check(what: str, source_is_async: bool, function_is_async: bool) -> None:
+        if source_is_async != function_is_async:
+            wants, has = ("async def", "def") if source_is_async else ("def", "async def")
+            raise ConfigInvalid(f"{what} needs a function declared with `{wants}`, this one is `{has}`")
+
+    def _psycopg_pool(self) -> Any:
+        source = self._source
+        if type(source).__name__.startswith("Async"):
+
+            async def open_async() -> Transaction:
+                connection = await source.getconn()
+                return _AsyncPsycopg(connection, lambda: source.putconn(connection))
+
+            return open_async()
+        connection = source.getconn()
+        return _Psycopg(connection, lambda: source.putconn(connection))
+
+    async def _asyncpg_pool(self) -> Transaction:
+        source = self._source
+        connection = await source.acquire()
+        return _Asyncpg(connection, lambda: source.release(connection))
+
+    def _alchemy_engine(self) -> Any:
+        source = self._source
+        if type(source).__module__.startswith("sqlalchemy.ext.asyncio"):
+
+            async def open_async() -> Transaction:
+                return _AsyncAlchemy(await source.connect())
+
+            return open_async()
+        return _Alchemy(source.connect())
+
+    def _factory(self) -> Any:
+        made = self._source()
+        if inspect.isawaitable(made) and not hasattr(made, "execute"):
+
+            async def open_async() -> Transaction:
+                return _wrap(await made)
+
+            return open_async()
+        return _wrap(made)
+
+    def open(self) -> Transaction:
+        transaction = self._open()
+        if hasattr(transaction, "begin"):
+            transaction.begin()
+        return transaction
+
+    async def open_async(self) -> Transaction:
+        opened = self._open()
+        transaction: Transaction = await opened if inspect.isawaitable(opened) else opened
+        if hasattr(transaction, "begin"):
+            await transaction.begin()  # pyright: ignore[reportAttributeAccessIssue]
+        return transaction
+
+
+def _wrap(made: Any) -> Transaction:
+    module = type(made).__module__
+    if module.startswith("psycopg"):
+        return _AsyncPsycopg(made, made.close) if type(made).__name__.startswith("Async") else _Psycopg(made, made.close)
+    if module.startswith("asyncpg"):
+        return _Asyncpg(made, made.close)
+    # A subclass of Session lives in the user's module: what it derives from decides.
+    bases = [base.__module__ for base in type(made).__mro__]
+    if any(base.startswith("sqlalchemy.ext.asyncio") for base in bases):
+        return _AsyncAlchemy(made)
+    if any(base.startswith("sqlalchemy") for base in bases):
+        return _Alchemy(made)
+    raise ConfigInvalid(f"the factory of app.transaction made a {type(made).__qualname__}: a psycopg or asyncpg connection, or a SQLAlchemy session or connection, is wanted")
