@@ -163,7 +163,7 @@ class Everstep(Base):
         """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
 
         def declare(function: Callable[..., Any]) -> Any:
-            return Workflow[..., Any](self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
+            return Workflow(self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
 
         return declare if function is None else declare(function)
 

@@ -172,7 +172,7 @@ class AsyncEverstep(Base):
         """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
 
         def declare(function: Callable[..., Any]) -> Any:
-            return AsyncWorkflow[..., Any](self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
+            return AsyncWorkflow(self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
 
         return declare if function is None else declare(function)
 

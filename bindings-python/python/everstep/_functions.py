@@ -66,7 +66,7 @@ class Step(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Runs this step by itself, as a job: one row, one commit."""
-        return Starter[P, R](target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
+        return Starter(target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
 
     @property
     def aio(self) -> AsyncStep[P, R]:
@@ -92,7 +92,7 @@ class AsyncStep(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
         """Runs this step by itself, as a job: one row, one commit."""
-        return AsyncStarter[P, R](target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
+        return AsyncStarter(target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
 
     @property
     def sync(self) -> Step[P, R]:
@@ -223,7 +223,7 @@ class Workflow(_Function, Starter[P, R]):
 
     def __init__(self, engine: Engine, registered: Registered) -> None:
         _Function.__init__(self, engine, registered)
-        Starter[P, R].__init__(self, target_of(engine, registered), RunOptions())
+        Starter.__init__(self, target_of(engine, registered), RunOptions())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self._registered.function(*args, **kwargs)
@@ -241,7 +241,7 @@ class AsyncWorkflow(_Function, AsyncStarter[P, R]):
 
     def __init__(self, engine: Engine, registered: Registered) -> None:
         _Function.__init__(self, engine, registered)
-        AsyncStarter[P, R].__init__(self, target_of(engine, registered), RunOptions())
+        AsyncStarter.__init__(self, target_of(engine, registered), RunOptions())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self._registered.function(*args, **kwargs)
