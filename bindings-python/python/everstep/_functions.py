@@ -13,7 +13,7 @@ from ._options import RunOptions, StartOptions, StepOptions, run_options
 from ._registered import Registered
 from ._run import AsyncRun, Run
 from ._scope import SCOPE, Scope, location
-from ._starting import Target, child_arguments, parent_scope, start_arguments, start_many_arguments, started_many, target_of
+from ._starting import NO_OPTIONS, Target, child_arguments, parent_scope, start_arguments, start_many_arguments, started_many, target_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -128,7 +128,7 @@ class AsyncTransactionStep(AsyncStep[P, R]):
 class Starter(Generic[P, R]):
     """A target with its options, for threads."""
 
-    def __init__(self, target: Target, options: RunOptions) -> None:
+    def __init__(self, target: Target, options: RunOptions = NO_OPTIONS) -> None:
         self._target = target
         self._options = options
 
@@ -157,7 +157,7 @@ class Starter(Generic[P, R]):
 class AsyncStarter(Generic[P, R]):
     """A target with its options, for coroutines."""
 
-    def __init__(self, target: Target, options: RunOptions) -> None:
+    def __init__(self, target: Target, options: RunOptions = NO_OPTIONS) -> None:
         self._target = target
         self._options = options
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ._engine import Engine
 
 
+NO_OPTIONS = RunOptions()
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """What is started: a function of this program, or one known by name only."""
@@ -46,14 +49,11 @@ def start_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], 
 
 def merged(defaults: RunOptions, options: RunOptions) -> RunOptions:
     """What the caller says wins over what the declaration says."""
-    if defaults == _NONE:
+    if defaults == NO_OPTIONS:
         return options
     blank = RunOptions()
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if getattr(options, f.name) != getattr(blank, f.name)}
     return dataclasses.replace(defaults, **given)
-
-
-_NONE = RunOptions()
 
 
 def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any], place: str) -> tuple[int, tuple[Any, ...]]:
