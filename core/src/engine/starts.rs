@@ -265,7 +265,7 @@ impl Engine {
             exec.block(self, &mut exec.lock(), Code::PayloadCodec, message, out);
             return;
         }
-        let key = identity::idempotency_key(exec.run, &exec.position(&("".into(), -1)));
+        let key = identity::idempotency_key(exec.run, &exec.position(&exec.whole()));
         let mut w = Writer::new();
         w.str(&exec.run.to_string())
             .str(&exec.workflow)
@@ -275,6 +275,9 @@ impl Engine {
         w.opt_str(claimed.id_text.as_deref()).opt_bytes((claimed.input.codec != 0).then_some(claimed.input.data.as_slice()));
         w.opt_str(claimed.attributes.as_deref()).opt_str(claimed.trace_parent.as_deref()).str(&key.to_string()).opt_int(claimed.deadline_in_ms);
         exec.tell(event::RUN_READY, w.finish(), out);
+        if let (true, Some(ms)) = (registered.is_step, exec.retry.timeout_ms) {
+            self.timers.after(ms, exec.id, &exec.whole(), crate::run::timers::Due::Timeout(exec.run_attempt));
+        }
     }
 
     /// The run that `on_finish` starts, in the commit of the end itself.

@@ -393,9 +393,24 @@ impl Exec {
         }
     }
 
+    /// The place of the run as a whole: no call ever stands there.
+    pub fn whole(&self) -> Place {
+        ("".into(), -1)
+    }
+
+    fn tell_timeout(&self, place: &Place, out: &mut Outbox) {
+        let mut w = crate::protocol::frame::Writer::new();
+        w.str("timeout").str(&place.0).int(place.1.into());
+        self.tell(event::SIGNAL, w.finish(), out);
+    }
+
     /// A timer of this execution is due.
     pub fn timer_due(self: &Arc<Self>, engine: &Arc<Engine>, place: &Place, due: &super::timers::Due, out: &mut Outbox) {
         let mut st = self.lock();
+        if *place == self.whole() {
+            // A step that runs as a job: its own attempt is the whole run.
+            return self.tell_timeout(place, out);
+        }
         let Some(call) = st.calls.get_mut(place) else { return };
         match (due, &call.phase) {
             (super::timers::Due::BackOff, Phase::BackOff) => {
@@ -404,11 +419,7 @@ impl Exec {
                 self.after_change(engine, &mut st);
                 out.complete(&self.client, token, frame);
             }
-            (super::timers::Due::Timeout(attempt), Phase::Running | Phase::InTransaction { .. }) if call.attempt == *attempt => {
-                let mut w = crate::protocol::frame::Writer::new();
-                w.str("timeout").str(&place.0).int(place.1.into());
-                self.tell(event::SIGNAL, w.finish(), out);
-            }
+            (super::timers::Due::Timeout(attempt), Phase::Running | Phase::InTransaction { .. }) if call.attempt == *attempt => self.tell_timeout(place, out),
             (super::timers::Due::Wait, Phase::Waiting(_)) => self.wait_is_over(engine, &mut st, place),
             _ => {}
         }
