@@ -1,0 +1,229 @@
+//! Requests on a run from outside its owner: cancel, and what timers ask for (deadline, expiry, end of the grace).
+
+use std::collections::BTreeSet;
+
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::apply::{self, Work};
+use super::changes::{self, Change, OutcomeRow, TimerKind};
+use super::connect::Session;
+use super::lock::{self, Locked, Locks};
+use super::rows::read;
+use super::{PostgresStore, waits};
+use crate::store::{ControlVerdict, Due, Payload, Result, RunKey, RunState, StoreError, WakeHint};
+
+/// Grace of a cancel that a deadline asks for.
+const DEADLINE_GRACE_MS: i64 = 60_000;
+/// Tries when the database rolls back for the sake of another.
+const TRIES: u32 = 5;
+
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    Cancel { by: &'a str, why: &'a str, grace_ms: i64 },
+    Timer(TimerKind),
+}
+
+enum Asked {
+    Done(ControlVerdict, Vec<WakeHint>),
+    /// These wait for the run and must be locked with it, in order.
+    Again(BTreeSet<RunKey>),
+}
+
+pub(super) async fn cancel(store: &PostgresStore, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict> {
+    let mut session = store.pool.session(&store.shared).await?;
+    let (verdict, hints) = ask(&mut session, run, Request::Cancel { by, why, grace_ms }).await?;
+    failpoint!("store.cancel.after");
+    drop(session);
+    store.hints.tell(store, None, hints);
+    Ok(verdict)
+}
+
+/// A timer of this kind is due; false when it is not any more, or its run is busy.
+pub(super) async fn timer(
+    session: &mut Session,
+    run: RunKey,
+    kind: i16,
+    hints: &mut Vec<WakeHint>,
+) -> Result<bool> {
+    let kind = match kind {
+        4 => TimerKind::Expiry,
+        6 => TimerKind::CancelEnd,
+        _ => TimerKind::Deadline,
+    };
+    match ask(session, run, Request::Timer(kind)).await {
+        Ok((verdict, more)) => {
+            hints.extend(more);
+            Ok(matches!(verdict, ControlVerdict::Done | ControlVerdict::Requested))
+        }
+        Err(StoreError::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn ask(session: &mut Session, run: RunKey, request: Request<'_>) -> Result<(ControlVerdict, Vec<WakeHint>)> {
+    let mut extra = BTreeSet::new();
+    let mut tried = 0;
+    loop {
+        session.begin().await?;
+        match once(session, run, request, &extra).await {
+            Ok(Asked::Done(verdict, hints)) => {
+                session.commit().await?;
+                return Ok((verdict, hints));
+            }
+            Ok(Asked::Again(more)) => {
+                session.rollback().await;
+                extra.extend(more);
+            }
+            Err(StoreError::Conflict(_)) if tried < TRIES => {
+                session.rollback().await;
+                tried += 1;
+            }
+            Err(error) => {
+                session.rollback().await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+const TAKE_TIMER: &str = "delete from {s}.timer where run_id = $1 and kind = $2 and due_at <= statement_timestamp()";
+
+async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &BTreeSet<RunKey>) -> Result<Asked> {
+    let mut set = extra.clone();
+    set.insert(run);
+    let locks = lock::take(session, None, 0, &set).await?;
+    if let Request::Timer(kind) = request {
+        let taken = session.run(session.q(TAKE_TIMER).bind(run).bind(kind as i16)).await?;
+        if taken == 0 {
+            return Ok(Asked::Done(ControlVerdict::NotFound, Vec::new()));
+        }
+    }
+    let Some(was) = locks.runs.get(&run).cloned() else { return Ok(Asked::Done(ControlVerdict::NotFound, Vec::new())) };
+    if was.state.is_terminal() {
+        return Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new()));
+    }
+    match request {
+        Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, "cancelled", grace_ms).await,
+        Request::Timer(TimerKind::Deadline) => {
+            cancel_held(session, &locks, &set, run, &was, "engine", "deadline", "deadline", DEADLINE_GRACE_MS).await
+        }
+        Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
+            end(session, &locks, &set, run, &was, "expired", "It had not started in time.").await
+        }
+        Request::Timer(TimerKind::CancelEnd) if was.state == RunState::Cancelling => {
+            end(session, &locks, &set, run, &was, "cancelled", "The time for clean-up was over.").await
+        }
+        Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
+    }
+}
+
+const NOTE_CANCEL: &str = "\
+insert into {s}.run_note (run_id, cancel_by, cancel_why, cancel_at, cancel_until)
+values ($1, $2, $3, statement_timestamp(), statement_timestamp() + $4 * interval '1 millisecond')
+on conflict (run_id) do update set cancel_by = excluded.cancel_by, cancel_why = excluded.cancel_why, cancel_at = excluded.cancel_at,
+  cancel_until = excluded.cancel_until";
+
+#[allow(clippy::too_many_arguments)]
+async fn cancel_held(
+    session: &mut Session,
+    locks: &Locks,
+    set: &BTreeSet<RunKey>,
+    run: RunKey,
+    was: &Locked,
+    by: &str,
+    why: &str,
+    error_type: &str,
+    grace_ms: i64,
+) -> Result<Asked> {
+    if was.state == RunState::Cancelling {
+        return Ok(Asked::Done(ControlVerdict::Requested, Vec::new()));
+    }
+    session.run(session.q(NOTE_CANCEL).bind(run).bind(by).bind(why).bind(grace_ms)).await?;
+    log(session, run, "cancel", by, Some(why)).await?;
+    if was.state != RunState::Running {
+        return end(session, locks, set, run, was, error_type, why).await;
+    }
+    let now = Locked { state: RunState::Cancelling, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), timed: true, ..was.clone() };
+    changes::change(session, &[Change { run, now }]).await?;
+    changes::set_timers(session, &[(run, TimerKind::CancelEnd, Due::After(grace_ms))]).await?;
+    Ok(Asked::Done(ControlVerdict::Requested, was.owner.map(WakeHint::Inbox).into_iter().collect()))
+}
+
+static NOTHING: Payload = Payload { codec: 0, key_id: None, data: Vec::new() };
+
+/// End a held run as cancelled, whoever owns it.
+async fn end(
+    session: &mut Session,
+    locks: &Locks,
+    set: &BTreeSet<RunKey>,
+    run: RunKey,
+    was: &Locked,
+    error_type: &str,
+    message: &str,
+) -> Result<Asked> {
+    if was.owner.is_none() {
+        changes::unready(session, run).await?;
+    }
+    let outcome = OutcomeRow {
+        run,
+        epoch: was.epoch + 1,
+        state: RunState::Cancelled,
+        token: 0,
+        value: &NOTHING,
+        error_type: Some(error_type),
+        error_message: Some(message),
+    };
+    let waiters = changes::finish(session, None, std::slice::from_ref(&outcome), &[run]).await?;
+    let mut wakes = std::collections::HashMap::new();
+    let mut unlocked = BTreeSet::new();
+    for waiter in waiters.iter().filter(|waiter| waiter.kind == crate::store::WaitKind::Result as i16 && waiter.run != run) {
+        if set.contains(&waiter.run) {
+            *wakes.entry(waiter.run).or_insert(0) += 1;
+        } else {
+            unlocked.insert(waiter.run);
+        }
+    }
+    if !unlocked.is_empty() {
+        return Ok(Asked::Again(unlocked));
+    }
+    let work = Work { outcomes: vec![outcome], ..Work::default() };
+    let mut hints = apply::settle(session, locks, &work, &mut [], wakes).await?;
+    hints.push(WakeHint::Finished);
+    hints.extend(was.owner.map(WakeHint::Inbox));
+    Ok(Asked::Done(ControlVerdict::Done, hints))
+}
+
+/// For a start that takes another's dedup key, in its transaction: the holder is held and not started.
+pub(super) async fn cancel_unstarted(session: &mut Session, run: RunKey, by: &str, why: &str) -> Result<()> {
+    let mut extra: BTreeSet<RunKey> =
+        waits::waiting_for(session, &[run]).await?.into_iter().map(|waiter| waiter.run).collect();
+    extra.insert(run);
+    let locks = lock::take(session, None, 0, &extra).await?;
+    if let Some(was) = locks.runs.get(&run).cloned() {
+        let asked = cancel_held(session, &locks, &extra, run, &was, by, why, "cancelled", 0).await?;
+        if let Asked::Again(_) = asked {
+            return Err(StoreError::Conflict("somebody began to wait for the run that holds the key".into()));
+        }
+    }
+    Ok(())
+}
+
+const LOG: &str = "\
+insert into {s}.control_log (run_id, at, action, actor, detail, id) values ($1, statement_timestamp(), $2, $3, $4, $5)";
+
+pub(super) async fn log(session: &mut Session, run: RunKey, action: &str, actor: &str, detail: Option<&str>) -> Result<()> {
+    let statement = session.q(LOG).bind(run).bind(action).bind(actor).bind(detail).bind(Uuid::now_v7());
+    session.run(statement).await.map(|_| ())
+}
+
+const OPEN_CHILDREN: &str = "\
+select c.child from {s}.child c
+where c.parent = $1 and c.policy = 1
+  and exists (select 1 from {s}.run r where r.id = c.child and r.state in (1, 2, 3, 5) offset 0)
+order by c.parent, c.child limit $2";
+
+pub(super) async fn open_children(store: &PostgresStore, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
+    let mut session = store.pool.session(&store.shared).await?;
+    session.rows(session.q(OPEN_CHILDREN).bind(parent).bind(limit)).await?.iter().map(|row| read(row.try_get(0))).collect()
+}

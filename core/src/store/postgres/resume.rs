@@ -1,0 +1,214 @@
+//! Bringing runs back: resume, retry from the failed step, rewind, and the offer of blocked runs to a new build.
+
+use std::collections::BTreeSet;
+
+use sqlx::Row;
+
+use super::changes::{self, AHEAD, Change};
+use super::connect::Session;
+use super::lock::{self, Locked};
+use super::rows::read;
+use super::{PostgresStore, control};
+use crate::store::{ControlVerdict, Position, Result, RunKey, RunState, StoreError, WakeHint};
+
+const TRIES: u32 = 5;
+
+#[derive(Clone, Copy)]
+enum Verb<'a> {
+    Resume,
+    Retry,
+    Rewind(&'a Position),
+}
+
+impl Verb<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Resume => "resume",
+            Verb::Retry => "retry",
+            Verb::Rewind(_) => "rewind",
+        }
+    }
+}
+
+pub(super) async fn resume(store: &PostgresStore, run: RunKey, by: &str) -> Result<ControlVerdict> {
+    act(store, run, by, Verb::Resume).await
+}
+
+pub(super) async fn retry(store: &PostgresStore, run: RunKey, by: &str) -> Result<ControlVerdict> {
+    act(store, run, by, Verb::Retry).await
+}
+
+pub(super) async fn rewind(store: &PostgresStore, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
+    act(store, run, by, Verb::Rewind(to)).await
+}
+
+async fn act(store: &PostgresStore, run: RunKey, by: &str, verb: Verb<'_>) -> Result<ControlVerdict> {
+    let mut session = store.pool.session(&store.shared).await?;
+    let mut tried = 0;
+    loop {
+        session.begin().await?;
+        match once(&mut session, run, by, verb).await {
+            Ok((verdict, hints)) => {
+                session.commit().await?;
+                drop(session);
+                store.hints.tell(store, None, hints);
+                return Ok(verdict);
+            }
+            Err(StoreError::Conflict(_)) if tried < TRIES => {
+                session.rollback().await;
+                tried += 1;
+            }
+            Err(error) => {
+                session.rollback().await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The failed step that completed last.
+const LAST_FAILED: &str = "select max(s.done) from {s}.step s where s.run_id = $1 and s.segment = $2 and s.failed";
+const DONE_AT: &str = "select s.done from {s}.step s where s.run_id = $1 and s.segment = $2 and s.branch = $3 and s.seq = $4";
+
+async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> Result<(ControlVerdict, Vec<WakeHint>)> {
+    let nothing = |verdict| Ok((verdict, Vec::new()));
+    let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
+    let Some(was) = locks.runs.get(&run).cloned() else { return nothing(ControlVerdict::NotFound) };
+    let possible = match verb {
+        Verb::Resume => matches!(was.state, RunState::Blocked | RunState::Cancelled),
+        Verb::Retry => was.state == RunState::Failed,
+        Verb::Rewind(_) => true,
+    };
+    if !possible {
+        return nothing(ControlVerdict::NotPossible(was.state));
+    }
+    let mut detail = None;
+    match verb {
+        Verb::Resume => {}
+        Verb::Retry => {
+            let rows = session.rows(session.q(LAST_FAILED).bind(run).bind(was.segment)).await?;
+            let done = rows.first().map(|row| read(row.try_get::<Option<i32>, _>(0))).transpose()?.flatten();
+            if let Some(done) = done {
+                forget(session, run, was.segment, done).await?;
+            }
+        }
+        Verb::Rewind(to) => {
+            let statement = session.q(DONE_AT).bind(run).bind(to.segment).bind(to.branch.to_string()).bind(to.seq);
+            let rows = session.rows(statement).await?;
+            let Some(row) = rows.first() else { return nothing(ControlVerdict::NotFound) };
+            forget(session, run, to.segment, read(row.try_get(0))?).await?;
+            detail = Some(format!("{}:{}:{}", to.segment, to.branch, to.seq));
+        }
+    }
+    make_ready(session, run, &was).await?;
+    control::log(session, run, verb.name(), by, detail.as_deref()).await?;
+    let mut hints = vec![WakeHint::Ready];
+    hints.extend(was.owner.map(WakeHint::Inbox));
+    Ok((ControlVerdict::Done, hints))
+}
+
+const FORGET_STEPS: &str = "delete from {s}.step s where s.run_id = $1 and s.segment = $2 and s.done >= $3";
+/// Attempts of calls that stand no more, or never did, would count against the next try.
+const FORGET_ATTEMPTS: &str = "\
+delete from {s}.attempt a where a.run_id = $1 and a.segment = $2
+  and not exists (select 1 from {s}.step s where s.run_id = a.run_id and s.segment = a.segment and s.branch = a.branch and s.seq = a.seq offset 0)";
+const FORGET_WAITS: &str = "delete from {s}.waiter w where w.run_id = $1";
+/// What a forgotten receive took is there to be received again.
+const GIVE_BACK: &str = "update {s}.message m set consumed = null where m.run_id = $1 and m.consumed >= $2";
+
+async fn forget(session: &mut Session, run: RunKey, segment: i32, done: i32) -> Result<()> {
+    session.run(session.q(FORGET_STEPS).bind(run).bind(segment).bind(done)).await?;
+    session.run(session.q(FORGET_ATTEMPTS).bind(run).bind(segment)).await?;
+    session.run(session.q(FORGET_WAITS).bind(run)).await?;
+    session.run(session.q(GIVE_BACK).bind(run).bind(done)).await.map(|_| ())
+}
+
+const FORGET_OUTCOME: &str = "delete from {s}.outcome where run_id = $1";
+const FORGET_NOTE: &str = "delete from {s}.run_note where run_id = $1";
+const FORGET_CRASHES: &str = "update {s}.run set crashes = 0, crash_mark = -1 where id = $1 and (crashes <> 0 or crash_mark <> -1)";
+
+async fn make_ready(session: &mut Session, run: RunKey, was: &Locked) -> Result<()> {
+    session.run(session.q(FORGET_OUTCOME).bind(run)).await?;
+    session.run(session.q(FORGET_NOTE).bind(run)).await?;
+    session.run(session.q(FORGET_CRASHES).bind(run)).await?;
+    if was.timed {
+        let kinds = [changes::TimerKind::Wake, changes::TimerKind::Start, changes::TimerKind::Retry, changes::TimerKind::CancelEnd];
+        changes::drop_timers(session, &kinds.map(|kind| (run, Some(kind)))).await?;
+    }
+    let mut now = Locked { state: RunState::Ready, owner: None, epoch: was.epoch + 1, ..was.clone() };
+    if was.slotted {
+        now.slotted = !changes::free_slots(session, &[(run, false)]).await?.contains(&run);
+    }
+    changes::change(session, &[Change { run, now }]).await?;
+    if was.owner.is_none() {
+        changes::unready(session, run).await?;
+    }
+    changes::make_ready(session, &[(run, was.route, was.priority.saturating_sub(AHEAD))]).await
+}
+
+const BLOCKED: &str = "\
+select r.id, n.blocked_why, n.blocked_build, i.workflow
+from {s}.run r
+cross join lateral (select * from {s}.run_info i where i.run_id = r.id and i.namespace = $3 offset 0) i
+cross join lateral (select * from {s}.run_note n where n.run_id = r.id offset 0) n
+where r.state = 5 and r.id > $1 and i.workflow = any($2::text[])
+  and not exists (select 1 from {s}.offer o where o.run_id = r.id and o.build = $4 offset 0)
+order by r.state, r.id limit 500";
+
+const OFFER: &str = "insert into {s}.offer (run_id, build) values ($1, $2) on conflict do nothing";
+
+/// Blocks that another build may get past.
+fn is_about_the_build(why: &str) -> bool {
+    let document: serde_json::Value = serde_json::from_str(why).unwrap_or_default();
+    let code = document.get("code").and_then(serde_json::Value::as_str).unwrap_or_default();
+    matches!(code, "mismatch" | "reordered" | "newer_engine_needed")
+}
+
+pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows: &[String]) -> Result<i64> {
+    let mut session = store.pool.session(&store.shared).await?;
+    let (mut offered, mut after) = (0, RunKey::nil());
+    loop {
+        let statement = session.q(BLOCKED).bind(after).bind(workflows).bind(store.shared.namespace.as_str()).bind(build);
+        let rows = session.rows(statement).await?;
+        let full = rows.len() == 500;
+        for row in &rows {
+            let run: RunKey = read(row.try_get(0))?;
+            after = run;
+            let (why, blocked_by): (Option<String>, Option<String>) = (read(row.try_get(1))?, read(row.try_get(2))?);
+            if blocked_by.as_deref() == Some(build) || !is_about_the_build(&why.unwrap_or_default()) {
+                continue;
+            }
+            session.begin().await?;
+            match offer(&mut session, run, build).await {
+                Ok(done) => {
+                    session.commit().await?;
+                    offered += i64::from(done);
+                }
+                Err(StoreError::Conflict(_)) => session.rollback().await,
+                Err(error) => {
+                    session.rollback().await;
+                    return Err(error);
+                }
+            }
+        }
+        if !full {
+            break;
+        }
+    }
+    drop(session);
+    if offered > 0 {
+        store.hints.tell(store, None, vec![WakeHint::Ready]);
+    }
+    Ok(offered)
+}
+
+async fn offer(session: &mut Session, run: RunKey, build: &str) -> Result<bool> {
+    let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
+    let Some(was) = locks.runs.get(&run).filter(|was| was.state == RunState::Blocked).cloned() else { return Ok(false) };
+    if session.run(session.q(OFFER).bind(run).bind(build)).await? == 0 {
+        return Ok(false);
+    }
+    make_ready(session, run, &was).await?;
+    control::log(session, run, "offer", "engine", Some(build)).await?;
+    Ok(true)
+}

@@ -1,0 +1,221 @@
+//! Housekeeping: one round trip when nothing is due, more only for what is.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::changes::{self, AHEAD, Change, TimerKind};
+use super::connect::Session;
+use super::lock::Locked;
+use super::rows::{read, state};
+use super::{PostgresStore, control, lease, orphans};
+use crate::store::{Peer, Result, RunKey, RunState, StoreError, TickReport, TickRequest, WakeHint};
+
+const LOOK: &str = "\
+with b as (
+  update {s}.worker set lease_until = statement_timestamp() + $2 * interval '1 millisecond' where incarnation = $1 returning 1)
+select $1::uuid is null or exists (select 1 from b),
+       (select count(*) from {s}.worker w where w.lease_until < statement_timestamp() and w.incarnation is distinct from $1),
+       (select (extract(epoch from min(w.lease_until) - statement_timestamp()) * 1000)::bigint from {s}.worker w
+        where w.incarnation is distinct from $1),
+       exists (select 1 from {s}.dead_worker d where not d.drained),
+       (select (extract(epoch from t.due_at - statement_timestamp()) * 1000)::bigint from {s}.timer t order by t.due_at limit 1),
+       (select coalesce(sum(q.version), 0)::bigint from {s}.queue q where q.namespace = $3),
+       (select coalesce(json_agg(json_build_array(w.incarnation, w.boot_id, w.pid_namespace, w.pid, w.process_start))::text, '[]')
+        from {s}.worker w where w.boot_id = $4 and w.incarnation is distinct from $1)";
+
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// A timer whose run is locked is tried again after this.
+const LOCKED_TIMER_MS: i64 = 50;
+
+pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
+    let mut session = store.tick.session(&store.shared).await?;
+    let statement = session
+        .q(LOOK)
+        .bind(request.incarnation)
+        .bind(request.lease_ms)
+        .bind(store.shared.namespace.as_str())
+        .bind(request.boot_id.as_str());
+    let rows = session.rows(statement).await?;
+    let Some(row) = rows.first() else { return Ok(TickReport::default()) };
+    let (expired, left_behind): (i64, bool) = (read(row.try_get(1))?, read(row.try_get(3))?);
+    let due: Option<i64> = read(row.try_get(4))?;
+    let peers: String = read(row.try_get(6))?;
+    let mut report = TickReport {
+        alive: read(row.try_get(0))?,
+        queue_version: read(row.try_get(5))?,
+        next_lease_ms: read(row.try_get(2))?,
+        next_timer_ms: due,
+        peers: parse_peers(&peers)?,
+        ..TickReport::default()
+    };
+
+    if (expired > 0 && request.may_reap) || !request.known_dead.is_empty() {
+        report.reaped = lease::reap(&mut session, request.incarnation, request.may_reap, &request.known_dead).await?;
+    }
+    if sweep_due(store) {
+        orphans::sweep(&mut session).await?;
+    }
+    if left_behind || !report.reaped.is_empty() {
+        report.orphans = orphans::of_all(&mut session, request.page, request.max_crashes).await?;
+    }
+    let mut hints = Vec::new();
+    if due.is_some_and(|ms| ms <= 0) {
+        let (fired, full) = fire(&mut session, request.page, &mut hints).await?;
+        report.timers = fired;
+        report.more = full;
+        report.next_timer_ms = next_timer(&mut session).await?.map(|ms| ms.max(LOCKED_TIMER_MS));
+    }
+    report.more |= report.orphans >= request.page || report.timers >= request.page;
+    report.ready = report.orphans > 0 || hints.contains(&WakeHint::Ready);
+    if report.orphans > 0 {
+        hints.push(WakeHint::Ready);
+    }
+    drop(session);
+    store.hints.tell(store, request.incarnation, hints);
+    Ok(report)
+}
+
+/// Once a minute, and at the first tick: a database may have been restored while nobody looked.
+fn sweep_due(store: &PostgresStore) -> bool {
+    let mut last = store.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let due = last.is_none_or(|at: Instant| at.elapsed() >= SWEEP_EVERY);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+fn parse_peers(text: &str) -> Result<Vec<Peer>> {
+    let unreadable = |what: String| StoreError::Rejected { sqlstate: "XX000".into(), message: format!("cannot read the workers: {what}") };
+    let rows: Vec<(String, String, String, i32, i64)> = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    rows.into_iter()
+        .map(|(incarnation, boot_id, pid_namespace, pid, process_start)| {
+            let incarnation = Uuid::parse_str(&incarnation).map_err(|error| unreadable(error.to_string()))?;
+            Ok(Peer { incarnation, boot_id, pid_namespace, pid, process_start })
+        })
+        .collect()
+}
+
+const NEXT: &str = "select (extract(epoch from t.due_at - statement_timestamp()) * 1000)::bigint from {s}.timer t order by t.due_at limit 1";
+
+async fn next_timer(session: &mut Session) -> Result<Option<i64>> {
+    let rows = session.rows(session.q(NEXT)).await?;
+    rows.first().map(|row| read(row.try_get(0))).transpose()
+}
+
+const DUE: &str = "select t.run_id, t.kind from {s}.timer t where t.due_at <= statement_timestamp() order by t.due_at limit $1";
+
+/// Runs first, then their timers, as everybody locks; a run that is busy is left for the next tick.
+const LOCK_DUE: &str = "\
+select r.id, r.owner, r.epoch, r.state, r.inbox, r.route, r.priority, r.slotted, r.timed, r.keyed, r.run_attempt, r.segment
+from unnest($1::uuid[]) as u(id)
+cross join lateral (select * from {s}.run r where r.id = u.id for no key update skip locked offset 0) r";
+
+const TAKE_DUE: &str = "\
+delete from {s}.timer x
+using unnest($1::uuid[], $2::smallint[]) as u(id, kind),
+      lateral (select t.ctid as c from {s}.timer t where t.run_id = u.id and t.kind = u.kind and t.due_at <= statement_timestamp() offset 0) l
+where x.ctid = l.c returning x.run_id, x.kind";
+
+/// Timers of runs that are gone.
+const ORPHANED: &str = "\
+delete from {s}.timer x
+using unnest($1::uuid[], $2::smallint[]) as u(id, kind)
+where x.run_id = u.id and x.kind = u.kind and not exists (select 1 from {s}.run r where r.id = u.id offset 0)";
+
+async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>) -> Result<(i64, bool)> {
+    let rows = session.rows(session.q(DUE).bind(page)).await?;
+    let full = rows.len() as i64 >= page;
+    let (mut simple, mut ends): (BTreeSet<(RunKey, i16)>, Vec<(RunKey, i16)>) = (BTreeSet::new(), Vec::new());
+    for row in &rows {
+        let due = (read(row.try_get(0))?, read(row.try_get(1))?);
+        if [TimerKind::Wake as i16, TimerKind::Start as i16, TimerKind::Retry as i16].contains(&due.1) {
+            simple.insert(due);
+        } else {
+            ends.push(due);
+        }
+    }
+    let mut fired = 0;
+    if !simple.is_empty() {
+        session.begin().await?;
+        match wake_due(session, &simple, hints).await {
+            Ok(count) => {
+                session.commit().await?;
+                failpoint!("store.timers.after");
+                fired += count;
+            }
+            Err(error) => {
+                session.rollback().await;
+                return Err(error);
+            }
+        }
+    }
+    for (run, kind) in ends {
+        if control::timer(session, run, kind, hints).await? {
+            fired += 1;
+        }
+    }
+    Ok((fired, full))
+}
+
+async fn wake_due(session: &mut Session, due: &BTreeSet<(RunKey, i16)>, hints: &mut Vec<WakeHint>) -> Result<i64> {
+    let ids: Vec<RunKey> = due.iter().map(|(run, _)| *run).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut held = std::collections::HashMap::new();
+    for row in session.rows(session.q(LOCK_DUE).bind(&ids)).await? {
+        let key: RunKey = read(row.try_get(0))?;
+        held.insert(key, locked(&row)?);
+    }
+    let (runs, kinds): (Vec<RunKey>, Vec<i16>) = due.iter().filter(|(run, _)| held.contains_key(run)).copied().unzip();
+    let mut taken: Vec<(RunKey, i16)> = Vec::new();
+    if !runs.is_empty() {
+        for row in session.rows(session.q(TAKE_DUE).bind(&runs).bind(&kinds)).await? {
+            taken.push((read(row.try_get(0))?, read(row.try_get(1))?));
+        }
+    }
+    if held.len() < ids.len() {
+        let (runs, kinds): (Vec<RunKey>, Vec<i16>) = due.iter().filter(|(run, _)| !held.contains_key(run)).copied().unzip();
+        session.run(session.q(ORPHANED).bind(&runs).bind(&kinds)).await?;
+    }
+    let (mut ready, mut next): (Vec<(RunKey, i64, i32)>, Vec<Change>) = (Vec::new(), Vec::new());
+    for (run, kind) in &taken {
+        let Some(was) = held.get(run) else { continue };
+        if *kind == TimerKind::Wake as i16 {
+            if was.state == RunState::Waiting {
+                let now = Locked { state: RunState::Ready, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), ..was.clone() };
+                next.push(Change { run: *run, now });
+                ready.push((*run, was.route, was.priority.saturating_sub(AHEAD)));
+            }
+        } else if was.owner.is_none() && was.state == RunState::Ready {
+            let ahead = if *kind == TimerKind::Retry as i16 { AHEAD } else { 0 };
+            ready.push((*run, was.route, was.priority.saturating_sub(ahead)));
+        }
+    }
+    if !next.is_empty() {
+        changes::change(session, &next).await?;
+    }
+    if !ready.is_empty() {
+        changes::make_ready(session, &ready).await?;
+        hints.push(WakeHint::Ready);
+    }
+    Ok(taken.len() as i64)
+}
+
+fn locked(row: &sqlx::postgres::PgRow) -> Result<Locked> {
+    Ok(Locked {
+        owner: read(row.try_get(1))?,
+        epoch: read(row.try_get(2))?,
+        state: state(read(row.try_get(3))?)?,
+        inbox: read(row.try_get(4))?,
+        route: read(row.try_get(5))?,
+        priority: read(row.try_get(6))?,
+        slotted: read(row.try_get(7))?,
+        timed: read(row.try_get(8))?,
+        keyed: read(row.try_get(9))?,
+        run_attempt: read(row.try_get(10))?,
+        segment: read(row.try_get(11))?,
+    })
+}
