@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from show import Progress, table  # noqa: E402  (beside this file, which is run as a directory)
-from sides import Outcome, run_control, run_everstep  # noqa: E402
-from work import Counted, count, source_files  # noqa: E402
+from show import Progress, table
+from sides import Outcome, run_control, run_everstep
+from work import Counted, count, source_files
 
 
 def straight_through(files: list[str]) -> list[Counted]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from pathlib import Path
 
-from everstep import Everstep, Transaction
+from everstep import Everstep, Run, Transaction
 from work import Counted, call_provider, count
 
 DATABASE = os.environ["DEMO_DATABASE"]
@@ -19,12 +17,8 @@ TABLES = [
     "insert into total values (0, 0, 0)",
 ]
 
-
-def engine(role: str) -> Everstep:
-    return Everstep(database=DATABASE, role=role)
-
-
-app = engine(os.environ.get("DEMO_ROLE", "worker"))
+app = Everstep(DATABASE, role="client" if os.environ.get("DEMO_ROLE") == "client" else "worker")
+app.queue(QUEUE)
 
 
 @app.step
@@ -35,13 +29,13 @@ def count_file(path: str) -> Counted:
 @app.transaction
 def add_to_total(tx: Transaction, path: str, lines: int, tokens: int) -> None:
     # It adds on purpose: done twice, the total is wrong.
-    tx.execute("update total set files = files + 1, lines = lines + ?, tokens = tokens + ?", [lines, tokens])
-    tx.execute("insert into seen values (?, 1) on conflict (path) do update set times = times + 1", [path])
+    tx.execute("update total set files = files + 1, lines = lines + $1, tokens = tokens + $2", lines, tokens)
+    tx.execute("insert into seen values ($1, 1) on conflict (path) do update set times = times + 1", path)
 
 
 @app.step
 def tell_provider(path: str) -> str:
-    return call_provider(PROVIDER_PORT, app.step_info().idempotency_key, path)
+    return call_provider(PROVIDER_PORT, app.idempotency_key(), path)
 
 
 @app.workflow
@@ -51,9 +45,5 @@ def process(path: str) -> str:
     return tell_provider(path)
 
 
-def totals(database: Path) -> tuple[int, int, int]:
-    connection = sqlite3.connect(database)
-    try:
-        return connection.execute("select files, lines, tokens from total").fetchone()
-    finally:
-        connection.close()
+def start_all(paths: list[str]) -> list[Run[str]]:
+    return process.options(queue=QUEUE).start_many(paths, id=str)

@@ -115,9 +115,7 @@ def watch(supervisor: Supervisor, over: Callable[[], bool], done: Callable[[], i
     progress.at(done())
 
 
-def outcome(
-    database: Path, files: list[str], kills: int, seconds: float, provider: Provider, finished: Callable[[str], bool]
-) -> Outcome:
+def outcome(database: Path, files: list[str], kills: int, seconds: float, provider: Provider, finished: Callable[[str], bool]) -> Outcome:
     connection = sqlite3.connect(database)
     total = connection.execute("select files, lines, tokens from total").fetchone()
     seen = dict(connection.execute("select path, times from seen").fetchall())

@@ -31,9 +31,7 @@ class Supervisor:
         tell("workers " + " ".join(str(worker.pid) for worker in self.workers) + ": kill any of them yourself")
 
     def spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, *self.command], cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
-        )
+        return subprocess.Popen([sys.executable, *self.command], cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def pause(self) -> float:
         return self.random.uniform(0.4, 1.6)

@@ -9,6 +9,6 @@ from app import app
 
 if __name__ == "__main__":
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     with app:
         stop.wait()
