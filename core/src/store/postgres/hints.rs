@@ -51,6 +51,7 @@ fn word(hint: &WakeHint) -> String {
         WakeHint::Ready => "r".into(),
         WakeHint::Inbox(incarnation) => format!("i{}", incarnation.simple()),
         WakeHint::Finished => "f".into(),
+        WakeHint::Awaiting => "a".into(),
         WakeHint::Queues => "q".into(),
         WakeHint::Resync => "s".into(),
     }
@@ -60,6 +61,7 @@ fn hint(word: &str) -> Option<WakeHint> {
     match word {
         "r" => Some(WakeHint::Ready),
         "f" => Some(WakeHint::Finished),
+        "a" => Some(WakeHint::Awaiting),
         "q" => Some(WakeHint::Queues),
         "s" => Some(WakeHint::Resync),
         other => Some(WakeHint::Inbox(Uuid::parse_str(other.strip_prefix('i')?).ok()?)),

@@ -236,14 +236,14 @@ pub(super) async fn recheck(session: &mut Session, incarnation: Uuid, runs: &[Ru
     session.rows(session.q(PRESENT).bind(runs)).await?.iter().map(|row| present(row, incarnation)).collect()
 }
 
-/// (run, inbox, epoch).
+/// (run, epoch, inbox).
 pub(super) async fn moved(session: &mut Session, incarnation: Uuid, runs: &[(RunKey, i32, i32)]) -> Result<Vec<OwnedNow>> {
     let statement = session
         .q(MOVED)
         .bind(incarnation)
         .bind(runs.iter().map(|r| r.0).collect::<Vec<_>>())
-        .bind(runs.iter().map(|r| r.2).collect::<Vec<_>>())
-        .bind(runs.iter().map(|r| r.1).collect::<Vec<_>>());
+        .bind(runs.iter().map(|r| r.1).collect::<Vec<_>>())
+        .bind(runs.iter().map(|r| r.2).collect::<Vec<_>>());
     session.rows(statement).await?.iter().map(|row| present(row, incarnation)).collect()
 }
 

@@ -268,6 +268,3 @@ impl Store for PostgresStore {
         lanes.chain([&self.claim, &self.beat, &self.tick, &self.pool, &self.user]).for_each(|home| home.clear());
     }
 }
-pub fn migration_sql(_s: &str) -> Result<String> {
-    Ok(String::new())
-}

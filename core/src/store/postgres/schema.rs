@@ -11,7 +11,7 @@ use crate::store::{Identity, Result, SchemaState, StoreError};
 const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("../../../migrations/postgres/0001_init.sql"))];
 
 /// The version these migrations make, and the oldest library that may use it.
-pub(super) const VERSION: i32 = 1;
+const VERSION: i32 = crate::store::SCHEMA_VERSION;
 const MIN_COMPATIBLE: i32 = 1;
 
 /// A schema name becomes part of statements, so it is checked first and quoted then.
