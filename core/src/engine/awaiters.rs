@@ -182,9 +182,9 @@ impl Engine {
         if let Write::Outcome { run, state, value, .. } = write {
             self.answer_result(*run, Ok((*state, value.clone())), out);
             self.woken_waiters(*run);
-            if exec.parent.is_some_and(|p| self.exec_of(p).is_none()) {
-                self.wakes.tell(WakeHint::Ready);
-                self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+            if exec.parent.is_some() {
+                // A parent that was released is ready now.
+                self.claims.look();
             }
             if exec.lock().has_children {
                 self.close_children(*run);

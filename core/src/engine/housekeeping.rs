@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often the processes of this host are looked at; costs no statement.
 const PEER_LOOK: Duration = Duration::from_millis(200);
 const PAGE: i64 = 500;
+/// Idle ticks after which a claim is tried although nothing was heard.
+const LOOK_ANYWAY: u32 = 3;
 
 #[derive(Default)]
 pub struct Ticks {
@@ -121,6 +123,7 @@ impl Engine {
         let mut connected_since: Option<Instant> = None;
         let mut last_reconcile = Instant::now();
         let mut failures = 0;
+        let mut idle_ticks = 0;
         let mut known_dead = Vec::new();
         while self.phase() <= Phase::Draining && !self.closing.load(Ordering::Acquire) {
             self.ticks.asked.store(false, Ordering::Release);
@@ -157,6 +160,11 @@ impl Engine {
             }
             if report.more {
                 continue;
+            }
+            idle_ticks = if held.is_some() { 0 } else { idle_ticks + 1 };
+            if idle_ticks % LOOK_ANYWAY == LOOK_ANYWAY - 1 {
+                // Hints may have been lost on the way: what is ready is found all the same.
+                self.claims.look();
             }
             known_dead = self.until_next_tick(&report, connected_since, lease).await;
         }

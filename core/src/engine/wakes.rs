@@ -126,7 +126,6 @@ impl Engine {
                 Effect::Send(m) => self.woken(m.to),
                 Effect::SetEvent { .. } => {
                     self.woken_waiters(run);
-                    self.wakes.tell(WakeHint::Inbox(Uuid::nil()));
                     if self.wakes.somebody_awaits() {
                         self.wakes.tell(WakeHint::Finished);
                     }
@@ -169,10 +168,8 @@ impl Engine {
         match self.exec_of(run) {
             Some(exec) => exec.look_at_waits(self, &mut exec.lock()),
             None => {
-                // Released: it is ready now; or parked in another process.
+                // Released: it is ready now. Parked in another process: the store has seen its owner and tells it.
                 self.claims.look();
-                self.wakes.tell(WakeHint::Ready);
-                self.wakes.tell(WakeHint::Inbox(Uuid::nil()));
             }
         }
     }
