@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -58,7 +58,10 @@ def postgres_url() -> Iterator[str]:
     if prefix:
         shutil.chown(data, prefix[1].partition("=")[2])
     port = _free_port()
-    run: Callable[..., Any] = lambda *command: subprocess.run([*prefix, *map(str, command)], check=True, capture_output=True, cwd=data)
+
+    def run(*command: object) -> None:
+        subprocess.run([*prefix, *map(str, command)], check=True, capture_output=True, cwd=data)
+
     run(binaries / "initdb", "-D", data / "db", "-U", "everstep", "--auth=trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c max_connections=200"
     run(binaries / "pg_ctl", "-D", data / "db", "-w", "-l", data / "log", "-o", options, "start")

@@ -6,11 +6,11 @@ lock, file or connection across a wait: open it inside a step. Clean-up that mus
 
 from __future__ import annotations
 
+from . import _errors_gen
 from ._app import Everstep
 from ._async_app import AsyncEverstep
 from ._error_base import EverstepError, RunError, SetupError, UsageError
 from ._errors_gen import *  # noqa: F403
-from ._errors_gen import __all__ as _codes
 from ._failures import Cancelled, Stopped
 from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Reference, Step, Workflow
 from ._logging import ReplayFilter
@@ -47,4 +47,4 @@ __all__ = [
     "UsageError",
     "Workflow",
 ]
-__all__ += _codes
+__all__ += _errors_gen.__all__

@@ -22,7 +22,19 @@ def _runs(app: Everstep, options: argparse.Namespace) -> int:
 def _run(app: Everstep, options: argparse.Namespace) -> int:
     handle = app.run(key=options.run) if options.key else app.run(options.run)
     info = handle.status()
-    for name in ("key", "id", "workflow", "state", "queue", "attempt", "owner_host", "owner_pid", "created_at", "finished_at", "error_type"):
+    for name in (
+        "key",
+        "id",
+        "workflow",
+        "state",
+        "queue",
+        "attempt",
+        "owner_host",
+        "owner_pid",
+        "created_at",
+        "finished_at",
+        "error_type",
+    ):
         value = getattr(info, name)
         if value is not None:
             print(f"{name:<12} {value}")

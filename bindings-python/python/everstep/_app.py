@@ -88,12 +88,12 @@ class Everstep(Base):
     # -- declarations
 
     @overload
-    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
     @overload
     def step(
-        self, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
+        self, function: None = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
     ) -> StepDecorator: ...
     def step(
         self,
@@ -116,16 +116,14 @@ class Everstep(Base):
         return declare if function is None else declare(function)
 
     @overload
-    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # pyright: ignore[reportOverlappingOverload]
     @overload
     def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
     @overload
     def transaction(
         self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
     ) -> TransactionDecorator: ...
-    def transaction(
-        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
-    ) -> Any:
+    def transaction(self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None) -> Any:
         """Declares a step whose rows and checkpoint commit together or not at all.
 
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
@@ -140,6 +138,8 @@ class Everstep(Base):
     @overload
     def workflow(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         retry: Retry | None = None,
@@ -167,7 +167,11 @@ class Everstep(Base):
 
         return declare if function is None else declare(function)
 
-    def reference(self, name: str, *, returns: type[T] | Any = Any) -> Reference[..., T]:
+    @overload
+    def reference(self, name: str) -> Reference[..., Any]: ...
+    @overload
+    def reference(self, name: str, *, returns: type[T]) -> Reference[..., T]: ...
+    def reference(self, name: str, *, returns: Any = Any) -> Reference[..., Any]:
         """A workflow known by name only: of another process, another program, another language."""
         return Reference(foreign(self._engine, name, returns))
 
@@ -214,9 +218,7 @@ class Everstep(Base):
         group = _groups.open_group("all", location(), branches, None, threads=True)
         return tuple(_groups.gather_threads(group, branches, None))
 
-    def map(
-        self, function: Callable[[Item], T], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None
-    ) -> list[T]:
+    def map(self, function: Callable[[Item], T], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None) -> list[T]:
         """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
         given = list(items)
         branches = [_groups.bound(function, item) for item in given]
@@ -256,11 +258,19 @@ class Everstep(Base):
         else:
             self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
 
-    def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+    @overload
+    def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
+    @overload
+    def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
+    def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event of a run (its handle or id); None when the time is over."""
         return Run[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
 
-    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T] | Any = Any) -> Run[T]:
+    @overload
+    def run(self, id: str | None = None, *, key: str | None = None) -> Run[Any]: ...
+    @overload
+    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T]) -> Run[T]: ...
+    def run(self, id: str | None = None, *, key: str | None = None, returns: Any = Any) -> Run[Any]:
         """The handle of a run by its id, or by its key. Looks nothing up."""
         target = foreign(self._engine, "", returns)
         return Run(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
@@ -282,19 +292,36 @@ class Everstep(Base):
         since = None if created_from is None else _clock.point(created_from)
         before = None if created_before is None else _clock.point(created_before)
         key = None if parent is None else parent.key
-        found, following, *_ = (*self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)), None)
+        found, following, *_ = (
+            *self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)),
+            None,
+        )
         return Page([run_info(record) for record in found], following)
 
     # -- queues
 
     def queue(
-        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        worker_limit: int | None = None,
+        key_limit: int | None = None,
+        paused: bool = False,
+        hold: bool = False,
     ) -> str:
         """Declares a queue, made at launch. What an operator changed since is left alone. Returns its name."""
         return self._declare_queue(QueueInfo(name, paused, limit, worker_limit, key_limit, hold))
 
     def put_queue(
-        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        worker_limit: int | None = None,
+        key_limit: int | None = None,
+        paused: bool = False,
+        hold: bool = False,
     ) -> QueueInfo:
         """Makes or changes a queue now, as an operator: effective in the whole fleet within two seconds."""
         return queue_info(self._ask(OP_PUT_QUEUE, QueueInfo(name, paused, limit, worker_limit, key_limit, hold).record(), True)[0])

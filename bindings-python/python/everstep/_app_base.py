@@ -255,4 +255,3 @@ def inline_step(function: Callable[..., Any], kwargs: dict[str, Any]) -> Registe
     if name is None:
         _inline[own] = registered
     return registered
-

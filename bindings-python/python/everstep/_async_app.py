@@ -97,12 +97,12 @@ class AsyncEverstep(Base):
     # -- declarations
 
     @overload
-    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    def step(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
     @overload
     def step(
-        self, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
+        self, function: None = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None, at_most_once: bool = False
     ) -> StepDecorator: ...
     def step(
         self,
@@ -125,16 +125,14 @@ class AsyncEverstep(Base):
         return declare if function is None else declare(function)
 
     @overload
-    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    def transaction(self, function: Callable[Concatenate[AsyncTransaction, P], Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # pyright: ignore[reportOverlappingOverload]
     @overload
     def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
     @overload
     def transaction(
         self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
     ) -> TransactionDecorator: ...
-    def transaction(
-        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
-    ) -> Any:
+    def transaction(self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None) -> Any:
         """Declares a step whose rows and checkpoint commit together or not at all.
 
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
@@ -149,6 +147,8 @@ class AsyncEverstep(Base):
     @overload
     def workflow(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         retry: Retry | None = None,
@@ -176,7 +176,11 @@ class AsyncEverstep(Base):
 
         return declare if function is None else declare(function)
 
-    def reference(self, name: str, *, returns: type[T] | Any = Any) -> AsyncReference[..., T]:
+    @overload
+    def reference(self, name: str) -> AsyncReference[..., Any]: ...
+    @overload
+    def reference(self, name: str, *, returns: type[T]) -> AsyncReference[..., T]: ...
+    def reference(self, name: str, *, returns: Any = Any) -> AsyncReference[..., Any]:
         """A workflow known by name only: of another process, another program, another language."""
         return AsyncReference(foreign(self._engine, name, returns))
 
@@ -225,7 +229,13 @@ class AsyncEverstep(Base):
         return tuple(await _groups.gather_async(group, branches, None))
 
     async def map(
-        self, function: Callable[[Item], Awaitable[T]], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None
+        self,
+        function: Callable[[Item], Awaitable[T]],
+        items: Iterable[Item],
+        /,
+        *,
+        key: Callable[[Item], str] | None = None,
+        limit: int | None = None,
     ) -> list[T]:
         """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
         given = list(items)
@@ -266,11 +276,19 @@ class AsyncEverstep(Base):
         else:
             await self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
 
-    async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+    @overload
+    async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
+    @overload
+    async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
+    async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event of a run (its handle or id); None when the time is over."""
         return await AsyncRun[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
 
-    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T] | Any = Any) -> AsyncRun[T]:
+    @overload
+    def run(self, id: str | None = None, *, key: str | None = None) -> AsyncRun[Any]: ...
+    @overload
+    def run(self, id: str | None = None, *, key: str | None = None, returns: type[T]) -> AsyncRun[T]: ...
+    def run(self, id: str | None = None, *, key: str | None = None, returns: Any = Any) -> AsyncRun[Any]:
         """The handle of a run by its id, or by its key. Looks nothing up."""
         target = foreign(self._engine, "", returns)
         return AsyncRun(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
@@ -292,19 +310,36 @@ class AsyncEverstep(Base):
         since = None if created_from is None else _clock.point(created_from)
         before = None if created_before is None else _clock.point(created_before)
         key = None if parent is None else parent.key
-        found, following, *_ = (*await self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)), None)
+        found, following, *_ = (
+            *await self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)),
+            None,
+        )
         return Page([run_info(record) for record in found], following)
 
     # -- queues
 
     def queue(
-        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        worker_limit: int | None = None,
+        key_limit: int | None = None,
+        paused: bool = False,
+        hold: bool = False,
     ) -> str:
         """Declares a queue, made at launch. What an operator changed since is left alone. Returns its name."""
         return self._declare_queue(QueueInfo(name, paused, limit, worker_limit, key_limit, hold))
 
     async def put_queue(
-        self, name: str, *, limit: int | None = None, worker_limit: int | None = None, key_limit: int | None = None, paused: bool = False, hold: bool = False
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        worker_limit: int | None = None,
+        key_limit: int | None = None,
+        paused: bool = False,
+        hold: bool = False,
     ) -> QueueInfo:
         """Makes or changes a queue now, as an operator: effective in the whole fleet within two seconds."""
         answer = await self._ask(OP_PUT_QUEUE, QueueInfo(name, paused, limit, worker_limit, key_limit, hold).record(), True)

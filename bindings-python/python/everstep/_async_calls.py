@@ -61,7 +61,7 @@ async def _step(scope: Scope, function: Registered, args: tuple[Any, ...], kwarg
     execution = scope.execution
     sent: Outcome | None = None
     while True:
-        kind = verdict[0]
+        kind: int = verdict[0]
         if kind == VERDICT_RUN:
             execution.replaying = False
             sent = await attempt(scope, function, args, kwargs, verdict)
@@ -76,8 +76,9 @@ async def _step(scope: Scope, function: Registered, args: tuple[Any, ...], kwarg
 
 def result(execution: Execution, function: Registered, verdict: tuple[Any, ...], sent: Outcome | None) -> Any:
     """What the workflow sees: the recorded bytes, decoded. No bytes in the verdict: what was sent stands."""
+    broken: bool = verdict[1]
     stored: bytes | None = verdict[2] if len(verdict) > 2 else None
-    if verdict[1]:
+    if broken:
         failed(execution, sent.output if stored is None and sent is not None else stored)
     if stored is None and sent is not None:
         return function.signature.returned(sent.value, sent.output)

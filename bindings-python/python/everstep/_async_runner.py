@@ -7,7 +7,8 @@ from typing import Any
 
 from . import _codec
 from ._calls import log, uncancel, warn_after_stop
-from ._errors_gen import EverstepError, PayloadInvalid, StepTimeout
+from ._error_base import EverstepError
+from ._errors_gen import PayloadInvalid, StepTimeout
 from ._failures import Failure
 from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
 from ._registered import Registered

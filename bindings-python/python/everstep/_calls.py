@@ -86,7 +86,7 @@ def failed(execution: Execution, data: bytes | None) -> NoReturn:
 
 
 def blocking_allowed(verb: str, instead: str) -> None:
-    if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
+    if asyncio._get_running_loop() is not None:
         raise WrongLoop(f"{verb} would block the event loop of this thread; use {instead}")
 
 

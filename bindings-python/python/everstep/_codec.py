@@ -134,7 +134,7 @@ def _lower_bytes(_: _Lowering, value: Any, __: int) -> Any:
 
 def _lower_fields(names: tuple[tuple[str, str], ...]) -> Callable[[_Lowering, Any, int], Any]:
     def lower(lowering: _Lowering, value: Any, depth: int) -> Any:
-        return lowering._mapping({name: getattr(value, attribute) for name, attribute in names}, depth)  # pyright: ignore[reportPrivateUsage]
+        return lowering._mapping({name: getattr(value, attribute) for name, attribute in names}, depth)
 
     return lower
 
@@ -174,9 +174,9 @@ def _lowering_of(value: Any) -> Callable[[_Lowering, Any, int], Any]:
     if isinstance(value, os.PathLike):
         return lambda _, v, __: os.fspath(v)
     if isinstance(value, Set):
-        return lambda lowering, v, depth: lowering._set(v, depth)  # pyright: ignore[reportPrivateUsage]
+        return lambda lowering, v, depth: lowering._set(v, depth)
     if isinstance(value, Mapping):
-        return lambda lowering, v, depth: lowering._mapping(v, depth)  # pyright: ignore[reportPrivateUsage]
+        return lambda lowering, v, depth: lowering._mapping(v, depth)
     if isinstance(value, (list, tuple)):
         return lambda lowering, v, depth: lowering.lower(list(v), depth)
     return lambda _, v, __: _refuse(v)
@@ -212,9 +212,9 @@ def _where(value: Any) -> str:
     for _ in range(MAX_DEPTH):
         items: list[tuple[str, Any]]
         if isinstance(value, Mapping):
-            items = [(f"[{key!r}]", item) for key, item in value.items()]  # pyright: ignore[reportUnknownVariableType]
+            items = [(f"[{key!r}]", item) for key, item in value.items()]
         elif isinstance(value, (list, tuple)):
-            items = [(f"[{index}]", item) for index, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            items = [(f"[{index}]", item) for index, item in enumerate(value)]
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             items = [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
         else:
@@ -268,10 +268,10 @@ def _read_tag(tag: Any, value: Any) -> Any:
             return uuid.UUID(value)
     elif tag == "set":
         if type(value) is list:
-            return {_hashable(item) for item in value}  # pyright: ignore[reportUnknownVariableType]
+            return {_hashable(item) for item in value}
     elif tag == "map":
-        if type(value) is list and all(type(pair) is list and len(pair) == 2 for pair in value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            return {_hashable(pair[0]): pair[1] for pair in value}  # pyright: ignore[reportUnknownVariableType]
+        if type(value) is list and all(type(pair) is list and len(pair) == 2 for pair in value):
+            return {_hashable(pair[0]): pair[1] for pair in value}
     else:
         raise PayloadInvalid(f"unknown tag {tag!r}")
     raise PayloadInvalid(f"malformed value of tag {tag!r}")
@@ -280,9 +280,9 @@ def _read_tag(tag: Any, value: Any) -> Any:
 def _hashable(value: Any) -> Any:
     """Elements of sets and keys of maps: what was a tuple or a frozen set when written."""
     if type(value) is list:
-        return tuple(_hashable(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        return tuple(_hashable(item) for item in value)
     if type(value) is set:
-        return frozenset(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return frozenset(value)
     return value
 
 
@@ -296,7 +296,7 @@ def _untag(pairs: dict[str, Any]) -> Any:
 
 _plain = json.JSONDecoder(parse_constant=_refuse_constant)
 _tagged = json.JSONDecoder(object_hook=_untag, parse_int=_parse_int, parse_constant=_refuse_constant)
-_scan: Callable[[str, int], tuple[Any, int]] = _plain.scan_once  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+_scan: Callable[[str, int], tuple[Any, int]] = _plain.scan_once  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def decode(data: bytes) -> Any:
@@ -330,7 +330,7 @@ def _check_depth(value: Any, depth: int) -> None:
     if isinstance(value, (list, dict)):
         if depth >= MAX_DEPTH:
             raise PayloadInvalid(f"nested deeper than {MAX_DEPTH} levels")
-        items: Any = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        items: Any = value.values() if isinstance(value, dict) else value
         for item in items:
             _check_depth(item, depth + 1)
 
@@ -358,7 +358,7 @@ def _write_slowly(tree: Any) -> str:
     if type(tree) is float:
         return _write_float(tree)
     if type(tree) is dict:
-        return "{" + ",".join(f"{_quote(key)}:{_write_slowly(item)}" for key, item in tree.items()) + "}"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return "{" + ",".join(f"{_quote(key)}:{_write_slowly(item)}" for key, item in tree.items()) + "}"
     if type(tree) is list:
-        return "[" + ",".join(_write_slowly(item) for item in tree) + "]"  # pyright: ignore[reportUnknownVariableType]
+        return "[" + ",".join(_write_slowly(item) for item in tree) + "]"
     return _write(tree)

@@ -160,7 +160,10 @@ def _build_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Decod
             return _mapping(origin, *(args or (Any, Any)))
         if issubclass(origin, collections.abc.Set):
             return _collection(args[0] if args else Any, frozenset if issubclass(origin, frozenset) else set, (set, list))
-        if issubclass(origin, (collections.abc.Sequence, collections.abc.Iterable)) and origin.__module__ in ("builtins", "collections.abc"):
+        if issubclass(origin, (collections.abc.Sequence, collections.abc.Iterable)) and origin.__module__ in (
+            "builtins",
+            "collections.abc",
+        ):
             return _collection(args[0] if args else Any, list, (list,))
         if hasattr(annotation, "model_validate"):
             return _pydantic(annotation)
@@ -173,7 +176,7 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> Decoder | None:
     if None in decoders:
         return None
     # An exact class first, so that `int | str` and `float | int` keep what was written.
-    exact: dict[type, Decoder | None] = {(type(None) if arg is None else arg): None for arg in args if isinstance(arg, type) and arg in _SCALARS}
+    exact = frozenset(arg for arg in args if isinstance(arg, type) and arg in _SCALARS)
 
     def read(value: Any) -> Any:
         if type(value) in exact:
@@ -240,7 +243,7 @@ def _tuple(args: tuple[Any, ...]) -> Decoder:
 
 def _sequence(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return value  # pyright: ignore[reportUnknownVariableType]
+        return value
     raise _mismatch(tuple, value)
 
 
@@ -251,7 +254,7 @@ def _mapping(origin: type, key: Any, item: Any) -> Decoder:
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise _mismatch(dict, value)
-        entries: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        entries: dict[Any, Any] = value
         if keys is not None or items is not None:
             entries = {(keys or identity)(k): (items or identity)(v) for k, v in entries.items()}
         return entries if build is dict else build(entries)
@@ -290,7 +293,7 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
         return _named_tuple(kind)
     if issubclass(kind, (set, frozenset)) or kind is collections.abc.Set:
         return _collection(Any, frozenset if issubclass(kind, frozenset) else set, (set, list))
-    if issubclass(kind, os.PathLike):
+    if issubclass(kind, pathlib.PurePath) or kind is os.PathLike:
         path: type = pathlib.Path if kind is os.PathLike else kind
         return _from_text(path, path)
     if kind in (collections.abc.Mapping, collections.abc.MutableMapping):
@@ -329,7 +332,7 @@ def _fields(kind: type, names: list[tuple[str, str]], required: set[str], parame
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise _mismatch(kind, value)
-        entries: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        entries: dict[str, Any] = value
         arguments: dict[str, Any] = {}
         for name, argument, decoder, needed in plan:
             if name in entries:
@@ -366,7 +369,7 @@ def _typed_dict(kind: Any) -> Decoder:
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise _mismatch(kind, value)
-        entries: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        entries: dict[str, Any] = value
         missing = required - entries.keys()
         if missing:
             raise PayloadInvalid(f"{kind.__name__}: {', '.join(sorted(missing))} missing")
@@ -384,7 +387,7 @@ def _named_tuple(kind: Any) -> Decoder:
 
     def read(value: Any) -> Any:
         if type(value) is dict:
-            entries: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+            entries: dict[str, Any] = value
             return kind(**{name: decoder(entries[name]) for name, decoder in zip(fields, decoders, strict=True) if name in entries})
         items = _sequence(value)
         if len(items) > len(decoders):
@@ -395,5 +398,3 @@ def _named_tuple(kind: Any) -> Decoder:
             raise PayloadInvalid(str(error)) from error
 
     return read
-
-

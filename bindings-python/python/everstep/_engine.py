@@ -272,8 +272,8 @@ def forget_after_fork(engine: Engine) -> None:
     for execution in engine.executions.values():
         execution.stopped = "forked"
     engine.executions = {}
-    engine._lock = threading.RLock()  # pyright: ignore[reportPrivateUsage]
-    engine._reset()  # pyright: ignore[reportPrivateUsage]
+    engine._lock = threading.RLock()
+    engine._reset()
 
 
 def _in_child() -> None:

@@ -48,7 +48,7 @@ class _Declared:
         self.kind = kind
         if dataclasses.is_dataclass(kind):
             self.fields = tuple(field.name for field in dataclasses.fields(kind) if field.init)
-        elif kind.__init__ in (Exception.__init__, BaseException.__init__) or "__init__" not in kind.__dict__ and kind.__init__ is Exception.__init__:
+        elif kind.__init__ in (Exception.__init__, BaseException.__init__) or ("__init__" not in kind.__dict__ and kind.__init__ is Exception.__init__):
             self.fields = ()
         else:
             parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
@@ -59,9 +59,7 @@ class _Declared:
     def details(self, error: BaseException) -> dict[str, Any]:
         missing = [name for name in self.fields if not hasattr(error, name)]
         if missing:
-            raise PayloadInvalid(
-                f"{self.kind.__name__} declares {', '.join(missing)} in __init__ but has no attribute of that name: it cannot be rebuilt"
-            )
+            raise PayloadInvalid(f"{self.kind.__name__} declares {', '.join(missing)} in __init__ but has no attribute of that name: it cannot be rebuilt")
         return {name: getattr(error, name) for name in self.fields}
 
     def rebuild(self, message: str, details: Any) -> Exception:
@@ -119,7 +117,13 @@ class Failure:
         stack = _stack_of(error)
         if isinstance(error, EverstepError):
             return cls(
-                error.error_type or type(error).__name__, error.message[:_MAX_MESSAGE], error.error_code, error.stack or stack, cause, error.details, retryable
+                error.error_type or type(error).__name__,
+                error.message[:_MAX_MESSAGE],
+                error.error_code,
+                error.stack or stack,
+                cause,
+                error.details,
+                retryable,
             )
         known = declared.of(error)
         details = known.details(error) if known is not None else None
@@ -134,7 +138,7 @@ class Failure:
     def _from(cls, value: Any, depth: int) -> Failure:
         if not isinstance(value, dict):
             return cls("Error", str(value))
-        given: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        given: dict[str, Any] = value
         cause: Any = given.get("cause")
         return cls(
             type=str(given.get("type") or "Error"),

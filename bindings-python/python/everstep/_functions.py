@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from . import _async_calls, _sync_calls, _transaction
 from ._calls import begin, blocking_allowed
@@ -38,7 +38,7 @@ class _Function:
     def __init__(self, engine: Engine, registered: Registered) -> None:
         self._engine = engine
         self._registered = registered
-        functools.update_wrapper(self, registered.function, updated=())
+        functools.update_wrapper(cast(Any, self), registered.function, updated=())
 
     @property
     def name(self) -> str:
@@ -66,7 +66,8 @@ class Step(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Runs this step by itself, as a job: one row, one commit."""
-        return Starter(target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
+        starter: Starter[P, R] = Starter(target_of(self._engine, self._registered))
+        return starter.start(*args, **kwargs)
 
     @property
     def aio(self) -> AsyncStep[P, R]:
@@ -92,7 +93,8 @@ class AsyncStep(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
         """Runs this step by itself, as a job: one row, one commit."""
-        return AsyncStarter(target_of(self._engine, self._registered), RunOptions()).start(*args, **kwargs)
+        starter: AsyncStarter[P, R] = AsyncStarter(target_of(self._engine, self._registered))
+        return starter.start(*args, **kwargs)
 
     @property
     def sync(self) -> Step[P, R]:
@@ -198,24 +200,24 @@ class StepCall(Starter[P, R]):
     """A step with options: call it, or start it as a job."""
 
     def __init__(self, step: Step[P, R], options: StepOptions) -> None:
-        super().__init__(target_of(step._engine, step._registered), run_options(options))  # pyright: ignore[reportPrivateUsage]
+        super().__init__(target_of(step._engine, step._registered), run_options(options))
         self._step = step
         self._key = options.get("key")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._step._record(location(), args, kwargs, self._key)  # pyright: ignore[reportPrivateUsage]
+        return self._step._record(location(), args, kwargs, self._key)
 
 
 class AsyncStepCall(AsyncStarter[P, R]):
     """A step with options: call it, or start it as a job."""
 
     def __init__(self, step: AsyncStep[P, R], options: StepOptions) -> None:
-        super().__init__(target_of(step._engine, step._registered), run_options(options))  # pyright: ignore[reportPrivateUsage]
+        super().__init__(target_of(step._engine, step._registered), run_options(options))
         self._step = step
         self._key = options.get("key")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        return self._step._record(location(), args, kwargs, self._key)  # pyright: ignore[reportPrivateUsage]
+        return self._step._record(location(), args, kwargs, self._key)
 
 
 class Workflow(_Function, Starter[P, R]):
@@ -223,7 +225,8 @@ class Workflow(_Function, Starter[P, R]):
 
     def __init__(self, engine: Engine, registered: Registered) -> None:
         _Function.__init__(self, engine, registered)
-        Starter.__init__(self, target_of(engine, registered), RunOptions())
+        self._target = target_of(engine, registered)
+        self._options = NO_OPTIONS
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self._registered.function(*args, **kwargs)
@@ -241,7 +244,8 @@ class AsyncWorkflow(_Function, AsyncStarter[P, R]):
 
     def __init__(self, engine: Engine, registered: Registered) -> None:
         _Function.__init__(self, engine, registered)
-        AsyncStarter.__init__(self, target_of(engine, registered), RunOptions())
+        self._target = target_of(engine, registered)
+        self._options = NO_OPTIONS
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self._registered.function(*args, **kwargs)

@@ -31,8 +31,9 @@ class ReplayFilter(logging.Filter):
         record.workflow = execution.name
         record.step = None if step is None else step.name
         record.attempt = execution.attempt if step is None else step.attempt
-        record.replaying = step is None and execution.replaying
-        return not (record.replaying and record.levelno < self._level)
+        replaying = step is None and execution.replaying
+        record.replaying = replaying
+        return not (replaying and record.levelno < self._level)
 
 
 def workflow_logger() -> logging.Logger:

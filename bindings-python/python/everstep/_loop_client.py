@@ -224,13 +224,13 @@ class LoopClient:
         if execution is None or self.engine.closed:
             return
         try:
-            more, token, verdict, *_ = (*_native.call(self.handle, OP_TURN, (exec_id,)), None, None)
+            more, *completion = _native.call(self.handle, OP_TURN, (exec_id,))
         except _native.NativeError as error:
             log.error("turn: %s", error_of(*error.args))
             return
-        if token is not None:
-            entry = self._pending.pop(token, None)
+        if completion:
+            entry = self._pending.pop(completion[0], None)
             if entry is not None and not entry[0].done():
-                entry[0].set_result(_native.unpack(verdict))
+                entry[0].set_result(_native.unpack(completion[1]))
         if more:
             self._turns.append((self._iteration + _ITERATIONS_A_TURN, exec_id))

@@ -70,4 +70,3 @@ class Registered:
 
     def retryable(self, error: BaseException) -> bool:
         return self.retry is None or self.retry.allows(error)
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from . import _async_calls, _clock, _codec, _sync_calls
 from ._calls import begin, blocking_allowed
@@ -125,7 +125,11 @@ class Run(Handle, Generic[R]):
             return
         self._ask(OP_SEND, self.key, topic, _codec.encode(message), idempotency_key)
 
-    def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+    @overload
+    def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
+    @overload
+    def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
+    def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event the run publishes; None when the time is over."""
         scope = parent_scope(self._engine)
         if scope is not None:
@@ -187,7 +191,11 @@ class AsyncRun(Handle, Generic[R]):
             return
         await self._ask(OP_SEND, self.key, topic, _codec.encode(message), idempotency_key)
 
-    async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T] | Any = Any) -> T | None:
+    @overload
+    async def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
+    @overload
+    async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
+    async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event the run publishes; None when the time is over."""
         scope = parent_scope(self._engine)
         if scope is not None:

@@ -132,7 +132,7 @@ _locations: dict[tuple[types.CodeType, int], str] = {}
 
 def location(depth: int = 1) -> str:
     """`file:line` of the caller's caller: for messages only, so the file as the program names it will do."""
-    frame = sys._getframe(depth + 1)  # pyright: ignore[reportPrivateUsage]
+    frame = sys._getframe(depth + 1)
     key = (frame.f_code, frame.f_lineno)
     found = _locations.get(key)
     if found is None:

@@ -86,7 +86,7 @@ class Signature:
         if self.variadic:
             value = _codec.decode(data) if data else []
             if len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], dict):
-                return tuple(value[0]), value[1]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                return tuple(value[0]), value[1]
             return tuple(value), {}
         value = _codec.decode(data) if data else None
         if not self.names or (data is None and not self._required):

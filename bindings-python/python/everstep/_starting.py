@@ -76,10 +76,9 @@ def started_many(answer: tuple[Any, ...]) -> list[tuple[str, bool]]:
     """Raises for the first item that was refused; the others stand, and ids make a second call attach to them."""
     out: list[tuple[str, bool]] = []
     for index, item in enumerate(answer[0]):
-        run, attached, code, message = (*item, None, None)[:4]
-        if code is not None:
-            error = error_of(code, f"item {index}: {message}")
-            raise error
+        run, attached, *refusal = item
+        if refusal and refusal[0] is not None:
+            raise error_of(refusal[0], f"item {index}: {refusal[1]}")
         out.append((run, bool(attached)))
     return out
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ._async_runner import broken, cancelled, finished
 from ._calls import log, warn_after_stop
-from ._errors_gen import Closed, EverstepError
+from ._error_base import EverstepError
+from ._errors_gen import Closed
 from ._failures import Cancelled, Stopped
 from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
 from ._registered import Registered

@@ -280,5 +280,3 @@ async def run_plain_async(function: Registered, args: tuple[Any, ...], kwargs: d
         raise
     finally:
         await _quietly_async(transaction.close)
-
-

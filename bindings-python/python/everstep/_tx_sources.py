@@ -150,7 +150,9 @@ class Source:
             self._check("this SQLAlchemy source", module.startswith("sqlalchemy.ext.asyncio"), is_async)
             self._open = self._alchemy_engine if hasattr(source, "connect") and not callable(source) else self._factory
         elif not callable(source):
-            raise ConfigInvalid(f"app.transaction takes a psycopg or asyncpg pool, a SQLAlchemy engine or session factory, or a connection factory, not {type(source).__qualname__}")
+            raise ConfigInvalid(
+                f"app.transaction takes a pool, a SQLAlchemy engine or session factory, or a connection factory, not {type(source).__qualname__}"
+            )
 
     @staticmethod
     def _check(what: str, source_is_async: bool, function_is_async: bool) -> None:
@@ -197,15 +199,17 @@ class Source:
 
     def open(self) -> Transaction:
         transaction = self._open()
-        if hasattr(transaction, "begin"):
-            transaction.begin()
+        begin = getattr(transaction, "begin", None)
+        if begin is not None:
+            begin()
         return transaction
 
     async def open_async(self) -> Transaction:
         opened = self._open()
         transaction: Transaction = await opened if inspect.isawaitable(opened) else opened
-        if hasattr(transaction, "begin"):
-            await transaction.begin()  # pyright: ignore[reportAttributeAccessIssue]
+        begin = getattr(transaction, "begin", None)
+        if begin is not None:
+            await begin()
         return transaction
 
 
@@ -221,4 +225,4 @@ def _wrap(made: Any) -> Transaction:
         return _AsyncAlchemy(made)
     if any(base.startswith("sqlalchemy") for base in bases):
         return _Alchemy(made)
-    raise ConfigInvalid(f"the factory of app.transaction made a {type(made).__qualname__}: a psycopg or asyncpg connection, or a SQLAlchemy session or connection, is wanted")
+    raise ConfigInvalid(f"the factory of app.transaction made a {type(made).__qualname__}: wanted: a psycopg, asyncpg or SQLAlchemy connection or session")
