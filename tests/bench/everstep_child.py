@@ -196,7 +196,7 @@ async def sleepers() -> dict[str, Any]:
     for first in range(0, OPTIONS["runs"], 1000):
         await sleeper.start_many(range(first, first + 1000))
     await reached.wait()
-    while app.info()["parked"] > PARKED or app.info()["running"] > PARKED:
+    while app.info()["executing"] > PARKED:
         await asyncio.sleep(0.1)
     return {"rss_mb": resident_mb() - before}
 
