@@ -13,7 +13,7 @@ use super::rows::{
 };
 use super::start::{EXPIRY, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
-use crate::store::{ClaimRequest, ClaimedRun, HISTORY_PAGE, OwnedNow, Position, Result, Route, RunKey, RunState, StepRecord};
+use crate::store::{ClaimRequest, ClaimedRun, HISTORY_PAGE, OwnedNow, Position, Result, Route, RunKey, StepRecord};
 
 /// Candidates looked at beyond what is wanted, where a limit may pass over the head of a queue.
 const PAGE: i64 = 256;
@@ -150,9 +150,18 @@ async fn take(conn: &mut Connection, namespace: &str, request: &ClaimRequest) ->
         look(conn, route.id, request.max, allowance, &mut candidates).await?;
     }
     candidates.sort_by_key(|c| (c.priority, c.ord, c.run));
+    // Each queue's best in turn, so that no queue's backlog delays another.
+    let mut turns: HashMap<&str, usize> = HashMap::new();
+    let mut order: Vec<(usize, Candidate)> = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let turn = turns.entry(queue_of.get(&candidate.route).copied().unwrap_or_default()).or_default();
+        order.push((*turn, candidate));
+        *turn += 1;
+    }
+    order.sort_by_key(|(turn, c)| (*turn, c.priority, c.ord, c.run));
     let mut chosen: Vec<Candidate> = Vec::new();
     let mut stale: Vec<Candidate> = Vec::new();
-    for candidate in candidates {
+    for (_, candidate) in order {
         if !candidate.ready {
             stale.push(candidate);
             continue;
@@ -236,7 +245,8 @@ async fn look(conn: &mut Connection, route: i64, max: i64, allowance: &Allowance
     let mut usable = 0;
     let mut per_key: HashMap<String, i64> = allowance.per_key.clone();
     loop {
-        let sql = "select ready.run_id, ready.priority, ready.ord, ready.fairness_key, run.slotted, run.state from ready left join run on run.id = ready.run_id \
+        let sql = "select ready.run_id, ready.priority, ready.ord, ready.fairness_key, run.slotted, \
+                   run.owner is null and run.state in (1, 4) from ready left join run on run.id = ready.run_id \
                    where ready.route = ? and (ready.priority, ready.ord, ready.run_id) > (?, ?, ?) order by ready.priority, ready.ord, ready.run_id limit ?";
         let rows = conn.fetch(sql, vals![route, after.0, after.1, after.2, limit]).await?;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
@@ -248,7 +258,7 @@ async fn look(conn: &mut Connection, route: i64, max: i64, allowance: &Allowance
                 ord: row.int(2)?,
                 key: row.opt_text(3)?,
                 slotted: row.opt_int(4)?.is_some_and(|v| v != 0),
-                ready: row.opt_int(5)? == Some(RunState::Ready as i64),
+                ready: row.opt_int(5)? == Some(1),
             };
             after = (candidate.priority, candidate.ord, candidate.run);
             seen += 1;
@@ -270,7 +280,7 @@ fn counts(per_key: &mut HashMap<String, i64>, limit: Option<i64>, key: Option<&s
     *taken <= limit
 }
 
-/// Make the chosen runs this worker's. One that asked to cancel before is `Cancelling` again: its clean-up goes on here.
+/// Make the chosen runs this worker's. One that was asked to cancel stays `Cancelling`: its clean-up goes on here.
 async fn assign(
     conn: &mut Connection,
     namespace: &str,
@@ -281,8 +291,7 @@ async fn assign(
     queues: &HashMap<&str, Option<Allowance>>,
 ) -> Result<Vec<RunRow>> {
     let sql = "update run set owner = ?, claim_token = ?, epoch = epoch + 1, \
-               state = case when timed = 1 and exists (select 1 from run_note where run_note.run_id = run.id and cancel_at is not null) then 4 else 2 end \
-               where id in ({list}) and state = 1 \
+               state = case when state = 4 then 4 else 2 end where id in ({list}) and owner is null and state in (1, 4) \
                returning id, owner, epoch, state, inbox, segment, priority, route, slotted, timed, keyed, claim_token, crashes, crash_mark, run_attempt";
     let before = vals![request.incarnation, request.claim_token];
     let rows = conn.fetch_keys(sql, &before, chosen.iter().map(|c| c.run)).await?;

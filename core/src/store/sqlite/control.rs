@@ -116,7 +116,7 @@ async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
     free_slots(conn, std::slice::from_ref(row)).await?;
     let sql = "insert or ignore into timer(run_id, kind, due_at) select run_id, ?, deadline_at from run_info where run_id = ? and deadline_at > ?";
     conn.exec(sql, vals![DEADLINE, run, now]).await?;
-    let sql = "update run set crashes = 0, crash_mark = -1, inbox = inbox + 1, timed = exists (select 1 from timer where timer.run_id = run.id) where id = ?";
+    let sql = "update run set state = 1, crashes = 0, crash_mark = -1, inbox = inbox + 1, timed = exists (select 1 from timer where timer.run_id = run.id) where id = ?";
     conn.exec(sql, vals![run]).await?;
     make_ready(conn, now, std::slice::from_ref(row), true).await
 }
@@ -141,8 +141,6 @@ async fn retry(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Result
     if let Some(done) = failed {
         forget(conn, &row, done).await?;
     }
-    conn.exec("update run set run_attempt = 1 where id = ?", vals![run]).await?;
-    conn.exec("delete from attempt where run_id = ? and segment = ? and seq = -1", vals![run, row.segment]).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "retry", by, failed.map(|done| format!("from completion {done}"))).await?;
     Ok(ControlVerdict::Done)
@@ -153,9 +151,8 @@ async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by:
     let mut key: Vec<Val> = vals![run];
     key.extend(position_vals(to));
     let sql = "select done from step where run_id = ? and segment = ? and branch = ? and seq = ?";
-    let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotPossible(row.state)) };
+    let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotFound) };
     forget(conn, &row, found.int(0)?).await?;
-    conn.exec("update run set run_attempt = 1 where id = ?", vals![run]).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "rewind", by, Some(format!("{}/{}/{}", to.segment, to.branch, to.seq))).await?;
     Ok(ControlVerdict::Done)
@@ -175,7 +172,7 @@ async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
 async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, workflows: &[String]) -> Result<i64> {
     let sql = "select run.id, run_info.workflow from run join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
                where run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
-               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered') \
+               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed') \
                and not exists (select 1 from offer where offer.run_id = run.id and offer.build = ?) order by run.id";
     let mut offered = 0;
     for found in conn.fetch(sql, vals![namespace, build, build]).await? {
@@ -190,17 +187,4 @@ async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, wo
         offered += 1;
     }
     Ok(offered)
-}
-
-/// The end of a run's clean-up time: cancelled over its owner's head.
-pub(super) async fn force_cancel(conn: &mut Connection, now: i64, row: &RunRow, wakes: &mut Wakes) -> Result<()> {
-    let sql = "select cancel_by, cancel_why from run_note where run_id = ?";
-    let note = conn.fetch_one(sql, vals![row.id]).await?;
-    let (by, why) = match note {
-        Some(note) => (note.opt_text(0)?.unwrap_or_default(), note.opt_text(1)?.unwrap_or_default()),
-        None => Default::default(),
-    };
-    // A deadline asked for this end: the error says so, as when the owner had still been there to write it.
-    let error_type = if by == "deadline" { "deadline" } else { "cancelled" };
-    cancel_now(conn, now, row, &by, &why, error_type, wakes).await
 }

@@ -55,8 +55,8 @@ async fn settled(batch: &mut Batch<'_>, row: Option<&RunRow>, epoch: i32, write:
             batch.conn.fetch_one("select 1 from outcome where run_id = ? and token = ? and epoch = ?", vals![*run, *token, epoch]).await?.is_some()
         }
         Write::RetryRun { run, attempt, token, .. } => attempt_stands(batch, *run, &whole_run(row), *attempt, false, *token).await?,
-        Write::Release { .. } => left(RunState::Waiting),
-        Write::GiveBack { .. } => left(RunState::Ready),
+        Write::Release { .. } => left(RunState::Waiting) || (row.state == RunState::Ready && row.owner.is_none() && row.epoch == epoch + 2),
+        Write::GiveBack { .. } => left(RunState::Ready) || left(RunState::Cancelling),
         Write::Block { .. } => left(RunState::Blocked),
         _ => false,
     })
@@ -103,9 +103,12 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
         let at = whole_run(row);
         rows.extend(vals![*run, at.segment, &at.branch, at.seq, *attempt, false, 0, batch.now, due, incarnation, *epoch, *token]);
         rows.extend(payload_vals(error));
-        let sql = "update run set state = 1, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ? where id = ?";
-        batch.conn.exec(sql, vals![attempt + 1, row.timed || *after_ms > 0, *run]).await?;
-        if *after_ms > 0 {
+        // A run that was asked to cancel has its clean-up to do, not to wait.
+        let delayed = *after_ms > 0 && row.state != RunState::Cancelling;
+        let state = if row.state == RunState::Cancelling { RunState::Cancelling } else { RunState::Ready };
+        let sql = "update run set state = ?, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ? where id = ?";
+        batch.conn.exec(sql, vals![state as i16, attempt + 1, row.timed || delayed, *run]).await?;
+        if delayed {
             timers.extend(vals![*run, RETRY, due]);
         } else {
             at_once.push(row.clone());

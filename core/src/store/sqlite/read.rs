@@ -161,9 +161,8 @@ impl SqliteStore {
     }
 
     pub(super) async fn children_to_cancel(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
-        let sql = "select run.id from run_info join run on run.id = run_info.run_id where run_info.parent = ? and run_info.close_policy = 1 \
-                   and run.state < 6 and not exists (select 1 from run_note where run_note.run_id = run.id and run_note.cancel_at is not null) \
-                   order by run.id limit ?";
+        let sql = "select child.child from child join run on run.id = child.child where child.parent = ? and child.policy = 1 \
+                   and run.state in (1, 2, 3, 5) order by child.child limit ?";
         let mut conn = self.read().await?;
         let rows = conn.fetch(sql, vals![parent, limit]).await?;
         rows.iter().map(|row| row.uuid(0)).collect()

@@ -24,9 +24,9 @@ struct Standing {
 
 struct Existing {
     state: RunState,
-    claim_token: i64,
-    epoch: i32,
-    mine: bool,
+    start_token: i64,
+    /// Still the execution it was inserted with: this worker's, by the claim token of the start.
+    first_claim: bool,
     workflow: String,
     id_text: Option<String>,
 }
@@ -78,7 +78,8 @@ async fn start_distinct(batch: &mut Batch<'_>, runs: &[&NewRun], now: &[usize], 
 
 async fn standing(batch: &mut Batch<'_>, keys: impl Iterator<Item = RunKey>) -> Result<HashMap<RunKey, Standing>> {
     let sql = "with wanted(id) as (values {rows}) \
-               select wanted.id, run.state, run.claim_token, run.epoch, run.owner, run_info.workflow, run_info.id_text, tombstone.expires_at \
+               select wanted.id, run.state, run.claim_token, run.epoch, run.owner, run_info.workflow, run_info.id_text, tombstone.expires_at, \
+               run_info.start_token \
                from wanted left join run on run.id = wanted.id left join run_info on run_info.run_id = wanted.id \
                left join tombstone on tombstone.run_id = wanted.id where run.id is not null or tombstone.run_id is not null";
     let rows = batch.conn.fetch_rows(sql, 1, &[], keys.map(Val::from).collect()).await?;
@@ -87,9 +88,8 @@ async fn standing(batch: &mut Batch<'_>, keys: impl Iterator<Item = RunKey>) -> 
         let run = match row.opt_int(1)? {
             Some(_) => Some(Existing {
                 state: state(row.int16(1)?)?,
-                claim_token: row.int(2)?,
-                epoch: row.int32(3)?,
-                mine: row.opt_uuid(4)?.is_some_and(|owner| Some(owner) == batch.incarnation),
+                start_token: row.opt_int(8)?.unwrap_or_default(),
+                first_claim: row.opt_uuid(4)?.is_some_and(|owner| Some(owner) == batch.incarnation) && row.int32(3)? == 1 && row.opt_int(8)? == row.opt_int(2)?,
                 workflow: row.opt_text(5)?.unwrap_or_default(),
                 id_text: row.opt_text(6)?,
             }),
@@ -103,14 +103,10 @@ async fn standing(batch: &mut Batch<'_>, keys: impl Iterator<Item = RunKey>) -> 
 
 /// The key exists: is it this very insert, the same run asked for again, or another's?
 fn judge(run: &NewRun, existing: &Existing) -> Verdict {
-    if existing.claim_token == run.claim_token && existing.workflow == run.route.workflow && existing.id_text == run.id_text {
-        // Said again after an unknown outcome. Claimed only while this worker still holds that first execution.
-        if run.claimed && existing.mine && existing.epoch == 1 {
-            return Verdict::Started { claimed: true };
-        }
-        if !run.claimed {
-            return Verdict::Started { claimed: false };
-        }
+    if existing.start_token == run.claim_token && existing.workflow == run.route.workflow && existing.id_text == run.id_text {
+        // Said again after an unknown outcome. To be run here only while this worker still holds that first execution.
+        let going = matches!(existing.state, RunState::Running | RunState::Cancelling);
+        return Verdict::Started { claimed: run.claimed && existing.first_claim && going };
     }
     if existing.workflow == run.route.workflow && existing.id_text == run.id_text {
         Verdict::Attached { run: run.key, state: existing.state, workflow: existing.workflow.clone() }
@@ -213,6 +209,7 @@ async fn insert_runs(batch: &mut Batch<'_>, runs: &[&NewRun]) -> Result<()> {
             run.cost,
             run.created_by.as_ref(),
             run.options.as_ref(),
+            run.claim_token,
         ]);
         cold.extend(payload_vals(&run.input));
         batch.names.route(&run.route);
@@ -223,9 +220,9 @@ async fn insert_runs(batch: &mut Batch<'_>, runs: &[&NewRun]) -> Result<()> {
     conn.write_rows("insert into run(id, owner, claim_token, route, epoch, priority, state, timed, keyed) values {rows}", 9, hot).await?;
     conn.write_rows(
         "insert into run_info(run_id, namespace, id_text, workflow, version, queue, label, created_at, start_at, expires_at, deadline_at, parent, \
-         root, close_policy, forked_from, trace_parent, trace_state, attributes, fairness_key, cost, created_by, options, input_codec, \
+         root, close_policy, forked_from, trace_parent, trace_state, attributes, fairness_key, cost, created_by, options, start_token, input_codec, \
          input_key_id, input) values {rows}",
-        25,
+        26,
         cold,
     )
     .await?;

@@ -318,7 +318,17 @@ pub(super) async fn record_attempts(batch: &mut Batch<'_>, stage: &[usize], writ
         batch.names.site(site);
         verdicts[*index] = Some(Verdict::Committed);
     }
-    batch.conn.write_rows(INSERT_ATTEMPT, 15, rows).await.map(drop)
+    let n = rows.len() / 15;
+    if batch.conn.write_rows(INSERT_ATTEMPT, 15, rows).await? < n as u64 {
+        for index in stage {
+            let Write::Attempt { run, at, attempt, started, token, .. } = &writes[*index] else { continue };
+            // Another's of the same number stands: this execution did not see it and must not go on.
+            if matches!(verdicts[*index], Some(Verdict::Committed)) && !attempt_stands(batch, *run, at, *attempt, *started, *token).await? {
+                verdicts[*index] = Some(Verdict::Fenced);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first record of an attempt stands: a later one can only come from an execution that did not see it.

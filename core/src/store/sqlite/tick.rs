@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::connection::Connection;
-use super::control::{cancel, cancel_now, force_cancel};
+use super::control::{cancel, cancel_now};
 use super::finish::note_block;
 use super::presence::{beat, bury, undrained};
 use super::rows::{RunRow, later, now_us, run_columns, run_row, until_ms};
@@ -158,12 +158,12 @@ async fn take_over(conn: &mut Connection, now: i64, request: &TickRequest, run: 
     conn.exec("update run set crashes = ?, crash_mark = ? where id = ?", vals![crashes, recorded, run.id]).await?;
     if crashes >= request.max_crashes {
         conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run.id]).await?;
-        let message = format!("its process died {crashes} times with nothing recorded in between");
-        let why = serde_json::json!({ "code": "poisoned", "message": message, "crashes": crashes });
+        let message = format!("The process that ran it died {crashes} times with nothing recorded in between.");
+        let why = serde_json::json!({ "code": "poisoned", "message": message });
         note_block(conn, now, run.id, &why.to_string()).await?;
         return Ok(false);
     }
-    if crashes < 2 {
+    if crashes < 2 || run.state == RunState::Cancelling {
         return Ok(true);
     }
     let wait_s = 2_i64.saturating_pow(u32::try_from(crashes).unwrap_or(0)).min(LONGEST_BACKOFF_S);
@@ -208,9 +208,14 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
         // An earlier one of this very page may have ended it.
         let Some(run) = RunRow::load(conn, run.id).await? else { continue };
         match (kind, run.state) {
-            (EXPIRY, RunState::Ready) => cancel_now(conn, now, &run, "expiry", "it had not started in time", "expired", &mut wakes).await?,
-            (GRACE, RunState::Cancelling | RunState::Ready) => force_cancel(conn, now, &run, &mut wakes).await?,
-            (DEADLINE, _) => _ = cancel(conn, now, run.id, "deadline", "its deadline has passed", "deadline", DEADLINE_GRACE_MS).await?,
+            (EXPIRY, RunState::Ready) if run.epoch == 0 => {
+                cancel_now(conn, now, &run, "engine", "It had not started in time.", "expired", &mut wakes).await?;
+            }
+            // Over its owner's head, if it still has one.
+            (GRACE, RunState::Cancelling) => {
+                cancel_now(conn, now, &run, "engine", "The time for clean-up was over.", "cancelled", &mut wakes).await?;
+            }
+            (DEADLINE, _) => _ = cancel(conn, now, run.id, "engine", "deadline", "deadline", DEADLINE_GRACE_MS).await?,
             _ => {}
         }
     }

@@ -36,12 +36,13 @@ pub(super) async fn wake(conn: &mut Connection, now: i64, wakes: &Wakes) -> Resu
     Ok(waiting.len())
 }
 
-/// No owner, epoch + 1, a `ready` row, no wake timer. Slots are the caller's: a waiting run of a `hold` queue keeps its own.
+/// No owner, epoch + 1, a `ready` row, no wake timer; a run that cleans up after a cancel stays `Cancelling`, and whoever claims it goes on with that.
+/// Slots are the caller's: a waiting run of a `hold` queue keeps its own.
 pub(super) async fn make_ready(conn: &mut Connection, now: i64, runs: &[RunRow], ahead: bool) -> Result<()> {
     if runs.is_empty() {
         return Ok(());
     }
-    conn.exec_keys("update run set state = 1, owner = null, epoch = epoch + 1 where id in ({list})", &[], runs.iter().map(|r| r.id)).await?;
+    conn.exec_keys("update run set state = case when state = 4 then 4 else 1 end, owner = null, epoch = epoch + 1 where id in ({list})", &[], runs.iter().map(|r| r.id)).await?;
     insert_ready(conn, now, runs, ahead).await?;
     let timed: Vec<RunKey> = runs.iter().filter(|r| r.timed).map(|r| r.id).collect();
     conn.exec_keys("delete from timer where kind in (1, 2, 5) and run_id in ({list})", &[], timed).await?;
@@ -101,7 +102,7 @@ pub(super) async fn release_all(conn: &mut Connection, runs: &[RunRow]) -> Resul
     // A key with a time to live outlasts its run: that is its purpose.
     conn.exec_keys("delete from dedup where scope in (1, 2) and run_id in ({list})", &[], keyed).await?;
     conn.exec_keys("delete from waiter where run_id in ({list})", &[], runs.iter().map(|r| r.id)).await?;
-    let ready: Vec<RunKey> = runs.iter().filter(|r| r.state == RunState::Ready).map(|r| r.id).collect();
+    let ready: Vec<RunKey> = runs.iter().filter(|r| r.owner.is_none()).map(|r| r.id).collect();
     conn.exec_keys("delete from ready where run_id in ({list})", &[], ready).await?;
     Ok(())
 }
