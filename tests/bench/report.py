@@ -85,14 +85,14 @@ def short(value: float) -> str:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'measure':<24}{'system':<17}{'median':>10} {'unit':<4}{'min .. max':>20}  config; rounds")
+    print(f"\n{'measure':<26}{'system':<17}{'median':>10} {'unit':<4}{'min .. max':>20}  config; rounds")
     last = ""
     for row in rows:
         name = row["measure"] if row["measure"] != last else ""
         last = row["measure"]
         spread = f"{short(row['min'])} .. {short(row['max'])}"
         rounds = " ".join(short(value) for value in row["rounds"])
-        print(f"{name:<24}{row['system']:<17}{short(row['median']):>10} {row['unit']:<4}{spread:>20}  {row['config']}; {rounds}")
+        print(f"{name:<26}{row['system']:<17}{short(row['median']):>10} {row['unit']:<4}{spread:>20}  {row['config']}; {rounds}")
 
 
 # What the project promises: (name, left side, comparison, right side).
