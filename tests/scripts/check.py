@@ -133,6 +133,8 @@ def parts() -> list[Part]:
         Part("pytest", ["python", "-m", "pytest", "-q", "bindings-python/tests"], pytest),
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
         Part("scenarios", program("scenarios"), closing_line),
+        Part("faults", program("faults"), closing_line),
+        Part("mutations", program("mutations"), closing_line),
         chaos(60, 1),
     ]
 
