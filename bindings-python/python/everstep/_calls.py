@@ -25,6 +25,8 @@ def scope_in_workflow(verb: str) -> Scope:
     scope = SCOPE.get()
     if scope is None:
         raise OutsideRun(f"{verb} belongs inside a workflow")
+    if scope.execution.stopped == "forked":
+        unwind(scope.execution, (VERDICT_STOPPED, "forked"))
     if scope.step is not None:
         raise OutsideRun(f"{verb} belongs inside a workflow, not inside its step {scope.step.name!r}")
     return scope

@@ -1,0 +1,241 @@
+"""Programs that tests run in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from everstep import AsyncEverstep, Everstep, EverstepError
+
+SETTINGS: dict[str, Any] = {"database": os.environ["TEST_DATABASE"], "schema": os.environ["TEST_SCHEMA"], "auto_migrate": True}
+SOON = timedelta(seconds=30)
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def die_in_step() -> None:
+    """Dies of SIGKILL in the third step; started again it finishes."""
+    app = Everstep(**SETTINGS)
+
+    @app.step
+    def mark(n: int) -> int:
+        say("step", n, os.getpid())
+        if n == 3 and os.environ.get("DIE"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    @app.workflow
+    def work() -> list[int]:
+        return [mark(n) for n in range(1, 6)]
+
+    with app:
+        say("result", work.options(id="one").start().result(SOON))
+
+
+def die_in_gather() -> None:
+    """Raw concurrency, killed half way: the replay gives each item its own value, in the order first seen."""
+
+    async def main() -> None:
+        app = AsyncEverstep(**SETTINGS)
+        slow = bool(os.environ.get("DIE"))
+
+        @app.step
+        async def first(n: int) -> int:
+            # Other latencies in the second process: were completions not delivered as recorded, the order would be another.
+            await asyncio.sleep((n if slow else 10 - n) * 0.005)
+            return n
+
+        @app.step
+        async def second(n: int, order: list[int]) -> int:
+            return n * 10
+
+        @app.step
+        async def last() -> None:
+            if slow:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        @app.workflow
+        async def work() -> list[Any]:
+            order: list[int] = []
+
+            async def item(n: int) -> int:
+                value = await first(n)
+                order.append(value)
+                return await second(value, list(order))
+
+            values = await asyncio.gather(*(item(n) for n in range(10)))
+            await last()
+            return [list(values), order]
+
+        async with app:
+            run = await work.options(id="gather").start()
+            say("result", await run.result(SOON))
+
+    asyncio.run(main())
+
+
+def exit_with_work_in_flight() -> None:
+    """The interpreter ends while a step sleeps and runs wait: no hang, no crash."""
+    app = Everstep(**SETTINGS)
+    started = threading.Event()
+
+    @app.step
+    def endless() -> None:
+        started.set()
+        time.sleep(3600)
+
+    @app.step
+    async def endless_async() -> None:
+        await asyncio.sleep(3600)
+
+    @app.workflow
+    def work() -> None:
+        endless()
+
+    @app.workflow
+    async def work_async() -> None:
+        await endless_async()
+
+    @app.workflow
+    def waits() -> None:
+        app.sleep(timedelta(days=1))
+
+    app.launch()
+    for _ in range(3):
+        work.start()
+        work_async.start()
+        waits.start()
+    assert started.wait(20)
+    say("leaving")
+
+
+def loop_ends_without_close() -> None:
+    async def main() -> None:
+        app = AsyncEverstep(**SETTINGS)
+
+        @app.workflow
+        async def waits() -> None:
+            await app.sleep(timedelta(days=1))
+
+        await app.launch()
+        await waits.start()
+
+    asyncio.run(main())
+    say("leaving")
+
+
+def fork_after_launch() -> None:
+    """A child of a launched process: what it inherits is not launched, and its own engine works."""
+    app = Everstep(**SETTINGS)
+
+    @app.workflow
+    def work(n: int) -> int:
+        return n + 1
+
+    app.launch()
+    assert work.start(1).result(SOON) == 2
+    child = os.fork()
+    if child == 0:
+        try:
+            app.launch()
+            assert work.start(2).result(SOON) == 3
+            app.close()
+            say("child fine")
+            os._exit(0)
+        except BaseException as error:
+            say("child", repr(error))
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert work.start(3).result(SOON) == 4
+    app.close()
+    say("parent fine", os.waitstatus_to_exitcode(status))
+
+
+def fork_inside_a_step() -> None:
+    app = Everstep(**SETTINGS)
+
+    @app.step
+    def forks() -> str:
+        context = multiprocessing.get_context("fork")
+        out: Any = context.SimpleQueue()
+        process = context.Process(target=_in_child, args=(app, out))
+        process.start()
+        process.join(20)
+        assert process.exitcode == 0
+        return out.get()
+
+    @app.workflow
+    def work() -> str:
+        return forks()
+
+    with app:
+        say(work.start().result(SOON))
+
+
+def _in_child(app: Everstep, out: Any) -> None:
+    try:
+        app.sleep(timedelta(seconds=1))
+    except EverstepError as error:
+        out.put(error.code)
+
+
+def interrupted() -> None:
+    """Ctrl-C during a blocking result()."""
+    app = Everstep(**SETTINGS)
+
+    @app.workflow
+    def waits() -> None:
+        app.sleep(timedelta(days=1))
+
+    with app:
+        run = waits.start()
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        begun = time.monotonic()
+        try:
+            run.result()
+        except KeyboardInterrupt:
+            say("interrupted", time.monotonic() - begun < 5)
+    say("closed")
+
+
+def replayed_logging() -> None:
+    """Released at every wait: each line of the workflow is written once all the same."""
+    import logging
+
+    app = Everstep(**SETTINGS, replay="always")
+    logging.basicConfig(format="%(levelname)s %(message)s %(step)s %(attempt)s", level=logging.INFO, stream=sys.stdout, force=True)
+    for handler in logging.getLogger().handlers:
+        from everstep import ReplayFilter
+
+        handler.addFilter(ReplayFilter())
+
+    @app.step
+    def inside(n: int) -> int:
+        app.logger.info("in step %d", n)
+        return n
+
+    @app.workflow
+    def work() -> None:
+        app.logger.info("first")
+        inside(1)
+        app.sleep(timedelta(milliseconds=10))
+        app.logger.info("second")
+        app.sleep(timedelta(milliseconds=10))
+        app.logger.warning("third")
+
+    with app:
+        work.start().result(SOON)
+    say("closed")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

@@ -1,0 +1,40 @@
+"""The package as a type checker sees it."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+def run(*command: str, cwd: pathlib.Path) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_from_the_users_side() -> None:
+    pytest.importorskip("pyright")
+    run("pyright", "--pythonpath", sys.executable, "tests/typing", cwd=HERE.parent)
+
+
+def test_mypy_from_the_users_side(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("mypy")
+    # Another folder, so that mypy reads the installed package as a user's would.
+    target = tmp_path / "users_side.py"
+    target.write_text((HERE / "typing" / "users_side.py").read_text("utf-8"), "utf-8")
+    run("mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(target), cwd=tmp_path)
+
+
+def test_pyright_of_the_package() -> None:
+    pytest.importorskip("pyright")
+    run("pyright", "--pythonpath", sys.executable, "python", cwd=HERE.parent)
+
+
+def test_ruff() -> None:
+    pytest.importorskip("ruff")
+    run("ruff", "check", "python", "tests", cwd=HERE.parent)
+    run("ruff", "format", "--check", "python", "tests", cwd=HERE.parent)
