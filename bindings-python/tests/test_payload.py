@@ -17,6 +17,7 @@ import uuid
 from typing import Any, NamedTuple
 
 import pytest
+
 from everstep import PayloadInvalid
 from everstep._codec import decode, encode
 from everstep._times import read_date, read_datetime

@@ -10,9 +10,10 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import everstep
 import pytest
 from conftest import Database
+
+import everstep
 from everstep import AsyncEverstep, Everstep, Retry
 
 SOON = timedelta(seconds=20)

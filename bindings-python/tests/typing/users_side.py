@@ -8,8 +8,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from everstep import AsyncEverstep, AsyncRun, AsyncTransaction, Dedup, Everstep, Retry, Run, Transaction
 from typing_extensions import assert_type
+
+from everstep import AsyncEverstep, AsyncRun, AsyncTransaction, Dedup, Everstep, Retry, Run, Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
@@ -123,11 +124,17 @@ async def crawl(url: str) -> list[str]:
     assert_type(await heavy.aio(body), int)
     assert_type(await store(["a"]), int)
     assert_type(await aio.run_step(parse, body), list[str])
-    assert_type(await aio.all(lambda: fetch(url), lambda: parse(body)), tuple[bytes, list[str]])
+    pair = await aio.all(lambda: fetch("a"), lambda: parse(b""))
+    assert_type(pair, tuple[bytes, list[str]])
     assert_type(await aio.map(fetch, [url]), list[bytes])
     assert_type(await aio.receive("go", returns=int), int)
     assert_type(await aio.random(), float)
     await aio.sleep(timedelta(seconds=1))
+    return await parse(body)
+
+
+@aio.workflow
+async def crawl_twice(url: str) -> list[str]:
     return await (await crawl.start(url)).result()
 
 
