@@ -89,7 +89,9 @@ async fn standing(batch: &mut Batch<'_>, keys: impl Iterator<Item = RunKey>) -> 
             Some(_) => Some(Existing {
                 state: state(row.int16(1)?)?,
                 start_token: row.opt_int(8)?.unwrap_or_default(),
-                first_claim: row.opt_uuid(4)?.is_some_and(|owner| Some(owner) == batch.incarnation) && row.int32(3)? == 1 && row.opt_int(8)? == row.opt_int(2)?,
+                first_claim: row.opt_uuid(4)?.is_some_and(|owner| Some(owner) == batch.incarnation)
+                    && row.int32(3)? == 1
+                    && row.opt_int(8)? == row.opt_int(2)?,
                 workflow: row.opt_text(5)?.unwrap_or_default(),
                 id_text: row.opt_text(6)?,
             }),

@@ -89,7 +89,7 @@ impl SqliteStore {
             if Some(incarnation) == request.incarnation {
                 continue;
             }
-            let left = until_ms(row.int(1)?, now).max(0);
+            let left = until_ms(row.int(1)?, now);
             report.next_lease_ms = Some(report.next_lease_ms.map_or(left, |least| least.min(left)));
             let boot_id = row.text(2)?;
             if boot_id == request.boot_id {

@@ -42,7 +42,12 @@ pub(super) async fn make_ready(conn: &mut Connection, now: i64, runs: &[RunRow],
     if runs.is_empty() {
         return Ok(());
     }
-    conn.exec_keys("update run set state = case when state = 4 then 4 else 1 end, owner = null, epoch = epoch + 1 where id in ({list})", &[], runs.iter().map(|r| r.id)).await?;
+    conn.exec_keys(
+        "update run set state = case when state = 4 then 4 else 1 end, owner = null, epoch = epoch + 1 where id in ({list})",
+        &[],
+        runs.iter().map(|r| r.id),
+    )
+    .await?;
     insert_ready(conn, now, runs, ahead).await?;
     let timed: Vec<RunKey> = runs.iter().filter(|r| r.timed).map(|r| r.id).collect();
     conn.exec_keys("delete from timer where kind in (1, 2, 5) and run_id in ({list})", &[], timed).await?;
