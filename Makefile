@@ -15,9 +15,9 @@ demo: ## A killed checkout, then 3 workers under random kills on real files. No 
 	@$(S)/wheel.sh
 	@.venv/bin/python bindings-python/examples/demo $(DEMO_ARGS)
 
-test: ## Every test of every package, the lints and a 60-second chaos run. Last line: N passed, N failed, N skipped
+test: ## Every test, lint and a 60 s chaos run (ONLY=scenarios: a part). Last line: N passed, N failed, N skipped
 	@$(S)/setup.sh python postgres
-	@.venv/bin/python $(S)/check.py
+	@.venv/bin/python $(S)/check.py --only "$(ONLY)"
 
 bench: ## Everstep, DBOS and bare PostgreSQL side by side (ONLY=python, QUICK=1); writes target/bench.json
 	@$(S)/setup.sh python postgres
