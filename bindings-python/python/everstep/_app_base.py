@@ -134,8 +134,9 @@ class Base:
         return _step("idempotency_key").idempotency_key
 
     def attempt(self) -> int:
-        """Which attempt of the running step this is, from 1."""
-        return _step("attempt").attempt
+        """Which attempt of the running step this is, from 1; a plain call outside a run is the first."""
+        scope = SCOPE.get()
+        return 1 if scope is None or scope.step is None else scope.step.attempt
 
     def cancel_requested(self) -> bool:
         """For loops inside a sync step: a cancel or the step's timeout has come; raise `Cancelled` or return."""

@@ -78,7 +78,7 @@ class Step(_Function, Generic[P, R]):
 class AsyncStep(_Function, Generic[P, R]):
     """A declared step of async workflows."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         return self._record(location(), args, kwargs, None)
 
     def _record(self, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Coroutine[Any, Any, Any]:
@@ -216,7 +216,7 @@ class AsyncStepCall(AsyncStarter[P, R]):
         self._step = step
         self._key = options.get("key")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         return self._step._record(location(), args, kwargs, self._key)
 
 

@@ -30,7 +30,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
 from ._sync_calls import answer, check_thread
-from ._tx_sources import Source, is_conflict, is_refusal
+from ._tx_sources import Source, is_conflict, is_refusal, knows_no_engine
 
 log = logging.getLogger("everstep")
 
@@ -80,7 +80,7 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
             value = function.function(transaction.given, *args, **kwargs)
             output = _output(function, value)
             sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
-            word = transaction.guard(sql, list(params))
+            word = _guarded(transaction, sql, list(params))
             if word == "ok":
                 word = _committed(transaction)
             else:
@@ -103,6 +103,15 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         SCOPE.reset(reset)
         del execution.running[(scope.branch, verdict[1])]
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+def _guarded(transaction: Any, sql: str, params: list[Any]) -> str:
+    try:
+        return transaction.guard(sql, params)
+    except Exception as error:
+        if knows_no_engine(error):
+            return "other_database"
+        raise
 
 
 def _committed(transaction: Any) -> str:
@@ -187,7 +196,7 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             value = await function.function(transaction.given, *args, **kwargs)
             output = _output(function, value)
             sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
-            word = await transaction.guard(sql, list(params))
+            word = await _guarded_async(transaction, sql, list(params))
             if word == "ok":
                 # A signal must not tear the COMMIT apart: from here on the outcome is the database's.
                 del execution.running[(scope.branch, verdict[1])]
@@ -215,6 +224,15 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
         SCOPE.reset(reset)
         execution.running.pop((scope.branch, verdict[1]), None)
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+async def _guarded_async(transaction: Any, sql: str, params: list[Any]) -> str:
+    try:
+        return await transaction.guard(sql, params)
+    except Exception as error:
+        if knows_no_engine(error):
+            return "other_database"
+        raise
 
 
 async def _committed_async(transaction: Any) -> str:

@@ -35,6 +35,11 @@ def is_refusal(error: BaseException) -> bool:
     return state is not None and state[:2] not in ("08", "57", "53", "XX")
 
 
+def knows_no_engine(error: BaseException) -> bool:
+    """The guard found no tables of the engine: this is another database."""
+    return sqlstate_of(error) in ("42P01", "3F000")
+
+
 class Transaction:
     """One open transaction. `given` is what the user's function gets."""
 
@@ -133,21 +138,25 @@ class _AsyncAlchemy(_Alchemy):
         return (await self.given.execute(*self._statement(sql, params))).scalar()
 
 
+def _is_named(value: Any, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(value).__mro__)
+
+
 class Source:
     """`open` and `open_async` give an open transaction."""
 
     def __init__(self, source: Any, *, is_async: bool) -> None:
         self._source = source
-        module = type(source).__module__
+        modules = _modules(source)
         self._open: Callable[[], Any] = self._factory
-        if module.startswith("psycopg_pool"):
-            self._check("the pool", type(source).__name__.startswith("Async"), is_async)
+        if _from(modules, "psycopg_pool"):
+            self._check("the pool", _is_named(source, "AsyncConnectionPool"), is_async)
             self._open = self._psycopg_pool
-        elif module.startswith("asyncpg.pool"):
+        elif _from(modules, "asyncpg.pool"):
             self._check("asyncpg", True, is_async)
             self._open = self._asyncpg_pool
-        elif module.startswith("sqlalchemy"):
-            self._check("this SQLAlchemy source", module.startswith("sqlalchemy.ext.asyncio"), is_async)
+        elif _from(modules, "sqlalchemy"):
+            self._check("this SQLAlchemy source", _from(modules, "sqlalchemy.ext.asyncio"), is_async)
             self._open = self._alchemy_engine if hasattr(source, "connect") and not callable(source) else self._factory
         elif not callable(source):
             raise ConfigInvalid(
@@ -162,7 +171,7 @@ class Source:
 
     def _psycopg_pool(self) -> Any:
         source = self._source
-        if type(source).__name__.startswith("Async"):
+        if _is_named(source, "AsyncConnectionPool"):
 
             async def open_async() -> Transaction:
                 connection = await source.getconn()
@@ -179,7 +188,7 @@ class Source:
 
     def _alchemy_engine(self) -> Any:
         source = self._source
-        if type(source).__module__.startswith("sqlalchemy.ext.asyncio"):
+        if _from(_modules(source), "sqlalchemy.ext.asyncio"):
 
             async def open_async() -> Transaction:
                 return _AsyncAlchemy(await source.connect())
@@ -213,16 +222,23 @@ class Source:
         return transaction
 
 
+def _modules(value: Any) -> list[str]:
+    """Of its class and what that derives from: a user's subclass lives in the user's module."""
+    return [kind.__module__ for kind in type(value).__mro__]
+
+
+def _from(modules: list[str], prefix: str) -> bool:
+    return any(module == prefix or module.startswith(prefix + ".") for module in modules)
+
+
 def _wrap(made: Any) -> Transaction:
-    module = type(made).__module__
-    if module.startswith("psycopg"):
-        return _AsyncPsycopg(made, made.close) if type(made).__name__.startswith("Async") else _Psycopg(made, made.close)
-    if module.startswith("asyncpg"):
+    modules = _modules(made)
+    if _from(modules, "psycopg"):
+        return _AsyncPsycopg(made, made.close) if _is_named(made, "AsyncConnection") else _Psycopg(made, made.close)
+    if _from(modules, "asyncpg"):
         return _Asyncpg(made, made.close)
-    # A subclass of Session lives in the user's module: what it derives from decides.
-    bases = [base.__module__ for base in type(made).__mro__]
-    if any(base.startswith("sqlalchemy.ext.asyncio") for base in bases):
+    if _from(modules, "sqlalchemy.ext.asyncio"):
         return _AsyncAlchemy(made)
-    if any(base.startswith("sqlalchemy") for base in bases):
+    if _from(modules, "sqlalchemy"):
         return _Alchemy(made)
     raise ConfigInvalid(f"the factory of app.transaction made a {type(made).__qualname__}: wanted: a psycopg, asyncpg or SQLAlchemy connection or session")
