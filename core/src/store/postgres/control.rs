@@ -13,6 +13,8 @@ use super::rows::read;
 use super::{PostgresStore, waits};
 use crate::store::{ControlVerdict, Due, Payload, Result, RunKey, RunState, StoreError, WakeHint};
 
+/// Who asks when a deadline passes, and the type of the error it ends in.
+const DEADLINE: &str = "deadline";
 /// Grace of a cancel that a deadline asks for.
 const DEADLINE_GRACE_MS: i64 = 60_000;
 /// Tries when the database rolls back for the sake of another.
@@ -106,17 +108,23 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
     match request {
         Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, "cancelled", grace_ms).await,
         Request::Timer(TimerKind::Deadline) => {
-            cancel_held(session, &locks, &set, run, &was, "engine", "deadline", "deadline", DEADLINE_GRACE_MS).await
+            cancel_held(session, &locks, &set, run, &was, DEADLINE, "its deadline has passed", DEADLINE, DEADLINE_GRACE_MS).await
         }
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
             end(session, &locks, &set, run, &was, "expired", "It had not started in time.").await
         }
         Request::Timer(TimerKind::CancelEnd) if was.state == RunState::Cancelling => {
-            end(session, &locks, &set, run, &was, "cancelled", "The time for clean-up was over.").await
+            let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
+            let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
+            // The error says what the owner would have written, had it come to it.
+            let error_type = if by.as_deref() == Some(DEADLINE) { DEADLINE } else { "cancelled" };
+            end(session, &locks, &set, run, &was, error_type, "The time for clean-up was over.").await
         }
         Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
 }
+
+const ASKED_BY: &str = "select cancel_by from {s}.run_note where run_id = $1";
 
 const NOTE_CANCEL: &str = "\
 insert into {s}.run_note (run_id, cancel_by, cancel_why, cancel_at, cancel_until)

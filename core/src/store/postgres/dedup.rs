@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{read, state};
-use super::{changes, starts};
+use super::starts;
 use crate::store::{DedupPolicy, DedupScope, NewRun, Result, RunKey, RunState, Verdict};
 
 /// A key whose time is over is taken in place; any other holder is answered, locked, by the second branch.
@@ -96,9 +96,9 @@ async fn take(session: &mut Session, run: &NewRun) -> Result<Option<Verdict>> {
     Ok(match dedup.policy {
         DedupPolicy::Attach => Some(Verdict::Attached { run: holder, state: held_by, workflow: read(row.try_get(2))? }),
         DedupPolicy::Replace if held_by == RunState::Ready && epoch == 0 => {
-            super::control::cancel_unstarted(session, holder, "dedup", "replaced by a later run of the same key").await?;
+            // First the key: the end of its holder would free it for anybody.
             hand_over(session, run, &namespace).await?;
-            changes::free_keys(session, &[holder]).await?;
+            super::control::cancel_unstarted(session, holder, "dedup", "replaced by a later run of the same key").await?;
             None
         }
         DedupPolicy::Reject | DedupPolicy::Replace => Some(Verdict::Deduplicated { run: holder }),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{read, state};
+use crate::failpoint::mutated;
 use crate::store::{Result, RunKey, RunState};
 
 /// `l.ok is not null` keeps the join order: lease before runs. `offset 0` keeps the look-up a look-up.
@@ -15,6 +16,18 @@ select l.ok, u.id, r.owner, r.epoch, r.state, r.inbox, r.route, r.priority, r.sl
 from (select coalesce((select true from {s}.lease x where x.incarnation = $1 and x.lane = $2 for key share), false) as ok offset 0) l
 cross join unnest($3::uuid[]) as u(id)
 left join lateral (select * from {s}.run r where r.id = u.id and l.ok is not null for no key update offset 0) r on true";
+
+/// As `LOCK`, with one of the two locks taken out: for the suite, which must notice (`failpoint::MUTATIONS`).
+const WITHOUT_LEASE: &str = "\
+select true, u.id, r.owner, r.epoch, r.state, r.inbox, r.route, r.priority, r.slotted, r.timed, r.keyed, r.run_attempt, r.segment
+from unnest($3::uuid[]) as u(id)
+left join lateral (select * from {s}.run r where r.id = u.id and $1::uuid is not distinct from $1 and $2::smallint is not null
+                   for no key update offset 0) r on true";
+const WITHOUT_RUN: &str = "\
+select l.ok, u.id, r.owner, r.epoch, r.state, r.inbox, r.route, r.priority, r.slotted, r.timed, r.keyed, r.run_attempt, r.segment
+from (select coalesce((select true from {s}.lease x where x.incarnation = $1 and x.lane = $2 for key share), false) as ok offset 0) l
+cross join unnest($3::uuid[]) as u(id)
+left join lateral (select * from {s}.run r where r.id = u.id and l.ok is not null offset 0) r on true";
 
 /// A run row this transaction holds.
 #[derive(Debug, Clone)]
@@ -45,7 +58,8 @@ impl Locks {
         self.lease
             && incarnation.is_some()
             && self.runs.get(run).is_some_and(|r| {
-                r.owner == incarnation && r.epoch == epoch && matches!(r.state, RunState::Running | RunState::Cancelling)
+                mutated("fence.run")
+                    || (r.owner == incarnation && r.epoch == epoch && matches!(r.state, RunState::Running | RunState::Cancelling))
             })
     }
 }
@@ -57,7 +71,12 @@ pub(super) async fn take(session: &mut Session, incarnation: Option<Uuid>, lane:
         ids.push(Uuid::nil());
     }
     let mut locks = Locks::default();
-    for row in session.rows(session.q(LOCK).bind(incarnation).bind(lane).bind(&ids)).await? {
+    let text = match () {
+        () if mutated("fence.lease") => WITHOUT_LEASE,
+        () if mutated("fence.run") => WITHOUT_RUN,
+        () => LOCK,
+    };
+    for row in session.rows(session.q(text).bind(incarnation).bind(lane).bind(&ids)).await? {
         locks.lease = read(row.try_get(0))?;
         if let Some(epoch) = read(row.try_get::<Option<i32>, _>(3))? {
             let locked = Locked {

@@ -95,7 +95,7 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
         Verb::Rewind(to) => {
             let statement = session.q(DONE_AT).bind(run).bind(to.segment).bind(to.branch.to_string()).bind(to.seq);
             let rows = session.rows(statement).await?;
-            let Some(row) = rows.first() else { return nothing(ControlVerdict::NotFound) };
+            let Some(row) = rows.first() else { return nothing(ControlVerdict::NotPossible(was.state)) };
             forget(session, run, to.segment, read(row.try_get(0))?).await?;
             detail = Some(format!("{}:{}:{}", to.segment, to.branch, to.seq));
         }
@@ -127,6 +127,12 @@ const FORGET_OUTCOME: &str = "delete from {s}.outcome where run_id = $1";
 const FORGET_NOTE: &str = "delete from {s}.run_note where run_id = $1";
 const FORGET_CRASHES: &str = "update {s}.run set crashes = 0, crash_mark = -1 where id = $1 and (crashes <> 0 or crash_mark <> -1)";
 
+/// A deadline that lies ahead still stands.
+const KEEP_DEADLINE: &str = "\
+insert into {s}.timer (run_id, kind, due_at) select i.run_id, 3, i.deadline_at from {s}.run_info i
+where i.run_id = $1 and i.deadline_at > statement_timestamp() on conflict do nothing";
+const HAS_TIMER: &str = "select exists (select 1 from {s}.timer t where t.run_id = $1)";
+
 async fn make_ready(session: &mut Session, run: RunKey, was: &Locked) -> Result<()> {
     session.run(session.q(FORGET_OUTCOME).bind(run)).await?;
     session.run(session.q(FORGET_NOTE).bind(run)).await?;
@@ -135,7 +141,10 @@ async fn make_ready(session: &mut Session, run: RunKey, was: &Locked) -> Result<
         let kinds = [changes::TimerKind::Wake, changes::TimerKind::Start, changes::TimerKind::Retry, changes::TimerKind::CancelEnd];
         changes::drop_timers(session, &kinds.map(|kind| (run, Some(kind)))).await?;
     }
-    let mut now = Locked { state: RunState::Ready, owner: None, epoch: was.epoch + 1, ..was.clone() };
+    session.run(session.q(KEEP_DEADLINE).bind(run)).await?;
+    let rows = session.rows(session.q(HAS_TIMER).bind(run)).await?;
+    let timed = rows.first().map(|row| read(row.try_get(0))).transpose()?.unwrap_or(false);
+    let mut now = Locked { state: RunState::Ready, owner: None, epoch: was.epoch + 1, timed, ..was.clone() };
     if was.slotted {
         now.slotted = !changes::free_slots(session, &[(run, false)]).await?.contains(&run);
     }

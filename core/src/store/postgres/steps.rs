@@ -10,10 +10,14 @@ use uuid::Uuid;
 use super::connect::{Session, Statement};
 use super::rows::{data, payload, read, small};
 use super::sites::Sites;
+use crate::failpoint::mutated;
 use crate::store::{Position, Result, RunKey, Site, StepRecord, StepWrite};
 
 macro_rules! insert_steps {
     ($fence:literal) => {
+        insert_steps!($fence, " on conflict do nothing")
+    };
+    ($fence:literal, $conflict:literal) => {
         concat!(
             "insert into {s}.step (run_id, at, site, digest, token, took_us, written_by, segment, seq, done, seen, epoch, attempt, kind, codec, \
                failed, branch, key_id, output) \
@@ -23,7 +27,7 @@ macro_rules! insert_steps {
                $11::int[], $12::smallint[], $13::smallint[], $14::smallint[], $15::bool[], $16::text[], $17::text[], $18::bytea[]) \
                as u(run_id, site, digest, token, took_us, segment, seq, done, seen, epoch, attempt, kind, codec, failed, branch, key_id, output) ",
             $fence,
-            " on conflict do nothing"
+            $conflict
         )
     };
 }
@@ -37,6 +41,17 @@ const FENCED: &str = insert_steps!(
 
 /// For runs this transaction already holds.
 const HELD: &str = insert_steps!("");
+
+/// Each lock taken out, and the row that stands overwritten: for the suite, which must notice (`failpoint::MUTATIONS`).
+const WITHOUT_LEASE: &str = insert_steps!(
+    "where $19::smallint is not null and exists (select 1 from {s}.run r where r.id = u.run_id and r.owner = $1 and r.epoch = u.epoch \
+       and r.state in (2, 4) for no key update offset 0)"
+);
+const WITHOUT_RUN: &str = insert_steps!("where (select true from {s}.lease x where x.incarnation = $1 and x.lane = $19 for key share)");
+const OVERWRITING: &str = insert_steps!(
+    "where $19::smallint is not null",
+    " on conflict (run_id, segment, branch, seq) do update set token = excluded.token, output = excluded.output"
+);
 
 /// One step of one run.
 pub(super) struct StepRow<'w> {
@@ -72,7 +87,13 @@ fn bind<'q>(statement: Statement<'q>, incarnation: Uuid, rows: &[StepRow<'q>]) -
 
 /// Rows inserted, of those sent in key order; fewer means that a fence or an older row stood in the way.
 pub(super) async fn insert_fenced(session: &mut Session, incarnation: Uuid, lane: i16, rows: &[StepRow<'_>]) -> Result<u64> {
-    let statement = bind(session.q(FENCED), incarnation, rows).bind(lane);
+    let text = match () {
+        () if mutated("fence.lease") => WITHOUT_LEASE,
+        () if mutated("fence.run") => WITHOUT_RUN,
+        () if mutated("on_conflict") => OVERWRITING,
+        () => FENCED,
+    };
+    let statement = bind(session.q(text), incarnation, rows).bind(lane);
     session.run(statement).await
 }
 

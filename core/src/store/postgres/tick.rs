@@ -11,6 +11,7 @@ use super::connect::Session;
 use super::lock::Locked;
 use super::rows::{read, state};
 use super::{PostgresStore, control, lease, orphans};
+use crate::failpoint::mutated;
 use crate::store::{Peer, Result, RunKey, RunState, StoreError, TickReport, TickRequest, WakeHint};
 
 const LOOK: &str = "\
@@ -47,14 +48,15 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
     let mut report = TickReport {
         alive: read(row.try_get(0))?,
         queue_version: read(row.try_get(5))?,
-        next_lease_ms: read(row.try_get(2))?,
+        next_lease_ms: read(row.try_get::<Option<i64>, _>(2))?.map(|ms| ms.max(0)),
         next_timer_ms: due,
         peers: parse_peers(&peers)?,
         ..TickReport::default()
     };
 
-    if (expired > 0 && request.may_reap) || !request.known_dead.is_empty() {
-        report.reaped = lease::reap(&mut session, request.incarnation, request.may_reap, &request.known_dead).await?;
+    let may_reap = request.may_reap || mutated("outage_grace");
+    if (expired > 0 && may_reap) || !request.known_dead.is_empty() {
+        report.reaped = lease::reap(&mut session, request.incarnation, may_reap, &request.known_dead).await?;
     }
     if sweep_due(store) {
         orphans::sweep(&mut session).await?;
