@@ -191,6 +191,11 @@ impl Engine {
             }
         }
         self.forget(exec);
+        if !self.queues.is_free(&exec.queue) {
+            // Its slot of a limited queue is free: whoever has room may take the next, here or elsewhere.
+            self.claims.look();
+            self.wakes.tell(WakeHint::Ready);
+        }
     }
 }
 

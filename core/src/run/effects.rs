@@ -105,7 +105,7 @@ impl Exec {
                 return Ok(true);
             }
             Some(_) => return Ok(false),
-            None if st.history.goes_on_behind(&place) => return Ok(false),
+            None if st.history.goes_on_behind(&place) || st.open_behind(&place) => return Ok(false),
             None => {}
         }
         st.next_place(branch);

@@ -306,6 +306,11 @@ impl ExecState {
         }
     }
 
+    /// Whether a wait or an attempt from before is open at this place or behind it in its branch.
+    pub fn open_behind(&self, place: &Place) -> bool {
+        self.open_waits.keys().chain(self.attempts.keys()).any(|p| p.0 == place.0 && p.1 >= place.1)
+    }
+
     pub fn branch_closed(&self, branch: &str) -> bool {
         self.closed.iter().any(|(group, winner)| under(branch, group) && !under(branch, winner))
     }
