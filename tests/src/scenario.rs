@@ -131,7 +131,13 @@ pub enum Action {
         error: Option<String>,
     },
     /// A message from outside to one run, or to each of `id-0`, `id-1`, ..
-    Send { id: String, by: Option<String>, topic: String, value: Value, count: Option<usize> },
+    Send {
+        id: String,
+        by: Option<String>,
+        topic: String,
+        value: Value,
+        count: Option<usize>,
+    },
     /// Page through a list: so many runs, none of them twice.
     Listed {
         by: Option<String>,
