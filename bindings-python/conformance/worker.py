@@ -1,9 +1,11 @@
-"""The conformance worker: an interpreter of `tests/README.md`'s programs on the public API, driven by JSON lines on stdin."""
+"""The conformance worker: an interpreter of the programs of tests/README.md on the public API, driven by JSON lines on stdin."""
+# ruff: noqa: ASYNC110, ASYNC230, ASYNC240, ASYNC251
 
 import asyncio
 import contextvars
 import hashlib
 import json
+import logging
 import os
 import random
 import signal
@@ -11,14 +13,13 @@ import sys
 import time
 from datetime import timedelta
 
-import everstep
 from everstep import AsyncEverstep, Dedup, EverstepError, Retry
 
 CONFIG = json.loads(sys.argv[1])
-BUILD = os.environ.get("EVERSTEP_SUITE_BUILD", "v1")
+BUILD, WITHOUT = os.environ.get("EVERSTEP_SUITE_BUILD", "v1"), os.environ.get("EVERSTEP_SUITE_WITHOUT")
 LOG = os.open(CONFIG["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-HERE: contextvars.ContextVar = contextvars.ContextVar("here")  # (run, place, options) of the instruction being called
-app = AsyncEverstep(CONFIG["engine"].pop("database"), **CONFIG["engine"])
+HERE: contextvars.ContextVar = contextvars.ContextVar("here")  # (run, place, options) of the step being called
+app = AsyncEverstep(**CONFIG["engine"])
 
 
 def ms(value):
@@ -26,8 +27,7 @@ def ms(value):
 
 
 def note(kind, run, place, detail="-", attempt=0):
-    record = f"{kind} {run} {place} {attempt} {os.getpid()} {time.monotonic_ns()} {detail}\n"
-    os.write(LOG, record.encode())
+    os.write(LOG, f"{kind} {run} {place} {attempt} {os.getpid()} {time.monotonic_ns()} {detail}\n".encode())
 
 
 def gate(name):
@@ -45,18 +45,14 @@ class Flaky(Exception):
 
 
 async def effect(value):
-    run, place, o = HERE.get()
-    attempt = app.attempt()
+    (run, place, o), attempt = HERE.get(), app.attempt()
     note("begin", run, place, "limit {} {}".format(*o["limited"]) if "limited" in o else "-", attempt)
     if o.get("show_key"):
         note("value", run, place, app.idempotency_key(), attempt)
-    if crash := o.get("crash"):
-        first = not os.path.exists(gate(f"crashed-{run}"))
+    if o.get("crash") == "always" or (o.get("crash") and not os.path.exists(gate(f"crashed-{run}"))):
         open(gate(f"crashed-{run}"), "w").close()
-        if crash == "always" or first:
-            os.kill(os.getpid(), signal.SIGKILL)
-    if "busy" in o:
-        time.sleep(o["busy"] / 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(o.get("busy", 0) / 1000)
     if wait := o.get("ms", 0) + random.random() * o.get("jitter_ms", 0):
         await asyncio.sleep(wait / 1000)
     if "hold" in o:
@@ -74,19 +70,23 @@ def declared(name, **policy):
     return app.step(name=name, **policy)(step)
 
 
-STEPS = {name: declared(name) for name in ("work", "charge", "ship")}
-STEPS["thrice"] = declared("thrice", retry=Retry(max_attempts=3, initial=ms(1)))
-STEPS["five"] = declared("five", retry=Retry(max_attempts=5, initial=ms(1)))
-STEPS["backoff"] = declared("backoff", retry=Retry(max_attempts=3, initial=ms(2500), jitter=False))
-STEPS["brief"] = declared("brief", timeout=ms(200))
-STEPS["once"] = declared("once", at_most_once=True)
+POLICIES = {
+    "thrice": {"retry": Retry(max_attempts=3, initial=ms(1))},
+    "five": {"retry": Retry(max_attempts=5, initial=ms(1))},
+    "backoff": {"retry": Retry(max_attempts=3, initial=ms(2500), jitter=False)},
+    "brief": {"timeout": ms(200)},
+    "once": {"at_most_once": True},
+}
+STEPS = {name: declared(name, **POLICIES.get(name, {})) for name in ("work", "charge", "ship", *POLICIES)}
 
 
-async def move(execute, account, amount):
+async def move(execute, mark, account, amount):
     run, place, o = HERE.get()
     note("begin", run, place, attempt=app.attempt())
-    await execute("insert into moved (run, step, account, amount) values ($1, $2, $3, $4)", run, place, account, amount)
-    await execute("update accounts set balance = balance + $2 where id = $1", account, amount)
+    await execute(
+        f"insert into moved (run, step, account, amount) values ({mark(1)}, {mark(2)}, {mark(3)}, {mark(4)})", run, place, account, amount
+    )
+    await execute(f"update accounts set balance = balance + {mark(1)} where id = {mark(2)}", amount, account)
     if "hold" in o:
         await passing(o["hold"])
     if o.get("fail"):
@@ -97,10 +97,9 @@ async def move(execute, account, amount):
 
 @app.transaction(name="pay")
 async def pay(tx, account: int, amount: int) -> int:
-    return await move(tx.execute, account, amount)
+    return await move(tx.execute, lambda n: f"${n}", account, amount)
 
 
-DRIVER = None
 if CONFIG["store"] == "postgres":
     from psycopg_pool import AsyncConnectionPool
 
@@ -108,146 +107,182 @@ if CONFIG["store"] == "postgres":
 
     @app.transaction(DRIVER, name="pay_driver", retry=Retry(max_attempts=5, initial=ms(10)))
     async def pay_driver(tx, account: int, amount: int) -> int:
-        async def execute(sql, *values):
-            await tx.execute("".join(c if not c.isdigit() else "" for c in sql.replace("$", "%s")), values)
-
-        return await move(execute, account, amount)
+        return await move(lambda sql, *values: tx.execute(sql, values), lambda n: "%s", account, amount)
 
 
-class Interpreter:
-    def __init__(self, run):
-        self.run = run
+async def play(run, instructions, place=""):
+    return [await one(run, x, f"{place}{i}") for i, x in enumerate(instructions)]
 
-    async def program(self, program, place=""):
-        return [await self.one(instruction, f"{place}{i}") for i, instruction in enumerate(program)]
 
-    def branch(self, place, i, program):
-        return lambda: self.program(program, f"{place}/{i}.")
+async def recorded(run, place, options, call, *values, detail="-"):
+    HERE.set((run, place, options))
+    try:
+        value = await call(*values)
+    except Exception:
+        note("nack", run, place)
+        raise
+    note("ack", run, place, detail)
+    return value
 
-    async def recorded(self, call, place, detail="-"):
-        try:
-            value = await call
-        except Exception:
-            note("nack", self.run, place)
-            raise
-        note("ack", self.run, place, detail)
-        return value
 
-    def step(self, place, value, o):
-        HERE.set((self.run, place, o))
-        return self.recorded(STEPS[o.get("as", "work")](value), place)
-
-    async def one(self, instruction, place):
-        op, *a = instruction
-        o = a[-1] if a and isinstance(a[-1], dict) and op not in ("build",) else {}
-        return await getattr(self, f"do_{op}")(place, o, *a)
-
-    async def do_step(self, place, o, value, *_):
-        return await self.step(place, value, o if len(_) else {})
-
-    async def do_tx(self, place, o, account, amount, *_):
-        HERE.set((self.run, place, o))
-        return await self.recorded((pay_driver if o.get("driver") else pay)(account, amount), place, "tx")
-
-    async def do_sleep(self, place, o, duration):
-        note("sleep", self.run, place)
-        await app.sleep(ms(duration))
-        note("woke", self.run, place, duration)
-        return duration
-
-    async def do_all(self, place, o, *programs):
-        return await app.all(*(self.branch(place, i, p) for i, p in enumerate(programs)))
-
-    async def do_race(self, place, o, *programs):
-        return await app.race(*(self.branch(place, i, p) for i, p in enumerate(programs)))
-
-    async def do_any(self, place, o, *programs):
-        return await app.any(*(self.branch(place, i, p) for i, p in enumerate(programs)))
-
-    async def do_map(self, place, o, items, *_):
-        numbered = list(enumerate(items))
-        return await app.map(lambda item: self.step(f"{place}/{item[0]}", item[1], o), numbered)
-
-    async def do_gather(self, place, o, *instructions):
-        return list(await asyncio.gather(*(self.one(x, f"{place}.{i}") for i, x in enumerate(instructions))))
-
-    async def do_first(self, place, o, instructions):
-        order = []
-        for coming in asyncio.as_completed([self.one(x, f"{place}.{i}") for i, x in enumerate(instructions)]):
-            order.append(await coming)
-        return order
-
-    async def do_child(self, place, o, program, *_):
-        id = o.get("id", f"{self.run}/{place}")
-        run = await interpret.options(id=id, parent_close=o.get("policy", "cancel")).start(id, program)
-        return await run.result() if o.get("wait", True) else run.key
-
-    async def do_send(self, place, o, run, topic, value, *_):
-        while True:
+async def one(run, instruction, place):
+    o = instruction[-1] if isinstance(instruction[-1], dict) and instruction[0] != "build" and len(instruction) > 2 else {}
+    match instruction:
+        case ["step", value, *_]:
+            return await recorded(run, place, o, STEPS[o.get("as", "work")], value)
+        case ["tx", account, amount, *_]:
+            return await recorded(run, place, o, pay_driver if o.get("driver") else pay, account, amount, detail="tx")
+        case ["sleep", duration]:
+            note("sleep", run, place)
+            await app.sleep(ms(duration))
+            note("woke", run, place, duration)
+            return duration
+        case ["all" | "race" | "any" as verb, *programs]:
+            out = await getattr(app, verb)(*(lambda i=i, p=p: play(run, p, f"{place}/{i}.") for i, p in enumerate(programs)))
+            return list(out)
+        case ["map", items, *_]:
+            return await app.map(lambda item: recorded(run, f"{place}/{item[0]}", o, STEPS["work"], item[1]), list(enumerate(items)))
+        case ["gather", *instructions]:
+            return list(await asyncio.gather(*(one(run, x, f"{place}.{i}") for i, x in enumerate(instructions))))
+        case ["first", instructions]:
+            return [await x for x in asyncio.as_completed([one(run, x, f"{place}.{i}") for i, x in enumerate(instructions)])]
+        case ["child", instructions, *_]:
+            options = {"id": o.get("id", f"{run}/{place}"), "parent_close": o.get("policy", "cancel")}
+            child = await interpret.options(**options).start(options["id"], instructions)
+            return await child.result() if o.get("wait", True) else child.key
+        case ["send", to, topic, value, *_]:
+            while True:
+                try:
+                    await app.send(to, topic, value)
+                    return True
+                except EverstepError as error:
+                    if error.code != "run_not_found" or not (o.get("wait") or o.get("optional")):
+                        raise
+                    if o.get("optional"):
+                        return False
+                    await app.sleep(ms(20))
+        case ["receive", topic, limit]:
+            value = await app.receive(topic, timeout=ms(limit))
+            note("received", run, place, value)
+            return "timeout" if value is None else value
+        case ["set", key, value]:
+            await app.set_event(key, value)
+            return True
+        case ["event", source, key, limit]:
+            value = await app.get_event(source, key, timeout=ms(limit))
+            return "timeout" if value is None else value
+        case ["value", which]:
+            note("value", run, place, str(await getattr(app, which)()).replace(" ", "T"))
+            return which
+        case ["patch", name, after, before]:
+            return await play(run, after if app.patch(name) else before, f"{place}.")
+        case ["build", programs]:
+            return await play(run, programs[BUILD], f"{place}.")
+        case ["try", instructions]:
             try:
-                await app.run(id=run).send(topic, value)
-                return True
-            except EverstepError as error:
-                if error.code != "run_not_found" or not (o.get("wait") or o.get("optional")):
-                    raise
-                if o.get("optional"):
-                    return False
-                await app.sleep(ms(20))
-
-    async def do_receive(self, place, o, topic, limit):
-        value = await app.receive(topic, timeout=ms(limit))
-        if value is not None:
-            note("received", self.run, place, value)
-        return "timeout" if value is None else value
-
-    async def do_set(self, place, o, key, value):
-        await app.set_event(key, value)
-        return True
-
-    async def do_event(self, place, o, run, key, limit):
-        value = await app.run(id=run).get_event(key, timeout=ms(limit))
-        return "timeout" if value is None else value
-
-    async def do_value(self, place, o, which):
-        note("value", self.run, place, str(await getattr(app, which)()).replace(" ", "T"))
-        return which
-
-    async def do_patch(self, place, o, name, after, before):
-        return await self.program(after if app.patch(name) else before, f"{place}.")
-
-    async def do_build(self, place, o, programs):
-        return await self.program(programs[BUILD], f"{place}.")
-
-    async def do_try(self, place, o, program):
-        try:
-            return await self.program(program, f"{place}.")
-        except EverstepError as error:
-            return {"error": error.code}
-        except Flaky:
-            return {"error": "flaky"}
-
-    async def do_finally(self, place, o, program, clean_up):
-        try:
-            return await self.program(program, f"{place}.")
-        finally:
-            with app.shielded():
-                await self.program(clean_up, f"{place}.f")
-
-    async def do_repeat(self, place, o, n, program):
-        return [await self.program(program, f"{place}.{i}.") for i in range(n)]
-
-    async def do_log(self, place, o, text):
-        app.logger.info(text)
-        return text
+                return await play(run, instructions, f"{place}.")
+            except (EverstepError, Flaky) as error:
+                return {"error": getattr(error, "code", "flaky")}
+        case ["finally", instructions, clean_up]:
+            try:
+                return await play(run, instructions, f"{place}.")
+            finally:
+                with app.shielded():
+                    await play(run, clean_up, f"{place}.f")
+        case ["repeat", n, instructions]:
+            return [await play(run, instructions, f"{place}.{i}.") for i in range(n)]
+        case ["log", text]:
+            app.logger.info(text)
+            return text
+    raise ValueError(f"unknown instruction {instruction}")
 
 
 @app.workflow(name="interpret")
 async def interpret(id: str, program: list) -> list:
-    return await Interpreter(id).program(program)
+    return await play(id, program)
 
 
-if os.environ.get("EVERSTEP_SUITE_WITHOUT") != "other":
+if WITHOUT != "other":
 
     @app.workflow(name="other")
     async def other(id: str, program: list) -> list:
-        return await Interpreter(id).program(program)
+        return await play(id, program)
+
+
+def options(given):
+    o = {k.removesuffix("_ms"): ms(v) if k.endswith("_ms") else v for k, v in (given or {}).items()}
+    dedup = {k: o.pop(f"dedup_{k}") for k in ("key", "scope", "policy") if f"dedup_{k}" in o}
+    return {**o, "dedup": Dedup(**dedup)} if dedup else o
+
+
+async def execute(op, id=None, timeout_ms=None, **c):
+    match op:
+        case "launch":
+            if CONFIG["store"] == "postgres":
+                await DRIVER.open()
+            await app.launch()
+            return "\n".join(SAID)
+        case "start":
+            target = interpret if (c.get("workflow") or "interpret") == "interpret" else app.reference(c["workflow"])
+            run = await target.options(id=id, **options(c.get("options"))).start(id=id, program=c["program"])
+            note("accepted", run.key.replace("-", ""), "-")
+            return {"run": run.key, "attached": run.attached}
+        case "start_step":
+            HERE.set((id, "0", {}))
+            return (await STEPS["work"].options(id=id).start(c["value"])).key
+        case "start_many":
+            inputs = [{"id": f"{id}-{i}", "program": c["program"]} for i in range(c["count"])]
+            runs = await interpret.options(**options(c.get("options"))).start_many(inputs, id=lambda given: given["id"])
+            for run in runs:
+                note("accepted", run.key.replace("-", ""), "-")
+            return len(runs)
+        case "result":
+            value = await app.run(id).result(timeout=ms(timeout_ms))
+            note("result", id, "-", hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16])
+            return value
+        case "status" | "steps":
+            found = await getattr(app.run(id), op)()
+            return json.loads(json.dumps([vars(x) for x in found] if op == "steps" else vars(found), default=str))
+        case "cancel" | "resume" | "retry" | "rewind":
+            return await getattr(app.run(id), op)(by="suite", **c)
+        case "send":
+            return await app.send(id, **c)
+        case "event":
+            value = await app.get_event(id, c["key"], timeout=ms(timeout_ms))
+            return "timeout" if value is None else value
+        case "queue":
+            return (await app.put_queue(**c)).name
+        case "list":
+            page = await app.runs(**{**c, "attribute": tuple(c["attribute"]) if "attribute" in c else None})
+            return {"runs": [r.key for r in page.items], "next": page.next}
+        case "adopt":
+            return await app.adopt()
+        case "close":
+            return await app.close(ms(c["deadline_ms"]))
+
+
+async def answer(n, op, **command):
+    try:
+        out = {"ok": await execute(op, **command)}
+    except EverstepError as error:
+        out = {"error": {"code": error.code, "message": str(error)}}
+    except Exception as error:
+        logging.exception("command %s", op)
+        out = {"error": {"code": type(error).__name__, "message": str(error)}}
+    os.write(1, (json.dumps({"n": n, **out}) + "\n").encode())
+
+
+async def main():
+    reader = asyncio.StreamReader(limit=2**26)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks = []
+    while (line := await reader.readline()) and (not tasks or tasks[-1].get_name() != "close"):
+        command = json.loads(line)
+        tasks.append(asyncio.create_task(answer(**command), name=command["op"]))
+    await asyncio.gather(*tasks[-1:])
+
+
+SAID = []
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+logging.getLogger("everstep").addFilter(lambda record: SAID.append(record.getMessage()) or True)
+asyncio.run(main())

@@ -125,7 +125,7 @@ pub async fn run(language: &Language, settings: &Settings) -> Result<(), String>
             match start.try_recv() {
                 Ok(Ok(_)) if wants_mail => {
                     let client = stage.worker(Some("client"))?;
-                    drop(client.submit("send", json!({"id": id, "topic": "mail", "value": format!("{id}#1"), "key": "once"})).await);
+                    drop(client.submit("send", json!({"id": id, "topic": "mail", "message": format!("{id}#1"), "idempotency_key": "once"})).await);
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(failure)) => failures.push(format!("start of {id}: {failure}")),
@@ -223,7 +223,7 @@ async fn quiet(stage: &mut Stage, settings: &Settings, pending: std::collections
     for (id, start, wants_mail) in pending {
         match tokio::time::timeout(QUIET, start).await {
             Ok(Ok(Ok(_))) if wants_mail => {
-                let send = json!({"id": id, "topic": "mail", "value": format!("{id}#1"), "key": "once"});
+                let send = json!({"id": id, "topic": "mail", "message": format!("{id}#1"), "idempotency_key": "once"});
                 stage.worker(Some("client"))?.call("send", send).await.map_err(|e| format!("mail to {id}: {e}"))?;
             }
             Ok(Ok(Ok(_))) => {}

@@ -133,6 +133,35 @@ impl Player {
                 let answer = stage.worker(by.as_deref())?.call(op, with.clone()).await;
                 compare(answer, value.as_ref(), error.as_deref(), has.as_ref(), contains)
             }
+            Action::Send { id, by, topic, value, count } => {
+                let worker = stage.worker(by.as_deref())?;
+                for id in ids(id, *count) {
+                    let sent = worker.call("send", json!({"id": id, "topic": topic, "message": value})).await;
+                    compare(sent, None, None, None, &[])?;
+                }
+                Ok(())
+            }
+            Action::Listed { by, with, page, count } => {
+                let worker = stage.worker(by.as_deref())?;
+                let (mut seen, mut after) = (std::collections::HashSet::new(), Value::Null);
+                loop {
+                    let mut question = json!({"limit": page, "after": after});
+                    crate::stage::merge(&mut question, with);
+                    let answer = worker.call("list", question).await.map_err(|e| e.to_string())?;
+                    let runs = answer.get("runs").and_then(Value::as_array).cloned().unwrap_or_default();
+                    if runs.len() > *page {
+                        return Err(format!("a page of {} runs; {page} were asked for", runs.len()));
+                    }
+                    if let Some(twice) = runs.into_iter().find(|r| !seen.insert(r.to_string())) {
+                        return Err(format!("run {twice} was listed twice"));
+                    }
+                    after = answer.get("next").cloned().unwrap_or(Value::Null);
+                    if after.is_null() {
+                        break;
+                    }
+                }
+                if seen.len() == *count { Ok(()) } else { Err(format!("{} runs were listed instead of {count}", seen.len())) }
+            }
             Action::Until { id, state, within_ms, count } => {
                 let code = everstep::store::RunState::from_name(state).ok_or(format!("unknown state {state}"))? as i16;
                 let (pattern, wanted) = count.map_or((id.clone(), 1), |n| (format!("{id}-%"), n));

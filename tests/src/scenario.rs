@@ -130,6 +130,22 @@ pub enum Action {
         contains: Vec<String>,
         error: Option<String>,
     },
+    /// A message from outside to one run, or to each of `id-0`, `id-1`, ..
+    Send {
+        id: String,
+        by: Option<String>,
+        topic: String,
+        value: Value,
+        count: Option<usize>,
+    },
+    /// Page through a list: so many runs, none of them twice.
+    Listed {
+        by: Option<String>,
+        #[serde(default)]
+        with: Value,
+        page: usize,
+        count: usize,
+    },
     /// Wait until the database shows this run in this state (looked up by its id; no worker needs to live).
     Until {
         id: String,

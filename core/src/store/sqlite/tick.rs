@@ -131,7 +131,7 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
         free_slots(conn, &runs).await?;
         let mut at_once = Vec::new();
         for run in &runs {
-            if graceful || mutated("crash_mark") {
+            if graceful {
                 at_once.push(run.clone());
             } else if take_over(conn, now, request, run).await? {
                 at_once.push(run.clone());
@@ -154,7 +154,7 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
 async fn take_over(conn: &mut Connection, now: i64, request: &TickRequest, run: &RunRow) -> Result<bool> {
     let sql = "select (select count(*) from step where run_id = ?) + (select count(*) from attempt where run_id = ?)";
     let recorded = conn.fetch_one(sql, vals![run.id, run.id]).await?.map_or(Ok(0), |row| row.int(0))?;
-    let crashes = if recorded > i64::from(run.crash_mark) { 1 } else { run.crashes + 1 };
+    let crashes = if recorded > i64::from(run.crash_mark) && !mutated("crash_mark") { 1 } else { run.crashes + 1 };
     conn.exec("update run set crashes = ?, crash_mark = ? where id = ?", vals![crashes, recorded, run.id]).await?;
     if crashes >= request.max_crashes {
         conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run.id]).await?;
