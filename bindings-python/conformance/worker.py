@@ -18,7 +18,7 @@ from everstep import AsyncEverstep, Dedup, EverstepError, Retry
 CONFIG = json.loads(sys.argv[1])
 BUILD, WITHOUT = os.environ.get("EVERSTEP_SUITE_BUILD", "v1"), os.environ.get("EVERSTEP_SUITE_WITHOUT")
 LOG = os.open(CONFIG["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-HERE: contextvars.ContextVar = contextvars.ContextVar("here")  # (run, place, options) of the step being called
+HERE: contextvars.ContextVar = contextvars.ContextVar("here", default=("job", "0", {}))  # (run, place, options) of the step being called
 app = AsyncEverstep(**CONFIG["engine"])
 
 
@@ -83,9 +83,7 @@ STEPS = {name: declared(name, **POLICIES.get(name, {})) for name in ("work", "ch
 async def move(execute, mark, account, amount):
     run, place, o = HERE.get()
     note("begin", run, place, attempt=app.attempt())
-    await execute(
-        f"insert into moved (run, step, account, amount) values ({mark(1)}, {mark(2)}, {mark(3)}, {mark(4)})", run, place, account, amount
-    )
+    await execute(f"insert into moved (run, step, account, amount) values ({mark(1)}, {mark(2)}, {mark(3)}, {mark(4)})", run, place, account, amount)
     await execute(f"update accounts set balance = balance + {mark(1)} where id = {mark(2)}", amount, account)
     if "hold" in o:
         await passing(o["hold"])
@@ -103,7 +101,7 @@ async def pay(tx, account: int, amount: int) -> int:
 if CONFIG["store"] == "postgres":
     from psycopg_pool import AsyncConnectionPool
 
-    DRIVER = AsyncConnectionPool(CONFIG["user_database"], min_size=0, open=False, check=AsyncConnectionPool.check_connection)
+    DRIVER = AsyncConnectionPool(CONFIG["user_database"], min_size=0, max_size=4, open=False, check=AsyncConnectionPool.check_connection)
 
     @app.transaction(DRIVER, name="pay_driver", retry=Retry(max_attempts=5, initial=ms(10)))
     async def pay_driver(tx, account: int, amount: int) -> int:
@@ -228,7 +226,6 @@ async def execute(op, id=None, timeout_ms=None, **c):
             note("accepted", run.key.replace("-", ""), "-")
             return {"run": run.key, "attached": run.attached}
         case "start_step":
-            HERE.set((id, "0", {}))
             return (await STEPS["work"].options(id=id).start(c["value"])).key
         case "start_many":
             inputs = [{"id": f"{id}-{i}", "program": c["program"]} for i in range(c["count"])]
@@ -276,10 +273,11 @@ async def main():
     reader = asyncio.StreamReader(limit=2**26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tasks = []
-    while (line := await reader.readline()) and (not tasks or tasks[-1].get_name() != "close"):
+    while line := await reader.readline():
         command = json.loads(line)
-        tasks.append(asyncio.create_task(answer(**command), name=command["op"]))
-    await asyncio.gather(*tasks[-1:])
+        tasks.append(asyncio.create_task(answer(**command)))
+        if command["op"] == "close":
+            return await tasks[-1]
 
 
 SAID = []
