@@ -125,10 +125,15 @@ fn retries_back_off_and_the_key_stays_the_same() {
         let keys = Arc::new(Mutex::new(Vec::new()));
         let seen = keys.clone();
         h.workflow("w", move |c| {
-            c.step_with("s", Some("1"), |w| _ = w.list(5).int(3).int(1).float(1.0).int(1).bool(false), |attempt, key| {
-                seen.lock().unwrap().push(key.to_owned());
-                if attempt < 3 { Err("{\"type\":\"E\"}".into()) } else { Ok(attempt.to_string()) }
-            })
+            c.step_with(
+                "s",
+                Some("1"),
+                |w| _ = w.list(5).int(3).int(1).float(1.0).int(1).bool(false),
+                |attempt, key| {
+                    seen.lock().unwrap().push(key.to_owned());
+                    if attempt < 3 { Err("{\"type\":\"E\"}".into()) } else { Ok(attempt.to_string()) }
+                },
+            )
         });
         h.workflow("fails", |c| {
             let e = c.step_with("s", None, |w| _ = w.list(2).int(2).int(1), |_, _| Err("{\"type\":\"E\"}".into())).unwrap_err();
@@ -395,13 +400,15 @@ fn a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold() 
         let late = h.start_with("w", "null", 5, |w| _ = w.null().null().null().null().int(300)).unwrap();
         assert_eq!(h.result(&late).unwrap().0, "succeeded");
         assert!(began.elapsed() >= Duration::from_millis(300));
-        let keyed = |n: usize| h.start_with("w", "null", 14, |w| {
-            w.null().null().null().null().int(60_000);
-            for _ in 0..8 {
-                w.null();
-            }
-            w.str(&format!("key-{n}"));
-        });
+        let keyed = |n: usize| {
+            h.start_with("w", "null", 14, |w| {
+                w.null().null().null().null().int(60_000);
+                for _ in 0..8 {
+                    w.null();
+                }
+                w.str(&format!("key-{n}"));
+            })
+        };
         assert_eq!(keyed(1).unwrap(), keyed(1).unwrap(), "attached to the holder");
         assert_ne!(keyed(1).unwrap(), keyed(2).unwrap());
         h.close();
@@ -417,12 +424,14 @@ fn deadlines_and_unknown_workflows_and_late_starts() {
         let h = p.host();
         h.workflow("w", |c| c.receive("never", None).map(|_| "null".into()));
         h.launch();
-        let run = h.start_with("w", "null", 8, |w| {
-            for _ in 0..7 {
-                w.null();
-            }
-            w.int(300);
-        }).unwrap();
+        let run = h
+            .start_with("w", "null", 8, |w| {
+                for _ in 0..7 {
+                    w.null();
+                }
+                w.int(300);
+            })
+            .unwrap();
         assert_eq!(h.result(&run).unwrap().0, "cancelled");
         assert!(text(&h.run(&run)[record::run::CANCEL_WHY]).contains("deadline"));
         assert_eq!(h.state(&stray), "ready");

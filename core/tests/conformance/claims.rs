@@ -70,7 +70,11 @@ pub async fn history_comes_along(bench: Arc<Bench>) {
     let (rest, more) = worker.store.history(run, 0, &last).await.expect("reads");
     assert_eq!((rest.len(), more), (6, false));
     let mut all: Vec<Position> = claimed.steps.iter().chain(&rest).map(|record| record.at.clone()).collect();
-    let sorted = { let mut copy = all.clone(); copy.sort(); copy };
+    let sorted = {
+        let mut copy = all.clone();
+        copy.sort();
+        copy
+    };
     assert_eq!(all, sorted);
     all.dedup();
     assert_eq!(all.len(), total as usize + 1);
@@ -113,8 +117,7 @@ pub async fn key_limits_hold(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let route = route_of("q", "job");
     bench.store.put_queue(&Queue { key_limit: Some(1), ..queue("q") }, false).await.expect("puts");
-    let batch: Vec<Write> =
-        (0..300).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
+    let batch: Vec<Write> = (0..300).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
     worker.commit(&batch).await;
     let small = enqueue(&worker, &route, |run| run.fairness_key = Some("small".into())).await;
     let claimed = worker.claim(std::slice::from_ref(&route), 10).await;

@@ -139,8 +139,7 @@ pub async fn waits_against_outcomes(bench: Arc<Bench>) {
     let (one, two) = (bench.worker().await, Worker::register(bench.another(), 60_000).await);
     for _ in 0..200 {
         let (child, parent) = (one.own().await, two.own().await);
-        let (ended, opened) =
-            tokio::join!(one.one(outcome(child, 1)), two.one(wait(parent, 1, 0, WaitKind::Result, Some(child), "", None)));
+        let (ended, opened) = tokio::join!(one.one(outcome(child, 1)), two.one(wait(parent, 1, 0, WaitKind::Result, Some(child), "", None)));
         verdict!(ended, Verdict::Committed);
         verdict!(opened, Verdict::Opened { .. });
         // Either the end was there when the wait was opened, and looking finds it; or the wait was there first, and the inbox moved.

@@ -87,15 +87,7 @@ pub async fn the_living_are_left_alone(bench: Arc<Bench>) {
     assert!(report.reaped.is_empty() && report.next_lease_ms.is_some_and(|ms| ms > 50_000));
     verdict!(busy.one(record(run, 1, step(0))).await, Verdict::Committed);
     assert!(busy.tick(&[]).await.alive);
-    let nobody = TickRequest {
-        incarnation: None,
-        lease_ms: 0,
-        may_reap: true,
-        known_dead: Vec::new(),
-        page: 10,
-        max_crashes: 5,
-        boot_id: "elsewhere".into(),
-    };
+    let nobody = TickRequest { incarnation: None, lease_ms: 0, may_reap: true, known_dead: Vec::new(), page: 10, max_crashes: 5, boot_id: "elsewhere".into() };
     let report = bench.store.tick(&nobody).await.expect("ticks");
     assert!(report.alive && report.peers.is_empty() && report.reaped.is_empty());
 }

@@ -76,7 +76,8 @@ pub async fn probe_tells(bench: Arc<Bench>) {
 pub async fn values_come_back(bench: Arc<Bench>) {
     let mut transaction = bench.store.begin().await.expect("begins");
     let values = [SqlValue::Int(1 << 40), SqlValue::Float(0.5), SqlValue::Text("häß'".into()), SqlValue::Bytes(vec![0, 255]), SqlValue::Null];
-    let sql = if bench.is_postgres() { "select $1 as a, $2 as b, $3 as c, $4 as d, $5::text as e" } else { "select ?1 as a, ?2 as b, ?3 as c, ?4 as d, ?5 as e" };
+    let sql =
+        if bench.is_postgres() { "select $1 as a, $2 as b, $3 as c, $4 as d, $5::text as e" } else { "select ?1 as a, ?2 as b, ?3 as c, ?4 as d, ?5 as e" };
     let answer = transaction.execute(sql, &values).await.expect("answers");
     assert_eq!(answer.columns, ["a", "b", "c", "d", "e"]);
     assert_eq!(answer.rows, [values.to_vec()]);

@@ -224,7 +224,13 @@ impl Ctx {
             Err(Unwind::Stopped(_)) => return,
         };
         let f = frame(|w| {
-            w.int(self.exec as i64).bool(failed).bytes(value.as_bytes()).opt_str(failed.then_some("Error")).opt_str(failed.then_some("it failed")).bool(failed).bool(cancelled);
+            w.int(self.exec as i64)
+                .bool(failed)
+                .bytes(value.as_bytes())
+                .opt_str(failed.then_some("Error"))
+                .opt_str(failed.then_some("it failed"))
+                .bool(failed)
+                .bool(cancelled);
         });
         let _ = self.host.ask(op::FINISH_RUN, f);
     }
@@ -259,7 +265,13 @@ impl Ctx {
     }
 
     /// A step whose attempts are made by `body(attempt, idempotency key)`.
-    pub fn step_with(&self, name: &str, arguments: Option<&str>, policy: impl FnOnce(&mut Writer), mut body: impl FnMut(i64, &str) -> Result<String, String>) -> Flow<String> {
+    pub fn step_with(
+        &self,
+        name: &str,
+        arguments: Option<&str>,
+        policy: impl FnOnce(&mut Writer),
+        mut body: impl FnMut(i64, &str) -> Result<String, String>,
+    ) -> Flow<String> {
         let token = self.host.token();
         let f = frame(|w| {
             w.int(self.exec as i64).str(&self.branch).int(token as i64).int(self.flags).int(ops::kind::STEP.into()).str(name).str("test.rs:1");
@@ -302,7 +314,16 @@ impl Ctx {
     pub fn wait_for(&self, kind: &str, due_ms: Option<i64>, run: Option<&str>, key: Option<&str>) -> Flow<Option<String>> {
         let token = self.host.token();
         let f = frame(|w| {
-            w.int(self.exec as i64).str(&self.branch).int(token as i64).int(self.flags).str(kind).str("test.rs:2").opt_int(due_ms).null().opt_str(run).opt_str(key);
+            w.int(self.exec as i64)
+                .str(&self.branch)
+                .int(token as i64)
+                .int(self.flags)
+                .str(kind)
+                .str("test.rs:2")
+                .opt_int(due_ms)
+                .null()
+                .opt_str(run)
+                .opt_str(key);
         });
         let f = self.call(op::BEGIN_WAIT, f)?;
         self.value(token, f)

@@ -12,9 +12,7 @@ use super::steps::{AttemptRow, StepRow};
 use super::waits::WaitRow;
 use super::{changes, dedup, effects, lock, steps, waits};
 use crate::failpoint::mutated;
-use crate::store::{
-    Due, Effect, NewMessage, NewRun, Parent, Payload, Position, Result, RunKey, RunState, StepRecord, Verdict, WaitKind, WakeHint, Write,
-};
+use crate::store::{Due, Effect, NewMessage, NewRun, Parent, Payload, Position, Result, RunKey, RunState, StepRecord, Verdict, WaitKind, WakeHint, Write};
 
 pub(super) struct Context<'a> {
     pub(super) sites: &'a Sites,
@@ -24,9 +22,16 @@ pub(super) struct Context<'a> {
 }
 
 pub(super) enum Applied {
-    Done { verdicts: Vec<Verdict>, hints: Vec<WakeHint>, awaited: bool },
+    Done {
+        verdicts: Vec<Verdict>,
+        hints: Vec<WakeHint>,
+        awaited: bool,
+    },
     /// Nothing was kept. `careful`: look at what stands before writing; `extra`: lock these runs too.
-    Again { careful: bool, extra: BTreeSet<RunKey> },
+    Again {
+        careful: bool,
+        extra: BTreeSet<RunKey>,
+    },
 }
 
 /// Every run row the batch is known to touch.
@@ -132,13 +137,7 @@ pub(super) struct Work<'w> {
     pub(super) closed: Vec<(RunKey, &'w Position)>,
 }
 
-pub(super) async fn transaction(
-    session: &mut Session,
-    context: &Context<'_>,
-    writes: &[Write],
-    careful: bool,
-    extra: &BTreeSet<RunKey>,
-) -> Result<Applied> {
+pub(super) async fn transaction(session: &mut Session, context: &Context<'_>, writes: &[Write], careful: bool, extra: &BTreeSet<RunKey>) -> Result<Applied> {
     session.begin().await?;
     let applied = within(session, context, writes, careful, extra).await;
     match &applied {
@@ -151,13 +150,7 @@ pub(super) async fn transaction(
     applied
 }
 
-async fn within(
-    session: &mut Session,
-    context: &Context<'_>,
-    writes: &[Write],
-    careful: bool,
-    extra: &BTreeSet<RunKey>,
-) -> Result<Applied> {
+async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], careful: bool, extra: &BTreeSet<RunKey>) -> Result<Applied> {
     let again = |careful| Ok(Applied::Again { careful, extra: extra.clone() });
     let mut set = lock_set(writes);
     set.extend(extra);
@@ -274,11 +267,8 @@ async fn within(
     let mut unlocked = BTreeSet::new();
     let mut was_awaited = false;
     for waiter in &waiters {
-        let woken = if waiter.kind == WaitKind::Result as i16 {
-            finished.contains(&waiter.target)
-        } else {
-            published.contains(&(waiter.target, waiter.key.as_str()))
-        };
+        let woken =
+            if waiter.kind == WaitKind::Result as i16 { finished.contains(&waiter.target) } else { published.contains(&(waiter.target, waiter.key.as_str())) };
         if woken && !finished.contains(&waiter.run) {
             was_awaited = true;
             if set.contains(&waiter.run) {
@@ -420,15 +410,7 @@ fn admit<'w>(context: &Context<'_>, locks: &Locks, before: &Before, work: &mut W
     }
 }
 
-fn leave<'w>(
-    context: &Context<'_>,
-    locks: &Locks,
-    work: &mut Work<'w>,
-    at: usize,
-    run: RunKey,
-    epoch: i32,
-    leave: Leave<'w>,
-) -> Option<Verdict> {
+fn leave<'w>(context: &Context<'_>, locks: &Locks, work: &mut Work<'w>, at: usize, run: RunKey, epoch: i32, leave: Leave<'w>) -> Option<Verdict> {
     if locks.owns(context.incarnation, &run, epoch) {
         work.leaves.push((at, run, leave));
         return None;

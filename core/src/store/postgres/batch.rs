@@ -30,9 +30,7 @@ impl<'w> Seen<'w> {
                 self.owned(run) && self.steps.insert((*run, &step.at)) && step.effects.iter().all(|effect| self.effect(*run, effect))
             }
             Write::Attempt { run, at, attempt, started, .. } => self.owned(run) && self.attempts.insert((*run, at, *attempt, *started)),
-            Write::Wait { run, at, target, .. } => {
-                self.owned(run) && target.as_ref().is_none_or(|target| self.known(target)) && self.waits.insert((*run, at))
-            }
+            Write::Wait { run, at, target, .. } => self.owned(run) && target.as_ref().is_none_or(|target| self.known(target)) && self.waits.insert((*run, at)),
             Write::Outcome { run, then, .. } => self.leave(run) && then.as_ref().is_none_or(|then| self.start(then)),
             Write::RetryRun { run, .. } | Write::Release { run, .. } | Write::GiveBack { run, .. } | Write::Block { run, .. } => self.leave(run),
             Write::Send(message) => self.known(&message.to) && self.messages.insert(message.id),

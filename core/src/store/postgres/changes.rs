@@ -86,12 +86,7 @@ select w.run_id, w.kind, w.target, w.key from unnest($11::uuid[]) as t(id)
 cross join lateral (select * from {s}.waiter w where w.target = t.id offset 0) w";
 
 /// End runs; answers who waits for `awaited`.
-pub(super) async fn finish(
-    session: &mut Session,
-    incarnation: Option<Uuid>,
-    outcomes: &[OutcomeRow<'_>],
-    awaited: &[RunKey],
-) -> Result<Vec<Waiter>> {
+pub(super) async fn finish(session: &mut Session, incarnation: Option<Uuid>, outcomes: &[OutcomeRow<'_>], awaited: &[RunKey]) -> Result<Vec<Waiter>> {
     let statement = session
         .q(FINISH)
         .bind(incarnation)
@@ -191,10 +186,7 @@ where x.ctid = l.c returning x.run_id";
 
 /// (run, ended). A run that only pauses keeps its slot in a queue that holds; answers the runs that gave theirs up.
 pub(super) async fn free_slots(session: &mut Session, runs: &[(RunKey, bool)]) -> Result<HashSet<RunKey>> {
-    let statement = session
-        .q(FREE_SLOTS)
-        .bind(runs.iter().map(|r| r.0).collect::<Vec<_>>())
-        .bind(runs.iter().map(|r| r.1).collect::<Vec<_>>());
+    let statement = session.q(FREE_SLOTS).bind(runs.iter().map(|r| r.0).collect::<Vec<_>>()).bind(runs.iter().map(|r| r.1).collect::<Vec<_>>());
     session.rows(statement).await?.iter().map(|row| read(row.try_get(0))).collect()
 }
 

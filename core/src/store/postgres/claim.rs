@@ -230,13 +230,7 @@ from taken t
 const LOOK: i64 = 200;
 const ROUNDS: usize = 5;
 
-async fn from_limited(
-    store: &PostgresStore,
-    session: &mut Session,
-    request: &ClaimRequest,
-    name: &str,
-    max: i64,
-) -> Result<Vec<PgRow>> {
+async fn from_limited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64) -> Result<Vec<PgRow>> {
     session.begin().await?;
     match within_limits(store, session, request, name, max).await {
         Ok(rows) => {
@@ -250,13 +244,7 @@ async fn from_limited(
     }
 }
 
-async fn within_limits(
-    store: &PostgresStore,
-    session: &mut Session,
-    request: &ClaimRequest,
-    name: &str,
-    max: i64,
-) -> Result<Vec<PgRow>> {
+async fn within_limits(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64) -> Result<Vec<PgRow>> {
     let namespace = store.shared.namespace.as_str();
     // Slots are counted by a later statement than the one that waits for the row: it must see what the holder before us took.
     session.rows(session.q(LOCK_QUEUE).bind(namespace).bind(name)).await?;

@@ -18,13 +18,7 @@ const TRIES: u32 = 5;
 /// Batches for which waiters are looked up before locking, after a batch that met one it had not locked.
 const LOOK_AHEAD: u32 = 64;
 
-pub(super) async fn commit(
-    store: &PostgresStore,
-    lane: usize,
-    incarnation: Option<Uuid>,
-    writes: &[Write],
-    retry: bool,
-) -> Result<Vec<Verdict>> {
+pub(super) async fn commit(store: &PostgresStore, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>> {
     let at = lane % store.lanes.len();
     let context = Context { sites: &store.sites, incarnation, lane: at as i16, retry };
     let mut session = store.lanes[at].home.session(&store.shared).await?;
@@ -42,13 +36,7 @@ pub(super) async fn commit(
 }
 
 /// Commit a part; when a value in it is refused, halve it until that row stands alone, so that the others commit.
-async fn bisect(
-    session: &mut Session,
-    context: &Context<'_>,
-    look_ahead: &AtomicU32,
-    part: &[Write],
-    hints: &mut Vec<WakeHint>,
-) -> Result<Vec<Verdict>> {
+async fn bisect(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, part: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::with_capacity(part.len());
     let mut open = vec![part];
     while let Some(piece) = open.pop() {
@@ -67,13 +55,7 @@ async fn bisect(
 }
 
 /// Again, a bounded number of times, when the database rolled back for the sake of another.
-async fn persist(
-    session: &mut Session,
-    context: &Context<'_>,
-    look_ahead: &AtomicU32,
-    piece: &[Write],
-    hints: &mut Vec<WakeHint>,
-) -> Result<Vec<Verdict>> {
+async fn persist(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     let mut tried = 0;
     loop {
         match once(session, context, look_ahead, piece, hints).await {
@@ -88,13 +70,7 @@ async fn persist(
     }
 }
 
-async fn once(
-    session: &mut Session,
-    context: &Context<'_>,
-    look_ahead: &AtomicU32,
-    piece: &[Write],
-    hints: &mut Vec<WakeHint>,
-) -> Result<Vec<Verdict>> {
+async fn once(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     context.sites.ensure(session, piece).await?;
     let mut careful = context.retry;
     if let Some(verdicts) = one_kind(session, context, piece, &mut careful).await? {

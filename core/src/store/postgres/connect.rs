@@ -222,10 +222,8 @@ enum Greeting {
 
 /// `postgres://u:p@a:1,b:2/db` names two hosts. Errors never repeat the URL.
 fn parse(url: &str) -> Result<Vec<PgConnectOptions>> {
-    let invalid = || StoreError::Setup {
-        code: "config_invalid",
-        message: "The database URL is not of the form postgres://user:password@host:port/database.".into(),
-    };
+    let invalid =
+        || StoreError::Setup { code: "config_invalid", message: "The database URL is not of the form postgres://user:password@host:port/database.".into() };
     let (scheme, rest) = url.split_once("://").ok_or_else(invalid)?;
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(authority_end);

@@ -42,12 +42,7 @@ pub(super) async fn cancel(store: &PostgresStore, run: RunKey, by: &str, why: &s
 }
 
 /// A timer of this kind is due; false when it is not any more, or its run is busy.
-pub(super) async fn timer(
-    session: &mut Session,
-    run: RunKey,
-    kind: i16,
-    hints: &mut Vec<WakeHint>,
-) -> Result<bool> {
+pub(super) async fn timer(session: &mut Session, run: RunKey, kind: i16, hints: &mut Vec<WakeHint>) -> Result<bool> {
     let kind = match kind {
         4 => TimerKind::Expiry,
         6 => TimerKind::CancelEnd,
@@ -161,15 +156,7 @@ async fn cancel_held(
 static NOTHING: Payload = Payload { codec: 0, key_id: None, data: Vec::new() };
 
 /// End a held run as cancelled, whoever owns it.
-async fn end(
-    session: &mut Session,
-    locks: &Locks,
-    set: &BTreeSet<RunKey>,
-    run: RunKey,
-    was: &Locked,
-    error_type: &str,
-    message: &str,
-) -> Result<Asked> {
+async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: RunKey, was: &Locked, error_type: &str, message: &str) -> Result<Asked> {
     if was.owner.is_none() {
         changes::unready(session, run).await?;
     }
@@ -204,8 +191,7 @@ async fn end(
 
 /// For a start that takes another's dedup key, in its transaction: the holder is held and not started.
 pub(super) async fn cancel_unstarted(session: &mut Session, run: RunKey, by: &str, why: &str) -> Result<()> {
-    let mut extra: BTreeSet<RunKey> =
-        waits::waiting_for(session, &[run]).await?.into_iter().map(|waiter| waiter.run).collect();
+    let mut extra: BTreeSet<RunKey> = waits::waiting_for(session, &[run]).await?.into_iter().map(|waiter| waiter.run).collect();
     extra.insert(run);
     let locks = lock::take(session, None, 0, &extra).await?;
     if let Some(was) = locks.runs.get(&run).cloned() {

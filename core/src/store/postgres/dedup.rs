@@ -77,8 +77,7 @@ async fn take(session: &mut Session, run: &NewRun) -> Result<Option<Verdict>> {
     let Some(dedup) = &run.dedup else { return Ok(None) };
     let namespace = session.shared.namespace.clone();
     let (code, ttl) = scope(dedup.scope);
-    let statement =
-        session.q(TAKE).bind(&namespace).bind(&run.route.queue).bind(&dedup.key).bind(code).bind(run.key).bind(ttl);
+    let statement = session.q(TAKE).bind(&namespace).bind(&run.route.queue).bind(&dedup.key).bind(code).bind(run.key).bind(ttl);
     let rows = session.rows(statement).await?;
     let holder: RunKey = match rows.first() {
         Some(row) => read(row.try_get(0))?,
@@ -108,7 +107,6 @@ async fn take(session: &mut Session, run: &NewRun) -> Result<Option<Verdict>> {
 async fn hand_over(session: &mut Session, run: &NewRun, namespace: &str) -> Result<()> {
     let Some(dedup) = &run.dedup else { return Ok(()) };
     let (code, ttl) = scope(dedup.scope);
-    let statement =
-        session.q(HAND_OVER).bind(namespace).bind(&run.route.queue).bind(&dedup.key).bind(run.key).bind(code).bind(ttl);
+    let statement = session.q(HAND_OVER).bind(namespace).bind(&run.route.queue).bind(&dedup.key).bind(run.key).bind(code).bind(ttl);
     session.run(statement).await.map(|_| ())
 }

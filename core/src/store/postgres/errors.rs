@@ -43,16 +43,14 @@ pub(super) fn classify(error: sqlx::Error) -> Fault {
         // A plan or prepared name that does not fit this session any more: a new one will.
         "0A000" | "26000" | "42P05" | "25P02" | "25P03" | "25006" => broken(StoreError::Unavailable(text)),
         "57014" => usable(StoreError::Configured(text)),
-        "28000" | "28P01" => broken(StoreError::Setup {
-            code: "database_auth",
-            message: "The database refused the user or password. Check the credentials of the URL.".into(),
-        }),
+        "28000" | "28P01" => {
+            broken(StoreError::Setup { code: "database_auth", message: "The database refused the user or password. Check the credentials of the URL.".into() })
+        }
         "3D000" => broken(StoreError::Setup { code: "config_invalid", message: "There is no database of the name the URL gives.".into() }),
         "42501" => usable(StoreError::Setup { code: "database_auth", message: format!("The role lacks a right: {message}") }),
-        "42P01" | "3F000" => usable(StoreError::Setup {
-            code: "migration_needed",
-            message: format!("The engine's tables are not there ({message}). Run the migration."),
-        }),
+        "42P01" | "3F000" => {
+            usable(StoreError::Setup { code: "migration_needed", message: format!("The engine's tables are not there ({message}). Run the migration.") })
+        }
         state if ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class)) => broken(StoreError::Unavailable(text)),
         _ => usable(StoreError::Rejected { sqlstate, message }),
     }

@@ -129,14 +129,7 @@ pub(super) fn statement(
 }
 
 /// Insert what the lost transaction would have inserted, look, and take it back. Waiting for its locks is what makes the answer final.
-pub(super) async fn probe(
-    session: &mut Session,
-    sites: &Sites,
-    incarnation: Uuid,
-    run: RunKey,
-    epoch: i32,
-    step: &StepWrite,
-) -> Result<Verdict> {
+pub(super) async fn probe(session: &mut Session, sites: &Sites, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict> {
     session.begin().await?;
     let verdict = record(session, sites, incarnation, run, epoch, step).await;
     session.rollback().await;
@@ -153,18 +146,12 @@ pub(super) enum Recorded {
 }
 
 /// In a transaction: fence by the run row, then the step row.
-pub(super) async fn record(
-    session: &mut Session,
-    sites: &Sites,
-    incarnation: Uuid,
-    run: RunKey,
-    epoch: i32,
-    step: &StepWrite,
-) -> Result<Recorded> {
+pub(super) async fn record(session: &mut Session, sites: &Sites, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Recorded> {
     let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
-    let owned = locks.runs.get(&run).is_some_and(|now| {
-        now.owner == Some(incarnation) && now.epoch == epoch && matches!(now.state, RunState::Running | RunState::Cancelling)
-    });
+    let owned = locks
+        .runs
+        .get(&run)
+        .is_some_and(|now| now.owner == Some(incarnation) && now.epoch == epoch && matches!(now.state, RunState::Running | RunState::Cancelling));
     if owned && steps::insert_held(session, incarnation, &[StepRow { run, epoch, step }]).await? > 0 {
         return Ok(Recorded::New);
     }

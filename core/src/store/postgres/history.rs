@@ -6,11 +6,11 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::PostgresStore;
 use super::claim::{cancel, claimed, claimed_columns, cold_side};
 use super::connect::Session;
 use super::rows::{payload, read, state};
 use super::steps::{position, record, step_columns};
-use super::PostgresStore;
 use crate::store::{
     AttemptRecord, ClaimedRun, HISTORY_PAGE, Message, OpenWait, OwnedNow, Position, Result, RunKey, RunState, StepRecord, WaitAnswer, WaitKind,
 };
@@ -73,12 +73,7 @@ pub(super) async fn attempts(session: &mut Session, ids: &[RunKey], segments: &[
     session.rows(session.q(ATTEMPTS).bind(ids).bind(segments)).await?.iter().map(attempt).collect()
 }
 
-pub(super) async fn open_waits(
-    store: &PostgresStore,
-    session: &mut Session,
-    ids: &[RunKey],
-    segments: &[i32],
-) -> Result<Vec<(RunKey, OpenWait)>> {
+pub(super) async fn open_waits(store: &PostgresStore, session: &mut Session, ids: &[RunKey], segments: &[i32]) -> Result<Vec<(RunKey, OpenWait)>> {
     let rows = session.rows(session.q(WAITS).bind(ids).bind(segments)).await?;
     let sites = store.sites.of_rows(session, &rows, 9).await?;
     rows.iter()
@@ -139,13 +134,7 @@ const PAGE: &str = concat!(
      order by s.run_id, s.segment, s.branch, s.seq limit $5"
 );
 
-pub(super) async fn page(
-    store: &PostgresStore,
-    session: &mut Session,
-    run: RunKey,
-    segment: i32,
-    after: &Position,
-) -> Result<(Vec<StepRecord>, bool)> {
+pub(super) async fn page(store: &PostgresStore, session: &mut Session, run: RunKey, segment: i32, after: &Position) -> Result<(Vec<StepRecord>, bool)> {
     let statement = session.q(PAGE).bind(run).bind(segment).bind(after.branch.to_string()).bind(after.seq).bind(HISTORY_PAGE + 1);
     let rows = session.rows(statement).await?;
     let sites = store.sites.of_rows(session, &rows, 5).await?;
@@ -256,14 +245,8 @@ const EVENTS: &str = "\
 select e.run_id, e.key, e.codec, e.key_id, e.value from unnest($1::uuid[], $2::text[]) as u(id, key)
 cross join lateral (select * from {s}.event e where e.run_id = u.id and e.key = u.key offset 0) e";
 
-pub(super) async fn events(
-    session: &mut Session,
-    wanted: &[(RunKey, &str)],
-) -> Result<HashMap<(RunKey, String), crate::store::Payload>> {
-    let statement = session
-        .q(EVENTS)
-        .bind(wanted.iter().map(|w| w.0).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|w| w.1).collect::<Vec<_>>());
+pub(super) async fn events(session: &mut Session, wanted: &[(RunKey, &str)]) -> Result<HashMap<(RunKey, String), crate::store::Payload>> {
+    let statement = session.q(EVENTS).bind(wanted.iter().map(|w| w.0).collect::<Vec<_>>()).bind(wanted.iter().map(|w| w.1).collect::<Vec<_>>());
     let rows = session.rows(statement).await?;
     rows.iter().map(|row| Ok(((read(row.try_get(0))?, read(row.try_get(1))?), payload(row, 2)?))).collect()
 }
@@ -322,12 +305,8 @@ pub(super) async fn answer_waits(session: &mut Session, run: RunKey, open: &[Ope
     Ok(open
         .iter()
         .map(|wait| match (wait.kind, wait.target) {
-            (WaitKind::Receive, _) => {
-                pending.get_mut(&wait.key).and_then(|queue| queue.pop_front()).map_or(WaitAnswer::Nothing, WaitAnswer::Message)
-            }
-            (WaitKind::Event, Some(target)) => {
-                events.get(&(target, wait.key.clone())).map_or(WaitAnswer::Nothing, |value| WaitAnswer::Event(value.clone()))
-            }
+            (WaitKind::Receive, _) => pending.get_mut(&wait.key).and_then(|queue| queue.pop_front()).map_or(WaitAnswer::Nothing, WaitAnswer::Message),
+            (WaitKind::Event, Some(target)) => events.get(&(target, wait.key.clone())).map_or(WaitAnswer::Nothing, |value| WaitAnswer::Event(value.clone())),
             (WaitKind::Result, Some(target)) => ends.get(&target).cloned().unwrap_or(WaitAnswer::Nothing),
             _ => WaitAnswer::Nothing,
         })

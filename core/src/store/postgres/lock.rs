@@ -58,8 +58,7 @@ impl Locks {
         self.lease
             && incarnation.is_some()
             && self.runs.get(run).is_some_and(|r| {
-                mutated("fence.run")
-                    || (r.owner == incarnation && r.epoch == epoch && matches!(r.state, RunState::Running | RunState::Cancelling))
+                mutated("fence.run") || (r.owner == incarnation && r.epoch == epoch && matches!(r.state, RunState::Running | RunState::Cancelling))
             })
     }
 }

@@ -43,9 +43,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
-    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result,
-    RunDetail, RunFilter, RunKey, RunSummary, SchemaState, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction,
-    TickReport, TickRequest, Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
+    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, RunDetail,
+    RunFilter, RunKey, RunSummary, SchemaState, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest,
+    Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
 pub use schema::migration_sql;

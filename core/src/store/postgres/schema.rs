@@ -22,10 +22,7 @@ pub(super) fn quoted(name: &str) -> Result<String> {
     if valid {
         Ok(format!("\"{name}\""))
     } else {
-        Err(StoreError::Setup {
-            code: "config_invalid",
-            message: "The schema name must be of the form [a-z_][a-z0-9_]{0,62}.".into(),
-        })
+        Err(StoreError::Setup { code: "config_invalid", message: "The schema name must be of the form [a-z_][a-z0-9_]{0,62}.".into() })
     }
 }
 

@@ -159,12 +159,7 @@ impl Sites {
         }
         if !unknown.is_empty() {
             for row in session.rows(session.q(READ_ROUTES).bind(&unknown)).await? {
-                let route = Route {
-                    id: read(row.try_get(0))?,
-                    queue: read(row.try_get(1))?,
-                    workflow: read(row.try_get(2))?,
-                    label: read(row.try_get(3))?,
-                };
+                let route = Route { id: read(row.try_get(0))?, queue: read(row.try_get(1))?, workflow: read(row.try_get(2))?, label: read(row.try_get(3))? };
                 found.insert(route.id, route);
             }
             let mut known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);

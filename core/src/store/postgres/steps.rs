@@ -150,11 +150,7 @@ const AT_POSITIONS: &str = concat!(
 );
 
 /// What stands at these positions, committed or our own.
-pub(super) async fn standing(
-    session: &mut Session,
-    sites: &Sites,
-    wanted: &[(RunKey, &Position)],
-) -> Result<HashMap<(RunKey, Position), StepRecord>> {
+pub(super) async fn standing(session: &mut Session, sites: &Sites, wanted: &[(RunKey, &Position)]) -> Result<HashMap<(RunKey, Position), StepRecord>> {
     let statement = session
         .q(AT_POSITIONS)
         .bind(wanted.iter().map(|(run, _)| *run).collect::<Vec<_>>())
@@ -222,9 +218,7 @@ cross join lateral (select * from {s}.attempt a where a.run_id = u.run_id and a.
 
 /// Which of these attempts, by token, are recorded.
 pub(super) async fn attempts_recorded(session: &mut Session, wanted: &[(RunKey, i64)]) -> Result<HashSet<(RunKey, i64)>> {
-    let statement = session
-        .q(ATTEMPT_TOKENS)
-        .bind(wanted.iter().map(|(run, _)| *run).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, token)| *token).collect::<Vec<_>>());
+    let statement =
+        session.q(ATTEMPT_TOKENS).bind(wanted.iter().map(|(run, _)| *run).collect::<Vec<_>>()).bind(wanted.iter().map(|(_, token)| *token).collect::<Vec<_>>());
     session.rows(statement).await?.iter().map(|row| Ok((read(row.try_get(0))?, read(row.try_get(1))?))).collect()
 }

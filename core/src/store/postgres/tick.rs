@@ -34,12 +34,7 @@ const LOCKED_TIMER_MS: i64 = 50;
 
 pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
     let mut session = store.tick.session(&store.shared).await?;
-    let statement = session
-        .q(LOOK)
-        .bind(request.incarnation)
-        .bind(request.lease_ms)
-        .bind(store.shared.namespace.as_str())
-        .bind(request.boot_id.as_str());
+    let statement = session.q(LOOK).bind(request.incarnation).bind(request.lease_ms).bind(store.shared.namespace.as_str()).bind(request.boot_id.as_str());
     let rows = session.rows(statement).await?;
     let Some(row) = rows.first() else { return Ok(TickReport::default()) };
     let (expired, left_behind): (i64, bool) = (read(row.try_get(1))?, read(row.try_get(3))?);
