@@ -111,7 +111,6 @@ async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
     conn.exec("delete from outcome where run_id = ?", vals![run]).await?;
     conn.exec("delete from run_note where run_id = ?", vals![run]).await?;
     conn.exec("delete from ready where run_id = ?", vals![run]).await?;
-    conn.exec("delete from waiter where run_id = ?", vals![run]).await?;
     conn.exec("delete from timer where run_id = ? and kind <> ?", vals![run, DEADLINE]).await?;
     free_slots(conn, std::slice::from_ref(row)).await?;
     let sql = "insert or ignore into timer(run_id, kind, due_at) select run_id, ?, deadline_at from run_info where run_id = ? and deadline_at > ?";
@@ -160,6 +159,8 @@ async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by:
 
 /// Forget what completed at or after `done`, give back the messages it took, and every attempt of a call without a record.
 async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
+    // A forgotten call begins anew; in a resumed run an open wait keeps its deadline.
+    conn.exec("delete from waiter where run_id = ?", vals![row.id]).await?;
     let key = vals![row.id, row.segment, done];
     conn.exec("delete from step where run_id = ? and segment = ? and done >= ?", key).await?;
     conn.exec("update message set consumed = null where run_id = ? and consumed >= ?", vals![row.id, done]).await?;
