@@ -303,3 +303,59 @@ create table offer (
     build  text not null,
     primary key (run_id, build)
 ) strict, without rowid;
+
+-- The documented way to look at the tables with plain SQL: names and meanings here are stable, the tables are not. As in the tables, ids are
+-- blobs (`hex(id)`), times microseconds (`datetime(created_at / 1000000, 'unixepoch')`), payloads bytes (`cast(output as text)` shows JSON).
+create view runs as
+select i.run_id as id, i.id_text, i.namespace, i.workflow, i.version, i.queue, i.label,
+       case r.state when 1 then 'ready' when 2 then 'running' when 3 then 'waiting' when 4 then 'cancelling' when 5 then 'blocked'
+                    when 6 then 'succeeded' when 7 then 'failed' when 8 then 'cancelled' end as state,
+       r.epoch, r.segment, r.priority, r.crashes, r.run_attempt, r.owner, i.parent, i.root, i.forked_from, i.attributes, i.fairness_key,
+       i.cost, i.created_by, i.trace_parent, i.created_at, i.start_at, i.deadline_at, i.expires_at, o.at as finished_at,
+       o.error_type, o.error_message, n.cancel_by, n.cancel_why, n.cancel_at,
+       case when r.state = 5 then n.blocked_why end as blocked_why, i.input, o.value as outcome
+from run_info i
+join run r on r.id = i.run_id
+left join outcome o on o.run_id = i.run_id
+left join run_note n on n.run_id = i.run_id;
+
+create view steps as
+select s.run_id, s.segment, s.branch, s.seq,
+       case s.kind when 1 then 'step' when 2 then 'transaction' when 3 then 'sleep' when 4 then 'receive' when 5 then 'send'
+                   when 6 then 'event_set' when 7 then 'event' when 8 then 'child' when 9 then 'result' when 10 then 'value'
+                   when 11 then 'patch' when 12 then 'group' when 13 then 'cancel_seen' else 'kind ' || s.kind end as kind,
+       t.name, t.location, s.failed, s.attempt, s.done, s.took_us, s.at as recorded_at, s.epoch, s.written_by,
+       coalesce(w.host, d.host) as host, coalesce(w.pid, d.pid) as pid, s.output
+from step s
+left join site t on t.id = s.site
+left join worker w on w.incarnation = s.written_by
+left join dead_worker d on d.incarnation = s.written_by;
+
+create view queues as
+select q.namespace, q.name, q.paused, q.fleet_limit, q.worker_limit, q.key_limit, q.hold, q.rate_count, q.rate_period_ms, q.operator,
+       (select count(*) from route t join ready y on y.route = t.id where t.namespace = q.namespace and t.queue = q.name) as ready,
+       (select count(*) from slot s where s.namespace = q.namespace and s.queue = q.name) as slots_taken,
+       (select min(y.ord) from route t join ready y on y.route = t.id where t.namespace = q.namespace and t.queue = q.name) as oldest_ready
+from queue q;
+
+create view workers as
+select w.incarnation, w.namespace, w.host, w.pid, w.language, w.build, w.protocol, w.schema_version, w.environment, w.queues, w.started_at,
+       w.lease_until, w.lease_until > unixepoch('subsec') * 1000000 as alive,
+       (select count(*) from run r where r.owner = w.incarnation) as runs
+from worker w;
+
+-- Runs that will not get on by themselves, or have not for a minute, and why.
+create view stuck as
+select i.run_id as id, i.id_text, i.workflow, i.queue, 'blocked' as why, n.blocked_why as detail, n.blocked_at as since
+from run r join run_info i on i.run_id = r.id left join run_note n on n.run_id = r.id
+where r.state in (5, 7, 8) and r.state = 5
+union all
+select i.run_id, i.id_text, i.workflow, i.queue,
+       case when coalesce(q.paused, 0) then 'its queue is paused' else 'ready, and no worker takes it' end, null, i.created_at
+from ready y join run_info i on i.run_id = y.run_id
+left join queue q on q.namespace = i.namespace and q.name = i.queue
+where i.created_at < (unixepoch('subsec') - 60) * 1000000
+union all
+select i.run_id, i.id_text, i.workflow, i.queue, 'its worker''s lease is over', w.host || ' pid ' || w.pid, w.lease_until
+from worker w join run r on r.owner = w.incarnation join run_info i on i.run_id = r.id
+where w.lease_until < (unixepoch('subsec') - 60) * 1000000;

@@ -174,8 +174,7 @@ async fn take(conn: &mut Connection, namespace: &str, request: &ClaimRequest) ->
             chosen.push(candidate);
         }
     }
-    let entries = chosen.iter().chain(&stale).flat_map(|c| vals![c.route, c.priority, c.ord, c.run]).collect();
-    conn.write_rows("delete from ready where (route, priority, ord, run_id) in (values {rows})", 4, entries).await?;
+    conn.exec_keys("delete from ready where run_id in ({list})", &[], chosen.iter().chain(&stale).map(|c| c.run)).await?;
     assign(conn, namespace, now, request, &chosen, &queue_of, &queues).await
 }
 

@@ -22,8 +22,11 @@ use crate::store::{Result, StoreError};
 
 /// How long BEGIN IMMEDIATE waits for another process: longer than the longest transaction of a user (5 s).
 const BUSY_FOR: Duration = Duration::from_secs(8);
-/// Rows one statement takes at most; texts exist for three sizes, so that the statement cache stays small.
-const SIZES: [usize; 3] = [64, 8, 1];
+/// Rows of one statement. Few sizes, so that the statement cache stays small; large ones, because each statement is a trip to the
+/// connection's thread and back, and on a busy machine that costs more than the rows.
+const ROWS: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
+/// Keys of one `in (..)`, filled up by saying the last one again.
+const KEYS: [usize; 5] = [1, 4, 16, 64, 256];
 
 /// Where the database is.
 #[derive(Debug, Clone)]
@@ -94,6 +97,9 @@ impl Connection {
     }
 
     async fn run(&mut self, sql: impl sqlx::SqlSafeStr, args: Vec<Val>) -> Result<(u64, Vec<SqliteRow>)> {
+        let sql = sql.into_sql_str();
+        #[cfg(test)]
+        super::plans::saw(sql.as_str());
         let mut arguments = SqliteArguments::default();
         for value in args {
             value.add_to(&mut arguments)?;
@@ -139,7 +145,7 @@ impl Connection {
         let mut rows = rows.into_iter();
         let mut affected = 0;
         while left > 0 {
-            let n = SIZES.into_iter().find(|s| *s <= left).unwrap_or(1);
+            let n = ROWS.into_iter().find(|n| *n <= left).unwrap_or(1);
             let sql = self.text(template, width, n);
             let (done, _) = self.run(AssertSqlSafe(sql), rows.by_ref().take(n * width).collect()).await?;
             affected += done;
@@ -155,7 +161,7 @@ impl Connection {
         let mut rows = rows.into_iter();
         let mut found = Vec::new();
         while left > 0 {
-            let n = SIZES.into_iter().find(|s| *s <= left).unwrap_or(1);
+            let n = ROWS.into_iter().find(|n| *n <= left).unwrap_or(1);
             let sql = self.text(template, width, n);
             let mut args = before.to_vec();
             args.extend(rows.by_ref().take(n * width));
@@ -165,23 +171,29 @@ impl Connection {
         Ok(found)
     }
 
-    /// `template` holds `{list}` of keys, after the parameters in `before`.
-    pub(super) async fn fetch_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<SqliteRow>> {
-        self.fetch_rows(template, 1, before, keys.into_iter().map(Val::from).collect()).await
+    /// `template` holds `{list}` of keys, after the parameters in `before`. Must not mind a key said twice.
+    async fn run_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<(u64, Vec<SqliteRow>)> {
+        let keys: Vec<Uuid> = keys.into_iter().collect();
+        let (mut affected, mut found) = (0, Vec::new());
+        for chunk in keys.chunks(KEYS[KEYS.len() - 1]) {
+            let n = KEYS.into_iter().find(|n| *n >= chunk.len()).unwrap_or(chunk.len());
+            let sql = self.text(template, 1, n);
+            let mut args = Vec::with_capacity(before.len() + n);
+            args.extend_from_slice(before);
+            args.extend(chunk.iter().chain(std::iter::repeat_n(&chunk[chunk.len() - 1], n - chunk.len())).map(|key| Val::from(*key)));
+            let (done, rows) = self.run(AssertSqlSafe(sql), args).await?;
+            affected += done;
+            found.extend(rows);
+        }
+        Ok((affected, found))
     }
 
-    /// As `fetch_keys`, for statements that write.
+    pub(super) async fn fetch_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<Vec<SqliteRow>> {
+        Ok(self.run_keys(template, before, keys).await?.1)
+    }
+
     pub(super) async fn exec_keys(&mut self, template: &'static str, before: &[Val], keys: impl IntoIterator<Item = Uuid>) -> Result<u64> {
-        let mut left: Vec<Uuid> = keys.into_iter().collect();
-        let mut affected = 0;
-        while !left.is_empty() {
-            let n = SIZES.into_iter().find(|s| *s <= left.len()).unwrap_or(1);
-            let sql = self.text(template, 1, n);
-            let mut args = before.to_vec();
-            args.extend(left.drain(..n).map(Val::from));
-            affected += self.run(AssertSqlSafe(sql), args).await?.0;
-        }
-        Ok(affected)
+        Ok(self.run_keys(template, before, keys).await?.0)
     }
 
     /// Statements that run past this are broken off, also in the middle of one.

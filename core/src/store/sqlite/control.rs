@@ -171,8 +171,8 @@ async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
 
 /// Runs another build could not replay, each offered once to this one.
 async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, workflows: &[String]) -> Result<i64> {
-    let sql = "select run.id, run_info.workflow from run join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
-               where run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
+    let sql = "select run.id, run_info.workflow from run cross join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
+               where run.state in (5, 7, 8) and run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
                and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed') \
                and not exists (select 1 from offer where offer.run_id = run.id and offer.build = ?) order by run.id";
     let mut offered = 0;

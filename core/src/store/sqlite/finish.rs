@@ -123,7 +123,7 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
 }
 
 async fn releases(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Write], verdicts: &mut [Option<Verdict>]) -> Result<()> {
-    let mut timers: Vec<Val> = Vec::new();
+    let (mut timers, mut timed): (Vec<Val>, Vec<RunKey>) = (Vec::new(), Vec::new());
     let mut leaving: Vec<RunRow> = Vec::new();
     for (index, row) in held {
         let Write::Release { run, inbox, due, .. } = &writes[*index] else { continue };
@@ -138,13 +138,15 @@ async fn releases(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Wri
         });
         if let Some(at) = due_at {
             timers.extend(vals![*run, WAKE, at]);
+            timed.push(*run);
         }
-        let timed = row.timed || due_at.is_some();
-        batch.conn.exec("update run set state = 3, owner = null, epoch = epoch + 1, timed = ? where id = ?", vals![timed, *run]).await?;
         leaving.push(row.clone());
         verdicts[*index] = Some(Verdict::Committed);
     }
     batch.conn.write_rows("insert or replace into timer(run_id, kind, due_at) values {rows}", 3, timers).await?;
+    let sql = "update run set state = 3, owner = null, epoch = epoch + 1 where id in ({list})";
+    batch.conn.exec_keys(sql, &[], leaving.iter().map(|row| row.id)).await?;
+    batch.conn.exec_keys("update run set timed = 1 where id in ({list})", &[], timed).await?;
     // The queue as a mutex: a released run keeps its slot.
     let mut freed = Vec::new();
     for row in leaving {

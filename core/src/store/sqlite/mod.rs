@@ -6,6 +6,8 @@ mod connection;
 mod control;
 mod finish;
 mod hints;
+#[cfg(test)]
+mod plans;
 mod presence;
 mod queues;
 mod read;

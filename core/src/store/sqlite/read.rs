@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::rows::{STEP_COLUMNS, attempt_columns, attempt_record, now_us, open_wait, position_vals, state, step_columns, step_record, waiter_columns};
 use super::value::{Columns as _, Val, vals};
 use super::wait::outcome;
-use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunSummary, StepView, WaitAnswer};
+use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
 
 macro_rules! summary {
     () => {
@@ -68,7 +68,18 @@ impl SqliteStore {
     }
 
     pub(super) async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>> {
-        let mut sql = String::from(concat!(summary!(), " from run_info", joins!(), "where run_info.namespace = ?"));
+        // Children of one, or the few that need attention, are found by their index; all else by time, newest first.
+        let attention = [RunState::Blocked, RunState::Failed, RunState::Cancelled];
+        let few = !filter.states.is_empty() && filter.states.iter().all(|s| attention.contains(s));
+        let mut sql = String::from(match (filter.parent, few) {
+            (Some(_), _) => concat!(summary!(), " from run_info indexed by run_info_parent", joins!(), "where run_info.namespace = ?"),
+            (None, true) => concat!(
+                summary!(),
+                " from run cross join run_info on run_info.run_id = run.id left join outcome on outcome.run_id = run.id \
+                 left join run_note on run_note.run_id = run.id where run.state in (5, 7, 8) and run_info.namespace = ?"
+            ),
+            (None, false) => concat!(summary!(), " from run_info", joins!(), "where run_info.namespace = ?"),
+        });
         let mut args = vals![&self.namespace];
         if !filter.states.is_empty() {
             sql.push_str(&format!(" and run.state in ({})", vec!["?"; filter.states.len()].join(",")));

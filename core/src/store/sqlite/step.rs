@@ -20,6 +20,11 @@ const INSERT: &str = "insert into step(run_id, segment, branch, seq, at, site, d
 const OVERWRITE: &str = "insert or replace into step(run_id, segment, branch, seq, at, site, digest, token, took_us, written_by, done, seen, epoch, \
                          attempt, kind, failed, codec, key_id, output) values {rows}";
 const WIDTH: usize = 19;
+/// By way of a named list: `in (values ..)` itself would be looked up row by row of the whole table.
+const CLOSE: &str = "with closed(run_id, segment, branch, seq) as (values {rows}) \
+                     delete from waiter where (run_id, segment, branch, seq) in (select * from closed)";
+const CONSUME: &str = "with taken(done, run_id, id) as (values {rows}) update message set consumed = taken.done from taken \
+                       where message.run_id = taken.run_id and message.id = taken.id and message.consumed is null";
 
 struct Recorded<'a> {
     index: usize,
@@ -60,7 +65,7 @@ pub(super) async fn record_steps(batch: &mut Batch<'_>, stage: &[usize], writes:
                         key
                     })
                     .collect();
-                batch.conn.write_rows("delete from step where (run_id, segment, branch, seq) in (values {rows})", 4, rows).await?;
+                batch.conn.write_rows("with gone(run_id, segment, branch, seq) as (values {rows}) delete from step where (run_id, segment, branch, seq) in (select * from gone)", 4, rows).await?;
                 for step in inserted {
                     standing.remove(&(step.run, step.step.at.clone()));
                 }
@@ -220,7 +225,8 @@ async fn insert(batch: &mut Batch<'_>, fresh: &[&Recorded<'_>]) -> Result<()> {
 
 /// What commits with rows that are new.
 async fn effects(batch: &mut Batch<'_>, fresh: Vec<&Recorded<'_>>, verdicts: &mut [Option<Verdict>]) -> Result<()> {
-    let (mut messages, mut events, mut children, mut closed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut messages, mut events, mut children) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut consumed, mut closed) = (Vec::new(), Vec::new());
     let mut published: Vec<(RunKey, &str)> = Vec::new();
     for written in fresh {
         verdicts[written.index] = Some(Verdict::Committed);
@@ -240,8 +246,7 @@ async fn effects(batch: &mut Batch<'_>, fresh: Vec<&Recorded<'_>>, verdicts: &mu
                     children.push(policy.into());
                 }
                 Effect::Consume { message } => {
-                    let sql = "update message set consumed = ? where run_id = ? and id = ? and consumed is null";
-                    batch.conn.exec(sql, vals![written.step.done, written.run, *message]).await?;
+                    consumed.extend(vals![written.step.done, written.run, *message]);
                 }
                 Effect::CloseWait => {
                     closed.push(written.run.into());
@@ -254,7 +259,8 @@ async fn effects(batch: &mut Batch<'_>, fresh: Vec<&Recorded<'_>>, verdicts: &mu
     let sql = "insert into event(run_id, key, at, codec, key_id, value) values {rows} on conflict (run_id, key) do update set at = excluded.at, \
                codec = excluded.codec, key_id = excluded.key_id, value = excluded.value";
     batch.conn.write_rows(sql, 6, events).await?;
-    batch.conn.write_rows("delete from waiter where (run_id, segment, branch, seq) in (values {rows})", 4, closed).await?;
+    batch.conn.write_rows(CONSUME, 3, consumed).await?;
+    batch.conn.write_rows(CLOSE, 4, closed).await?;
     if !published.is_empty() {
         waiters_of_events(batch.conn, &published, &mut batch.wakes).await?;
     }

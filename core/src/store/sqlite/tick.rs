@@ -1,5 +1,7 @@
 //! Housekeeping: presence, takeover, timers. One look that reads, and a transaction only when something is due.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::SqliteStore;
@@ -12,7 +14,7 @@ use super::start::{DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, free_slots, insert_ready, make_ready, wake};
 use crate::failpoint::mutated;
-use crate::store::{Peer, Result, RunState, TickReport, TickRequest};
+use crate::store::{Peer, Result, RunKey, RunState, TickReport, TickRequest};
 
 /// Clean-up time of a run whose deadline has passed.
 const DEADLINE_GRACE_MS: i64 = 60_000;
@@ -129,14 +131,7 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
         let rows = conn.fetch(sql, vals![incarnation, left]).await?;
         let runs: Vec<RunRow> = rows.iter().map(run_row).collect::<Result<_>>()?;
         free_slots(conn, &runs).await?;
-        let mut at_once = Vec::new();
-        for run in &runs {
-            if graceful {
-                at_once.push(run.clone());
-            } else if take_over(conn, now, request, run).await? {
-                at_once.push(run.clone());
-            }
-        }
+        let at_once = if graceful { runs.clone() } else { count_crashes(conn, now, request, &runs).await? };
         report.ready |= !at_once.is_empty();
         make_ready(conn, now, &at_once, true).await?;
         let n = i64::try_from(runs.len()).unwrap_or(i64::MAX);
@@ -150,27 +145,47 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
     Ok(())
 }
 
-/// Count the crash. True: claimable at once; else blocked, or held back for a while.
-async fn take_over(conn: &mut Connection, now: i64, request: &TickRequest, run: &RunRow) -> Result<bool> {
-    let sql = "select (select count(*) from step where run_id = ?) + (select count(*) from attempt where run_id = ?)";
-    let recorded = conn.fetch_one(sql, vals![run.id, run.id]).await?.map_or(Ok(0), |row| row.int(0))?;
-    let crashes = if recorded > i64::from(run.crash_mark) && !mutated("crash_mark") { 1 } else { run.crashes + 1 };
-    conn.exec("update run set crashes = ?, crash_mark = ? where id = ?", vals![crashes, recorded, run.id]).await?;
-    if crashes >= request.max_crashes {
-        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run.id]).await?;
+/// Only a takeover with nothing recorded since the one before adds up. Answers those that are claimable at once; the others are blocked,
+/// or held back for a while.
+async fn count_crashes(conn: &mut Connection, now: i64, request: &TickRequest, runs: &[RunRow]) -> Result<Vec<RunRow>> {
+    let mut recorded: HashMap<RunKey, i64> = HashMap::new();
+    for sql in [
+        "select run_id, count(*) from step where run_id in ({list}) group by run_id",
+        "select run_id, count(*) from attempt where run_id in ({list}) group by run_id",
+    ] {
+        for row in conn.fetch_keys(sql, &[], runs.iter().map(|r| r.id)).await? {
+            *recorded.entry(row.uuid(0)?).or_default() += row.int(1)?;
+        }
+    }
+    let (mut marks, mut timers): (Vec<Val>, Vec<Val>) = (Vec::new(), Vec::new());
+    let (mut at_once, mut blocked, mut held_back) = (Vec::new(), Vec::new(), Vec::new());
+    for run in runs {
+        let recorded = recorded.get(&run.id).copied().unwrap_or(0);
+        let crashes = if recorded > i64::from(run.crash_mark) && !mutated("crash_mark") { 1 } else { run.crashes + 1 };
+        marks.extend(vals![run.id, crashes, recorded]);
+        if crashes >= request.max_crashes {
+            blocked.push((run.id, crashes));
+        } else if crashes < 2 || run.state == RunState::Cancelling {
+            at_once.push(run.clone());
+        } else {
+            let wait_s = 2_i64.saturating_pow(u32::try_from(crashes).unwrap_or(0)).min(LONGEST_BACKOFF_S);
+            timers.extend(vals![run.id, RETRY, later(now, wait_s * 1000)]);
+            held_back.push(run.id);
+        }
+    }
+    let sql = "with counted(id, crashes, mark) as (values {rows}) update run set crashes = counted.crashes, crash_mark = counted.mark from counted \
+               where run.id = counted.id";
+    conn.write_rows(sql, 3, marks).await?;
+    let sql = "update run set state = 1, owner = null, epoch = epoch + 1, timed = 1 where id in ({list})";
+    conn.exec_keys(sql, &[], held_back).await?;
+    conn.write_rows("insert or replace into timer(run_id, kind, due_at) values {rows}", 3, timers).await?;
+    for (run, crashes) in blocked {
+        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run]).await?;
         let message = format!("The process that ran it died {crashes} times with nothing recorded in between.");
         let why = serde_json::json!({ "code": "poisoned", "message": message });
-        note_block(conn, now, run.id, &why.to_string()).await?;
-        return Ok(false);
+        note_block(conn, now, run, &why.to_string()).await?;
     }
-    if crashes < 2 || run.state == RunState::Cancelling {
-        return Ok(true);
-    }
-    let wait_s = 2_i64.saturating_pow(u32::try_from(crashes).unwrap_or(0)).min(LONGEST_BACKOFF_S);
-    conn.exec("update run set state = 1, owner = null, epoch = epoch + 1, timed = 1 where id = ?", vals![run.id]).await?;
-    let sql = "insert or replace into timer(run_id, kind, due_at) values (?, ?, ?)";
-    conn.exec(sql, vals![run.id, RETRY, later(now, wait_s * 1000)]).await?;
-    Ok(false)
+    Ok(at_once)
 }
 
 async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: &mut TickReport) -> Result<()> {
@@ -198,7 +213,7 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
             _ => {}
         }
     }
-    conn.write_rows("delete from timer where (run_id, kind) in (values {rows})", 2, fired).await?;
+    conn.write_rows("with fired(run_id, kind) as (values {rows}) delete from timer where (run_id, kind) in (select * from fired)", 2, fired).await?;
     report.ready |= !(waiting.is_empty() && starting.is_empty() && retrying.is_empty());
     make_ready(conn, now, &waiting, true).await?;
     insert_ready(conn, now, &starting, false).await?;

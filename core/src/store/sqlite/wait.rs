@@ -1,12 +1,12 @@
 //! Open waits, and what they would get.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::commit::Batch;
 use super::connection::Connection;
-use super::rows::{later, position_vals, state, until_ms};
+use super::rows::{later, position, position_vals, state, until_ms};
 use super::value::{Columns as _, Val, vals};
-use crate::store::{Due, Message, OpenWait, Result, RunKey, RunState, Verdict, WaitAnswer, WaitKind, Write};
+use crate::store::{Due, Message, OpenWait, Position, Result, RunKey, RunState, Verdict, WaitAnswer, WaitKind, Write};
 
 /// A wait that is open already keeps its due time: a replay must not begin a sleep again.
 pub(super) async fn open_waits(batch: &mut Batch<'_>, stage: &[usize], writes: &[Write], verdicts: &mut [Option<Verdict>]) -> Result<()> {
@@ -19,28 +19,35 @@ pub(super) async fn open_waits(batch: &mut Batch<'_>, stage: &[usize], writes: &
     let runs = batch.runs_of(stage, writes).await?;
     let found = batch.conn.fetch_keys("select id from run where id in ({list})", &[], targets).await?;
     let there: HashSet<RunKey> = found.iter().map(|row| row.uuid(0)).collect::<Result<_>>()?;
+    let mut rows: Vec<Val> = Vec::new();
     for index in stage {
         let Write::Wait { run, epoch, at, kind, due, target, key, site } = &writes[*index] else { continue };
         if !batch.fence(runs.get(run), *epoch) {
             verdicts[*index] = Some(Verdict::Fenced);
-            continue;
-        }
-        if target.is_some_and(|t| !there.contains(&t)) {
+        } else if target.is_some_and(|t| !there.contains(&t)) {
             verdicts[*index] = Some(Verdict::NotFound);
-            continue;
+        } else {
+            let due_at = due.map(|due| match due {
+                Due::After(ms) => later(batch.now, ms),
+                Due::At(at) => at,
+            });
+            rows.push((*run).into());
+            rows.extend(position_vals(at));
+            rows.extend(vals![*kind as i16, due_at, *target, key, site.id]);
+            batch.names.site(site);
         }
-        let due_at = due.map(|due| match due {
-            Due::After(ms) => later(batch.now, ms),
-            Due::At(at) => at,
-        });
-        let mut row = vals![*run];
-        row.extend(position_vals(at));
-        row.extend(vals![*kind as i16, due_at, *target, key, site.id]);
-        let sql = "insert into waiter(run_id, segment, branch, seq, kind, due_at, target, key, site) values (?, ?, ?, ?, ?, ?, ?, ?, ?) \
-                   on conflict (run_id, segment, branch, seq) do update set site = excluded.site returning due_at";
-        let stored = batch.conn.fetch_one(sql, row).await?.map_or(Ok(None), |row| row.opt_int(0))?;
-        batch.names.site(site);
-        verdicts[*index] = Some(Verdict::Opened { due_in_ms: stored.map(|at| until_ms(at, batch.now)) });
+    }
+    let sql = "insert into waiter(run_id, segment, branch, seq, kind, due_at, target, key, site) values {rows} \
+               on conflict (run_id, segment, branch, seq) do update set site = excluded.site returning run_id, segment, branch, seq, due_at";
+    let mut due: HashMap<(RunKey, Position), Option<i64>> = HashMap::new();
+    for row in batch.conn.fetch_rows(sql, 9, &[], rows).await? {
+        due.insert((row.uuid(0)?, position(&row, 1)?), row.opt_int(4)?);
+    }
+    for index in stage {
+        let Write::Wait { run, at, .. } = &writes[*index] else { continue };
+        if let (None, Some(stored)) = (&verdicts[*index], due.get(&(*run, at.clone()))) {
+            verdicts[*index] = Some(Verdict::Opened { due_in_ms: stored.map(|at| until_ms(at, batch.now)) });
+        }
     }
     Ok(())
 }
