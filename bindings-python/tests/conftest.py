@@ -73,15 +73,16 @@ def postgres_url() -> Iterator[str]:
 
 
 class Database:
-    def __init__(self, kind: str, url: str, schema: str) -> None:
+    def __init__(self, kind: str, url: str, schema: str, **more: Any) -> None:
         self.kind = kind
         self.url = url
         self.schema = schema
+        self.more = more
 
     @property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments of an engine on this database."""
-        return {"database": self.url, "schema": self.schema, "auto_migrate": True}
+        return {"database": self.url, "schema": self.schema, "auto_migrate": True, **self.more}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -89,9 +90,11 @@ class Database:
         return {**os.environ, "TEST_DATABASE": self.url, "TEST_SCHEMA": self.schema}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "replayed"])
 def database(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Database:
+    """`replayed`: runs are released at every wait and replayed before every step, so each test is a test of replay too."""
     schema = f"t{os.getpid()}_{next(_numbers)}_{uuid.uuid4().hex[:6]}"
-    if request.param == "sqlite":
-        return Database("sqlite", f"sqlite:{tmp_path / 'everstep.db'}", "everstep")
+    if request.param != "postgres":
+        more = {"replay": "always"} if request.param == "replayed" else {}
+        return Database("sqlite", f"sqlite:{tmp_path / 'everstep.db'}", "everstep", **more)
     return Database("postgres", request.getfixturevalue("postgres_url"), schema)

@@ -354,8 +354,9 @@ def _enum(kind: Any) -> Decoder:
     values = {member.value: member for member in kind}
 
     def read(value: Any) -> Any:
+        plain = tuple(value) if type(value) is list else value
         try:
-            return values[value] if value in values else kind(tuple(value) if type(value) is list else value)
+            return values[plain] if plain in values else kind(plain)
         except (TypeError, ValueError) as error:
             raise PayloadInvalid(f"{value!r} is no {kind.__name__}") from error
 

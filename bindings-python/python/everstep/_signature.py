@@ -58,6 +58,12 @@ class Signature:
             return self._encoded(given[self.names[0]])
         return self._encoded({name: given[name] for name in self.names if name in given} if kwargs else given)
 
+    def encode_input(self, value: Any) -> bytes | None:
+        """The wire input from one value: of the only parameter, or a mapping by parameter name."""
+        if len(self.names) > 1:
+            return self.encode((), dict(value))
+        return self.encode((value,), {}) if self.names else None
+
     def _encoded(self, value: Any) -> bytes:
         try:
             return _codec.encode(value)
@@ -155,6 +161,9 @@ class ForeignSignature:
         if args and (kwargs or len(args) > 1):
             raise UnknownWorkflow(f"{self.name} is not defined here: give its one input, or several as keywords")
         return _codec.encode(args[0]) if args else _codec.encode(kwargs) if kwargs else None
+
+    def encode_input(self, value: Any) -> bytes | None:
+        return _codec.encode(value)
 
     def prepare(self) -> None:
         decoder_or_none(self._returns)

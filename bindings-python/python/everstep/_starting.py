@@ -66,8 +66,7 @@ def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[A
     plain = base.record()
     items: list[tuple[Any, Any]] = []
     for item in inputs:
-        several = len(target.signature.names) > 1
-        wire = target.signature.encode((), dict(item)) if several else target.signature.encode((item,) if target.signature.names else (), {})
+        wire = target.signature.encode_input(item)
         items.append((wire, plain if id is None else dataclasses.replace(base, id=id(item)).record()))
     return OP_START_MANY, (target.name, items)
 

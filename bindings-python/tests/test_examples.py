@@ -1,0 +1,41 @@
+"""Every example runs and prints what its last comment says."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_example(example: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    wanted = [line[2:] for line in example.read_text("utf-8").partition("# Output:\n")[2].splitlines()]
+    assert wanted, "an example ends with its output"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERSTEP_")}
+    done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == wanted
+
+
+def test_demo(tmp_path: pathlib.Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "everstep", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "steps one to three ran once" in done.stdout
+
+
+def test_command_line(tmp_path: pathlib.Path) -> None:
+    example = EXAMPLES[[path.stem for path in EXAMPLES].index("quickstart")]
+    subprocess.run([sys.executable, str(example)], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+    def everstep(*words: str) -> str:
+        command = [sys.executable, "-m", "everstep", *words, "--database", "sqlite:quickstart.db"]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    assert "order-1" in everstep("runs", "--state", "succeeded")
+    assert "reserve" in everstep("run", "order-1")
+    assert everstep("cancel", "order-1").strip() == "already_finished"
