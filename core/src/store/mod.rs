@@ -200,6 +200,13 @@ pub fn open(config: StoreConfig) -> Result<std::sync::Arc<dyn Store>> {
     }
 }
 
+/// What awaits the result of a run that ends without code of its own: cancelled while it waited, its deadline or time to start over.
+pub(crate) fn cancelled_value(error_type: &str, why: &str) -> Payload {
+    let message = format!("cancelled ({error_type}): {why}");
+    let document = serde_json::json!({ "type": "RunCancelled", "code": "run_cancelled", "message": message, "stack": null, "cause": null, "details": null, "retryable": false });
+    Payload::json(document.to_string().into_bytes())
+}
+
 /// The migrations as text, to be run by hand.
 pub fn migration_sql(store: &str, schema: &str) -> Result<String> {
     match store {

@@ -11,7 +11,7 @@ use super::connect::Session;
 use super::lock::{self, Locked, Locks};
 use super::rows::read;
 use super::{PostgresStore, waits};
-use crate::store::{ControlVerdict, Due, Payload, Result, RunKey, RunState, StoreError, WakeHint};
+use crate::store::{ControlVerdict, Due, Result, RunKey, RunState, StoreError, WakeHint};
 
 /// Who asks when a deadline passes, and the type of the error it ends in.
 const DEADLINE: &str = "deadline";
@@ -153,19 +153,18 @@ async fn cancel_held(
     Ok(Asked::Done(ControlVerdict::Requested, was.owner.map(WakeHint::Inbox).into_iter().collect()))
 }
 
-static NOTHING: Payload = Payload { codec: 0, key_id: None, data: Vec::new() };
-
 /// End a held run as cancelled, whoever owns it.
 async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: RunKey, was: &Locked, error_type: &str, message: &str) -> Result<Asked> {
     if was.owner.is_none() {
         changes::unready(session, run).await?;
     }
+    let value = crate::store::cancelled_value(error_type, message);
     let outcome = OutcomeRow {
         run,
         epoch: was.epoch + 1,
         state: RunState::Cancelled,
         token: 0,
-        value: &NOTHING,
+        value: &value,
         error_type: Some(error_type),
         error_message: Some(message),
     };
