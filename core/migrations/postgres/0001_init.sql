@@ -308,3 +308,60 @@ create table {schema}.offer (
     build  text not null,
     primary key (run_id, build)
 );
+
+-- The documented way to look at the tables with plain SQL (core/docs/schema.md): names and meanings here are stable, the tables are not.
+-- Payloads are bytes; `convert_from(value, 'UTF8')` shows JSON.
+create view {schema}.runs as
+select i.run_id as id, i.id_text, i.namespace, i.workflow, i.version, i.queue, i.label,
+       case r.state when 1 then 'ready' when 2 then 'running' when 3 then 'waiting' when 4 then 'cancelling' when 5 then 'blocked'
+                    when 6 then 'succeeded' when 7 then 'failed' when 8 then 'cancelled' end as state,
+       r.epoch, r.segment, r.priority, r.crashes, r.run_attempt, r.owner, i.parent, i.root, i.forked_from, i.attributes, i.fairness_key,
+       i.cost, i.created_by, i.trace_parent, i.created_at, i.start_at, i.deadline_at, i.expires_at, o.at as finished_at,
+       o.error_type, o.error_message, n.cancel_by, n.cancel_why, n.cancel_at,
+       case when r.state = 5 then n.blocked_why end as blocked_why, i.input, o.value as outcome
+from {schema}.run_info i
+join {schema}.run r on r.id = i.run_id
+left join {schema}.outcome o on o.run_id = i.run_id
+left join {schema}.run_note n on n.run_id = i.run_id;
+
+create view {schema}.steps as
+select s.run_id, s.segment, s.branch, s.seq,
+       case s.kind when 1 then 'step' when 2 then 'transaction' when 3 then 'sleep' when 4 then 'receive' when 5 then 'send'
+                   when 6 then 'event_set' when 7 then 'event' when 8 then 'child' when 9 then 'result' when 10 then 'value'
+                   when 11 then 'patch' when 12 then 'group' when 13 then 'cancel_seen' else 'kind ' || s.kind end as kind,
+       t.name, t.location, s.failed, s.attempt, s.done, s.took_us, s.at as recorded_at, s.epoch, s.written_by,
+       coalesce(w.host, d.host) as host, coalesce(w.pid, d.pid) as pid, s.output
+from {schema}.step s
+left join {schema}.site t on t.id = s.site
+left join {schema}.worker w on w.incarnation = s.written_by
+left join {schema}.dead_worker d on d.incarnation = s.written_by;
+
+create view {schema}.queues as
+select q.namespace, q.name, q.paused, q.fleet_limit, q.worker_limit, q.key_limit, q.hold, q.rate_count, q.rate_period_ms, q.operator,
+       (select count(*) from {schema}.ready y join {schema}.route t on t.id = y.route where t.namespace = q.namespace and t.queue = q.name) as ready,
+       (select count(*) from {schema}.slot s where s.namespace = q.namespace and s.queue = q.name) as slots_taken,
+       (select to_timestamp(min(y.ord) / 1000000.0) from {schema}.ready y join {schema}.route t on t.id = y.route
+        where t.namespace = q.namespace and t.queue = q.name) as oldest_ready
+from {schema}.queue q;
+
+create view {schema}.workers as
+select w.incarnation, w.namespace, w.host, w.pid, w.language, w.build, w.protocol, w.schema_version, w.environment, w.queues, w.started_at,
+       w.lease_until, w.lease_until > statement_timestamp() as alive,
+       (select count(*) from {schema}.run r where r.owner = w.incarnation) as runs
+from {schema}.worker w;
+
+-- Runs that will not get on by themselves, or have not for a minute, and why.
+create view {schema}.stuck as
+select i.run_id as id, i.id_text, i.workflow, i.queue, 'blocked' as why, n.blocked_why as detail, n.blocked_at as since
+from {schema}.run r join {schema}.run_info i on i.run_id = r.id left join {schema}.run_note n on n.run_id = r.id
+where r.state = 5
+union all
+select i.run_id, i.id_text, i.workflow, i.queue,
+       case when coalesce(q.paused, false) then 'its queue is paused' else 'ready, and no worker takes it' end, null, i.created_at
+from {schema}.ready y join {schema}.run_info i on i.run_id = y.run_id
+left join {schema}.queue q on q.namespace = i.namespace and q.name = i.queue
+where i.created_at < statement_timestamp() - interval '1 minute'
+union all
+select i.run_id, i.id_text, i.workflow, i.queue, 'its worker''s lease is over', w.host || ' pid ' || w.pid, w.lease_until
+from {schema}.worker w join {schema}.run r on r.owner = w.incarnation join {schema}.run_info i on i.run_id = r.id
+where w.lease_until < statement_timestamp() - interval '1 minute';

@@ -18,16 +18,23 @@ pub(super) const CLAIM_LANE: i16 = -1;
 const LIMITS_FRESH: Duration = Duration::from_secs(1);
 
 /// From `picked(c, run_id)`: take the rows out of `ready`, own the runs that are still to be had, tell all about them. The update finds its
-/// row by key, not by ctid: a run that changes while this waits for it must be looked at again, not lost.
+/// rows by key, not by ctid: a run that changes while this waits for it must be looked at again, not lost. By an array, not by a join: that
+/// has one plan, and an index visits the keys of an array in order.
 macro_rules! take {
     () => {
-        "ordered as materialized (select * from picked order by run_id),
-gone as (delete from {s}.ready x using ordered p where x.ctid = p.c),
+        take!("")
+    };
+    ($slotted:literal) => {
+        concat!(
+            "gone as (delete from {s}.ready x using picked p where x.ctid = p.c),
 taken as (
-  update {s}.run x set owner = $1, epoch = x.epoch + 1, state = case when x.state = 4 then 4 else 2 end, claim_token = $2
-  from ordered p where x.id = p.run_id and x.owner is null and x.state in (1, 4)
+  update {s}.run x set owner = $1, epoch = x.epoch + 1, state = case when x.state = 4 then 4 else 2 end, claim_token = $2",
+            $slotted,
+            "
+  where x.id = any((select array_agg(p.run_id) from picked p)::uuid[]) and x.owner is null and x.state in (1, 4)
   returning x.id, x.epoch, x.state, x.inbox, x.segment, x.route, x.priority, x.crashes, x.run_attempt, x.keyed),
-freed as (delete from {s}.dedup d using taken t where t.keyed and d.run_id = t.id and d.scope = 1)"
+freed as (delete from {s}.dedup d where d.run_id = any((select array_agg(t.id) from taken t where t.keyed)::uuid[]) and d.scope = 1)"
+        )
     };
 }
 
@@ -206,13 +213,8 @@ picked as materialized (
                       and y.run_id = u.run_id for update skip locked offset 0) y
   where exists (select 1 from fence)),
 ",
-    "ordered as materialized (select * from picked order by run_id),
-gone as (delete from {s}.ready x using ordered p where x.ctid = p.c),
-taken as (
-  update {s}.run x set owner = $1, epoch = x.epoch + 1, state = case when x.state = 4 then 4 else 2 end, claim_token = $2, slotted = true
-  from ordered p where x.id = p.run_id and x.owner is null and x.state in (1, 4)
-  returning x.id, x.epoch, x.state, x.inbox, x.segment, x.route, x.priority, x.crashes, x.run_attempt, x.keyed),
-freed as (delete from {s}.dedup d using taken t where t.keyed and d.run_id = t.id and d.scope = 1),
+    take!(", slotted = true"),
+    ",
 slots as (
   insert into {s}.slot (run_id, namespace, queue, fairness_key, at)
   select t.id, $7, $8, (select i.fairness_key from {s}.run_info i where i.run_id = t.id offset 0), statement_timestamp() from taken t

@@ -90,8 +90,8 @@ impl Shared {
         text
     }
 
-    pub(super) fn q<'q>(&self, template: &'static str) -> Statement<'q> {
-        sqlx::query(AssertSqlSafe(self.text(template))).persistent(!self.pooled())
+    fn q<'q>(&self, template: &'static str) -> Statement<'q> {
+        sqlx::query(AssertSqlSafe(self.text(template)))
     }
 
     /// What pins an engine session, as (name, value).
@@ -296,7 +296,8 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn q<'q>(&self, template: &'static str) -> Statement<'q> {
-        self.shared.q(template)
+        // In a user's session a plan must not outlive the settings it was made under.
+        self.shared.q(template).persistent(self.home.profile == Profile::Engine && !self.shared.pooled())
     }
 
     pub(super) async fn begin(&mut self) -> Result<()> {
@@ -304,6 +305,16 @@ impl Session {
         self.simple(text).await?;
         self.state = State::Transaction;
         Ok(())
+    }
+
+    /// From here to its end, a user's transaction runs statements of the engine.
+    pub(super) async fn pin(&mut self) -> Result<()> {
+        if self.home.profile == Profile::Engine {
+            return Ok(());
+        }
+        let settings = self.shared.settings(Profile::Engine);
+        let text: Vec<String> = settings.iter().map(|(name, value)| format!("SET LOCAL {name} = '{value}'")).collect();
+        self.simple(text.join("; ")).await
     }
 
     pub(super) async fn commit(&mut self) -> Result<()> {

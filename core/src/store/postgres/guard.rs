@@ -147,6 +147,7 @@ pub(super) enum Recorded {
 
 /// In a transaction: fence by the run row, then the step row.
 pub(super) async fn record(session: &mut Session, sites: &Sites, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Recorded> {
+    session.pin().await?;
     let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
     let owned = locks
         .runs

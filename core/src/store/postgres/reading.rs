@@ -133,7 +133,15 @@ order by i.namespace desc, i.created_at desc, i.run_id desc limit $11"
 
 const LIST: &str = concat!("select ", summary_columns!(), " from {s}.run_info i", list_where!(), beside!(), "\nwhere $12::uuid is null and", list_filter!());
 
-const CHILDREN: &str = concat!("select ", summary_columns!(), " from {s}.run_info i", list_where!(), beside!(), "\nwhere i.parent = $12 and", list_filter!());
+const CHILDREN: &str = concat!(
+    "select ",
+    summary_columns!(),
+    " from (select * from {s}.run_info i where i.parent = $12 offset 0) i",
+    list_where!(),
+    beside!(),
+    "\nwhere",
+    list_filter!()
+);
 
 pub(super) async fn list(store: &PostgresStore, filter: &RunFilter) -> Result<Vec<RunSummary>> {
     let mut session = store.pool.session(&store.shared).await?;
