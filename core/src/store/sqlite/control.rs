@@ -151,7 +151,7 @@ async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by:
     let mut key: Vec<Val> = vals![run];
     key.extend(position_vals(to));
     let sql = "select done from step where run_id = ? and segment = ? and branch = ? and seq = ?";
-    let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotFound) };
+    let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotPossible(row.state)) };
     forget(conn, &row, found.int(0)?).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "rewind", by, Some(format!("{}/{}/{}", to.segment, to.branch, to.seq))).await?;

@@ -13,7 +13,7 @@ macro_rules! summary {
          run.priority, run.crashes, run.run_attempt, run.owner, run_info.parent, run_info.root, run_info.forked_from, run_info.attributes, \
          run_info.fairness_key, run_info.cost, run_info.created_by, run_info.trace_parent, run_info.trace_state, run_info.created_at, outcome.at, \
          run_info.start_at, run_info.deadline_at, run_info.expires_at, outcome.error_type, outcome.error_message, run_note.cancel_by, \
-         run_note.cancel_why, run_note.blocked_why"
+         run_note.cancel_why, case when run.state = 5 then run_note.blocked_why end"
     };
 }
 const SUMMARY: usize = 32;

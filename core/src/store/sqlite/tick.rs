@@ -228,9 +228,12 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
             }
             // Over its owner's head, if it still has one.
             (GRACE, RunState::Cancelling) => {
-                cancel_now(conn, now, &run, "engine", "The time for clean-up was over.", "cancelled", &mut wakes).await?;
+                let note = conn.fetch_one("select cancel_by from run_note where run_id = ?", vals![run.id]).await?;
+                let by = note.map_or(Ok(None), |row| row.opt_text(0))?;
+                let error_type = if by.as_deref() == Some("deadline") { "deadline" } else { "cancelled" };
+                cancel_now(conn, now, &run, "engine", "The time for clean-up was over.", error_type, &mut wakes).await?;
             }
-            (DEADLINE, _) => _ = cancel(conn, now, run.id, "engine", "deadline", "deadline", DEADLINE_GRACE_MS).await?,
+            (DEADLINE, _) => _ = cancel(conn, now, run.id, "deadline", "its deadline has passed", "deadline", DEADLINE_GRACE_MS).await?,
             _ => {}
         }
     }
