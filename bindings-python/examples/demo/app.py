@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from everstep import Everstep, Run, Transaction
 from work import Counted, call_provider, count
+
+from everstep import Everstep, Run, Transaction
 
 DATABASE = os.environ["DEMO_DATABASE"]
 PROVIDER_PORT = int(os.environ.get("DEMO_PROVIDER_PORT", "0"))
