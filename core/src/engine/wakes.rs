@@ -104,7 +104,12 @@ impl Engine {
                 (Write::Start(run), Verdict::Started { claimed: true }) if run.deadline_ms.is_some() => self.ticks.now(),
                 (Write::Send(m), Verdict::Committed) => self.woken(m.to),
                 (Write::Step { run, step, .. }, Verdict::Committed) => self.hint_effects(*run, &step.effects),
-                (Write::Release { due: Some(_), .. } | Write::RetryRun { .. }, Verdict::Committed) => self.hint_start(None, true),
+                (Write::Release { due: Some(_), .. }, Verdict::Committed) => self.hint_start(None, true),
+                // Without a back-off (full jitter may draw none) it is ready now, and no timer will say so.
+                (Write::RetryRun { .. }, Verdict::Committed) => {
+                    self.hint_start(None, true);
+                    self.claims.look();
+                }
                 (Write::Outcome { then, .. }, Verdict::Committed) => {
                     if let Some(run) = then {
                         self.hint_new(run);
