@@ -82,7 +82,7 @@ STEPS = {name: declared(name, **POLICIES.get(name, {})) for name in ("work", "ch
 
 async def move(execute, mark, account, amount):
     run, place, o = HERE.get()
-    note("begin", run, place, attempt=app.attempt())
+    note("begin", run, place, "tx", app.attempt())
     await execute(f"insert into moved (run, step, account, amount) values ({mark(1)}, {mark(2)}, {mark(3)}, {mark(4)})", run, place, account, amount)
     await execute(f"update accounts set balance = balance + {mark(1)} where id = {mark(2)}", amount, account)
     if "hold" in o:

@@ -1,6 +1,6 @@
 //! The auditor's own view of a store: plain SQL on a connection of its own, written once for both stores.
 
-use sqlx::{Column, Connection, Row, TypeInfo};
+use sqlx::{Connection, Row, TypeInfo};
 
 /// A row with every value as text; NULL is None.
 pub type Text = Vec<Option<String>>;
@@ -58,7 +58,7 @@ impl Database {
         let statement = sqlx::AssertSqlSafe(sql);
         match self {
             Database::Postgres { connection, .. } => {
-                let rows = sqlx::query(statement).persistent(false).fetch_all(connection).await?;
+                let rows = sqlx::raw_sql(statement).fetch_all(connection).await?;
                 rows.iter().map(|row| (0..row.len()).map(|i| postgres_text(row, i)).collect()).collect()
             }
             Database::Sqlite(connection) => {
@@ -82,15 +82,14 @@ impl Database {
     }
 }
 
+/// In the simple protocol every value comes as text, whatever its type.
 fn postgres_text(row: &sqlx::postgres::PgRow, i: usize) -> Result<Option<String>, sqlx::Error> {
-    Ok(match row.column(i).type_info().name() {
-        "INT2" => row.try_get::<Option<i16>, _>(i)?.map(|v| v.to_string()),
-        "INT4" => row.try_get::<Option<i32>, _>(i)?.map(|v| v.to_string()),
-        "INT8" => row.try_get::<Option<i64>, _>(i)?.map(|v| v.to_string()),
-        "BOOL" => row.try_get::<Option<bool>, _>(i)?.map(|v| i32::from(v).to_string()),
-        "BYTEA" => row.try_get::<Option<Vec<u8>>, _>(i)?.map(|v| String::from_utf8_lossy(&v).into_owned()),
-        _ => row.try_get::<Option<String>, _>(i)?,
-    })
+    use sqlx::ValueRef;
+    let raw = row.try_get_raw(i)?;
+    if raw.is_null() {
+        return Ok(None);
+    }
+    raw.as_str().map(|text| Some(text.to_string())).map_err(sqlx::Error::Decode)
 }
 
 fn sqlite_text(row: &sqlx::sqlite::SqliteRow, i: usize) -> Result<Option<String>, sqlx::Error> {

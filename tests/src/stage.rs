@@ -21,8 +21,8 @@ use crate::worker::{Failure, Language, Worker};
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Short, so that takeovers are seen in seconds; long enough for a busy two-core machine to beat in time.
-pub const LEASE_MS: u64 = 1500;
-pub const BEAT_MS: u64 = 400;
+pub const LEASE_MS: u64 = 2500;
+pub const BEAT_MS: u64 = 500;
 
 /// Money the accounts open with, and how many there are.
 const ACCOUNTS: i64 = 8;

@@ -23,6 +23,8 @@ pub(super) fn repeats(records: &[Record], deaths: &HashMap<u32, Vec<i64>>, contr
             "begin" => {
                 executions += 1;
                 let excused = controlled.contains(&record.run);
+                // A transaction that rolled back has not happened: it may be tried again anywhere (I5 counts what it did).
+                let rolled_back = record.detail == "tx";
                 if acked.contains_key(&position) && !excused {
                     // A process that was declared dead and does not know it yet may start a step; it must never record it (I7).
                     if dead_at(record.pid, record.at) {
@@ -36,6 +38,9 @@ pub(super) fn repeats(records: &[Record], deaths: &HashMap<u32, Vec<i64>>, contr
                 }
                 if let Some(before) = begun.insert((position.0, position.1, record.attempt), record) {
                     repeated += 1;
+                    if rolled_back {
+                        continue;
+                    }
                     if before.pid == record.pid && !gone(record.pid) && !excused {
                         report.broken(
                             "I6",
