@@ -1,5 +1,7 @@
 //! Presence: the worker row, a lease row a lane, and taking over from the dead.
 
+use std::time::Instant;
+
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -99,7 +101,10 @@ select 1 from {s}.worker w
 where w.incarnation = $1 and ((w.lease_until < statement_timestamp() and $2) or w.incarnation = any($3::uuid[])) for update skip locked";
 
 /// Take the leases of the dead away, one a transaction. A lease whose heartbeat or batch is in flight is skipped: the next tick looks again.
-pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, may_reap: bool, known_dead: &[Uuid]) -> Result<Vec<Uuid>> {
+///
+/// `patience` is when the caller's word that leases are judged fairly runs out: a server that stood still for a while answers statements of
+/// before as if nothing had been, and finds every lease of the living out.
+pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, may_reap: bool, known_dead: &[Uuid], patience: Instant) -> Result<Vec<Uuid>> {
     let mut reaped = Vec::new();
     let rows = session.rows(session.q(DEAD).bind(may_reap).bind(known_dead).bind(own)).await?;
     let dead = rows.iter().map(|row| read(row.try_get::<Uuid, _>(0))).collect::<Result<Vec<Uuid>>>()?;
@@ -108,7 +113,7 @@ pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, may_reap: boo
         session.begin().await?;
         let held = session.rows(session.q(HOLD).bind(incarnation).bind(may_reap).bind(known_dead)).await;
         let done = match held {
-            Ok(rows) if rows.is_empty() => Ok(false),
+            Ok(rows) if rows.is_empty() || (Instant::now() > patience && !known_dead.contains(&incarnation)) => Ok(false),
             Ok(_) => bury(session, incarnation, false).await,
             Err(error) => Err(error),
         };

@@ -33,6 +33,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const LOCKED_TIMER_MS: i64 = 50;
 
 pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
+    let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
+    let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
     let statement = session.q(LOOK).bind(request.incarnation).bind(request.lease_ms).bind(store.shared.namespace.as_str()).bind(request.boot_id.as_str());
     let rows = session.rows(statement).await?;
@@ -51,7 +53,7 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
 
     let may_reap = request.may_reap || mutated("outage_grace");
     if (expired > 0 && may_reap) || !request.known_dead.is_empty() {
-        report.reaped = lease::reap(&mut session, request.incarnation, may_reap, &request.known_dead).await?;
+        report.reaped = lease::reap(&mut session, request.incarnation, may_reap, &request.known_dead, patience).await?;
     }
     if sweep_due(store) {
         orphans::sweep(&mut session).await?;
