@@ -47,7 +47,8 @@ impl Transactions {
 
 impl Exec {
     fn place_of(&self, st: &ExecState, branch: &str, seq: i32) -> Option<Place> {
-        st.calls.keys().find(|p| p.1 == seq && *p.0 == *branch).cloned()
+        let place: Place = (branch.into(), seq);
+        st.calls.contains_key(&place).then_some(place)
     }
 
     /// The checkpoint of this transaction, with its completion number taken.
