@@ -1,5 +1,8 @@
-//! The engine over its border, on SQLite always and on PostgreSQL where `EVERSTEP_TEST_PG` names a database.
+//! The engine over its border, driven by a host in Rust, on both stores.
 
+#[path = "../../tests/src/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
 mod host;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,16 +22,52 @@ struct Place {
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The test on every store there is here.
-fn on_every_store(test: impl Fn(&Place)) {
+fn on_sqlite(case: fn(&Place)) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", dir.path().join("e.db").display());
-    test(&Place { url, schema: "everstep".into(), _dir: Some(dir) });
-    if let Ok(url) = std::env::var("EVERSTEP_TEST_PG") {
-        let schema = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        test(&Place { url, schema, _dir: None });
-    }
+    case(&Place { url, schema: "everstep".into(), _dir: Some(dir) });
 }
+
+/// Each case is a test on SQLite; on PostgreSQL all of them run side by side on one private cluster, each in a schema of its own.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test]
+            fn $name() {
+                super::on_sqlite(super::$name);
+            })*
+        }
+
+        #[test]
+        fn postgres() {
+            let cluster = cluster::Cluster::start(&["max_connections=300"]).expect("a private cluster: is PostgreSQL installed?");
+            let on = |case: fn(&Place), name: &str| {
+                let schema = format!("t{}_{}", NEXT.fetch_add(1, Ordering::Relaxed), &name[..name.len().min(30)]);
+                case(&Place { url: cluster.url("postgres"), schema, _dir: None });
+            };
+            std::thread::scope(|scope| {
+                $(scope.spawn(|| on($name, stringify!($name)));)*
+            });
+        }
+    };
+}
+
+cases!(
+    steps_are_recorded_and_an_id_attaches,
+    a_closed_worker_hands_its_run_to_the_next_which_repeats_no_step,
+    retries_back_off_and_the_key_stays_the_same,
+    messages_events_children_and_durable_values,
+    cancel_reaches_waits_and_running_steps_and_leaves_room_for_clean_up,
+    a_race_is_decided_once_and_losers_are_not_run_again,
+    a_changed_order_blocks_with_both_names_and_the_fixed_build_goes_on,
+    a_failed_run_is_retried_from_the_step_that_failed,
+    a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end,
+    sleepers_are_released_under_pressure_and_wake_in_time,
+    every_wake_up_reaches_a_run_that_is_being_released,
+    a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold,
+    deadlines_and_unknown_workflows_and_late_starts,
+    a_transaction_commits_its_rows_and_its_checkpoint_together,
+);
 
 impl Place {
     fn host(&self) -> Arc<Host> {
@@ -68,396 +107,354 @@ fn waits(h: &Host, run: &str) -> bool {
     matches!(&h.run(run)[record::run::WAITS_FOR], Value::List(l) if l.iter().any(|v| text(v).contains("waits for a message")))
 }
 
-#[test]
-fn steps_are_recorded_and_an_id_attaches() {
-    on_every_store(|p| {
-        let h = p.host();
-        let (n, tick) = count();
-        h.workflow("add", move |c| {
-            let a = c.step("a", || tick().to_string())?;
-            let b = c.step_of("b", &a, || format!("{a}1"))?;
-            Ok(b)
-        });
-        h.workflow("other", |_| Ok("null".into()));
-        h.launch();
-        let run = h.start_with("add", "null", 1, |w| _ = w.str("order-1")).unwrap();
-        assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "11".into()));
-        assert_eq!(h.start_with("add", "null", 1, |w| _ = w.str("order-1")).unwrap(), run);
-        assert_eq!(h.start_with("other", "null", 1, |w| _ = w.str("order-1")), Err("id_conflict".into()));
-        assert_eq!(h.start_with("add", "null", 1, |w| _ = w.str("a\0b")), Err("id_invalid".into()));
-        assert_eq!(h.start_with("add", "null", 2, |w| _ = w.null().str("quue")), Err("unknown_queue".into()));
-        assert_eq!(n.load(Ordering::SeqCst), 1);
-        h.close();
-        assert_eq!(h.start_with("add", "null", 0, |_| {}), Err("closed".into()));
+fn steps_are_recorded_and_an_id_attaches(p: &Place) {
+    let h = p.host();
+    let (n, tick) = count();
+    h.workflow("add", move |c| {
+        let a = c.step("a", || tick().to_string())?;
+        let b = c.step_of("b", &a, || format!("{a}1"))?;
+        Ok(b)
     });
+    h.workflow("other", |_| Ok("null".into()));
+    h.launch();
+    let run = h.start_with("add", "null", 1, |w| _ = w.str("order-1")).unwrap();
+    assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "11".into()));
+    assert_eq!(h.start_with("add", "null", 1, |w| _ = w.str("order-1")).unwrap(), run);
+    assert_eq!(h.start_with("other", "null", 1, |w| _ = w.str("order-1")), Err("id_conflict".into()));
+    assert_eq!(h.start_with("add", "null", 1, |w| _ = w.str("a\0b")), Err("id_invalid".into()));
+    assert_eq!(h.start_with("add", "null", 2, |w| _ = w.null().str("quue")), Err("unknown_queue".into()));
+    assert_eq!(n.load(Ordering::SeqCst), 1);
+    h.close();
+    assert_eq!(h.start_with("add", "null", 0, |_| {}), Err("closed".into()));
 }
 
-#[test]
-fn a_closed_worker_hands_its_run_to_the_next_which_repeats_no_step() {
-    on_every_store(|p| {
-        let (n, tick) = count();
-        let body = move |c: &Ctx| {
-            c.step("first", || tick().to_string())?;
-            let m = c.receive("go", None)?;
-            c.step("last", || tick().to_string())?;
-            Ok(m.unwrap())
-        };
-        let a = p.host();
-        a.workflow("w", body.clone());
-        a.launch();
-        let run = a.start("w", "null");
-        until("first step", || n.load(Ordering::SeqCst) == 1);
-        a.close();
-        let b = p.host();
-        b.workflow("w", body);
-        b.launch();
-        b.send(&run, "go", "\"now\"");
-        assert_eq!(b.result(&run).unwrap(), ("succeeded".into(), "\"now\"".into()));
-        assert_eq!(n.load(Ordering::SeqCst), 2);
-        b.close();
-    });
+fn a_closed_worker_hands_its_run_to_the_next_which_repeats_no_step(p: &Place) {
+    let (n, tick) = count();
+    let body = move |c: &Ctx| {
+        c.step("first", || tick().to_string())?;
+        let m = c.receive("go", None)?;
+        c.step("last", || tick().to_string())?;
+        Ok(m.unwrap())
+    };
+    let a = p.host();
+    a.workflow("w", body.clone());
+    a.launch();
+    let run = a.start("w", "null");
+    until("first step", || n.load(Ordering::SeqCst) == 1);
+    a.close();
+    let b = p.host();
+    b.workflow("w", body);
+    b.launch();
+    b.send(&run, "go", "\"now\"");
+    assert_eq!(b.result(&run).unwrap(), ("succeeded".into(), "\"now\"".into()));
+    assert_eq!(n.load(Ordering::SeqCst), 2);
+    b.close();
 }
 
-#[test]
-fn retries_back_off_and_the_key_stays_the_same() {
-    on_every_store(|p| {
-        let h = p.host();
-        let keys = Arc::new(Mutex::new(Vec::new()));
-        let seen = keys.clone();
-        h.workflow("w", move |c| {
-            c.step_with(
-                "s",
-                Some("1"),
-                |w| _ = w.list(5).int(3).int(1).float(1.0).int(1).bool(false),
-                |attempt, key| {
-                    seen.lock().unwrap().push(key.to_owned());
-                    if attempt < 3 { Err("{\"type\":\"E\"}".into()) } else { Ok(attempt.to_string()) }
-                },
-            )
-        });
-        h.workflow("fails", |c| {
-            let e = c.step_with("s", None, |w| _ = w.list(2).int(2).int(1), |_, _| Err("{\"type\":\"E\"}".into())).unwrap_err();
-            assert_eq!(e, Unwind::Failed("{\"type\":\"E\"}".into()));
-            Err(e)
-        });
-        h.launch();
-        assert_eq!(h.result(&h.start("w", "null")).unwrap().1, "3");
-        let keys = keys.lock().unwrap();
-        assert!(keys.len() == 3 && keys.iter().all(|k| *k == keys[0] && k.len() == 36));
-        assert_eq!(h.result(&h.start("fails", "null")).unwrap(), ("failed".into(), "{\"type\":\"E\"}".into()));
-        h.close();
+fn retries_back_off_and_the_key_stays_the_same(p: &Place) {
+    let h = p.host();
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let seen = keys.clone();
+    h.workflow("w", move |c| {
+        c.step_with(
+            "s",
+            Some("1"),
+            |w| _ = w.list(5).int(3).int(1).float(1.0).int(1).bool(false),
+            |attempt, key| {
+                seen.lock().unwrap().push(key.to_owned());
+                if attempt < 3 { Err("{\"type\":\"E\"}".into()) } else { Ok(attempt.to_string()) }
+            },
+        )
     });
+    h.workflow("fails", |c| {
+        let e = c.step_with("s", None, |w| _ = w.list(2).int(2).int(1), |_, _| Err("{\"type\":\"E\"}".into())).unwrap_err();
+        assert_eq!(e, Unwind::Failed("{\"type\":\"E\"}".into()));
+        Err(e)
+    });
+    h.launch();
+    assert_eq!(h.result(&h.start("w", "null")).unwrap().1, "3");
+    let keys = keys.lock().unwrap();
+    assert!(keys.len() == 3 && keys.iter().all(|k| *k == keys[0] && k.len() == 36));
+    assert_eq!(h.result(&h.start("fails", "null")).unwrap(), ("failed".into(), "{\"type\":\"E\"}".into()));
+    h.close();
 }
 
-#[test]
-fn messages_events_children_and_durable_values() {
-    on_every_store(|p| {
-        let h = p.host();
-        h.workflow("child", |c| {
-            let a = c.receive("t", None)?.unwrap();
-            let b = c.receive("t", None)?.unwrap();
-            c.set_event("ready", &b)?;
-            Ok(format!("[{a},{b}]"))
-        });
-        h.workflow("parent", |c| {
-            let child = c.child("child", "null")?;
-            c.send(&child, "t", "1")?;
-            c.send(&child, "t", "2")?;
-            let event = c.wait_for("event", None, Some(&child), Some("ready"))?.unwrap();
-            let result = c.wait_for("result", None, Some(&child), None)?.unwrap();
-            let uuid = c.durable("uuid")?;
-            let now: i64 = c.durable("now")?.parse().unwrap();
-            assert!(uuid.contains("$es") && now > 1_700_000_000_000_000);
-            assert_eq!(c.receive("never", Some(20))?, None);
-            Ok(format!("{{\"event\":{event},\"result\":{result}}}"))
-        });
-        h.launch();
-        let run = h.start("parent", "null");
-        assert_eq!(h.result(&run).unwrap().1, "{\"event\":2,\"result\":[1,2]}");
-        h.close();
+fn messages_events_children_and_durable_values(p: &Place) {
+    let h = p.host();
+    h.workflow("child", |c| {
+        let a = c.receive("t", None)?.unwrap();
+        let b = c.receive("t", None)?.unwrap();
+        c.set_event("ready", &b)?;
+        Ok(format!("[{a},{b}]"))
     });
+    h.workflow("parent", |c| {
+        let child = c.child("child", "null")?;
+        c.send(&child, "t", "1")?;
+        c.send(&child, "t", "2")?;
+        let event = c.wait_for("event", None, Some(&child), Some("ready"))?.unwrap();
+        let result = c.wait_for("result", None, Some(&child), None)?.unwrap();
+        let uuid = c.durable("uuid")?;
+        let now: i64 = c.durable("now")?.parse().unwrap();
+        assert!(uuid.contains("$es") && now > 1_700_000_000_000_000);
+        assert_eq!(c.receive("never", Some(20))?, None);
+        Ok(format!("{{\"event\":{event},\"result\":{result}}}"))
+    });
+    h.launch();
+    let run = h.start("parent", "null");
+    assert_eq!(h.result(&run).unwrap().1, "{\"event\":2,\"result\":[1,2]}");
+    h.close();
 }
 
-#[test]
-fn cancel_reaches_waits_and_running_steps_and_leaves_room_for_clean_up() {
-    on_every_store(|p| {
-        let h = p.host();
-        let (cleaned, tick) = count();
-        h.workflow("w", move |c| match c.receive("never", None) {
-            Err(Unwind::Cancelled) => {
-                assert_eq!(c.step("more", || "1".into()), Err(Unwind::Cancelled), "outside a clean-up nothing goes on");
-                c.shielded().step("clean", || tick().to_string())?;
-                Err(Unwind::Cancelled)
+fn cancel_reaches_waits_and_running_steps_and_leaves_room_for_clean_up(p: &Place) {
+    let h = p.host();
+    let (cleaned, tick) = count();
+    h.workflow("w", move |c| match c.receive("never", None) {
+        Err(Unwind::Cancelled) => {
+            assert_eq!(c.step("more", || "1".into()), Err(Unwind::Cancelled), "outside a clean-up nothing goes on");
+            c.shielded().step("clean", || tick().to_string())?;
+            Err(Unwind::Cancelled)
+        }
+        other => panic!("{other:?}"),
+    });
+    h.launch();
+    let run = h.start("w", "null");
+    until("waiting", || waits(&h, &run));
+    assert_eq!(h.control(op::CANCEL_RUN, &run), "requested");
+    assert_eq!(h.result(&run).unwrap().0, "cancelled");
+    assert_eq!(cleaned.load(Ordering::SeqCst), 1);
+    assert_eq!(h.control(op::CANCEL_RUN, &run), "already_finished");
+    h.close();
+}
+
+fn a_race_is_decided_once_and_losers_are_not_run_again(p: &Place) {
+    let (slow, tick) = count();
+    let body = move |c: &Ctx| {
+        let (seq, winner) = c.group("race")?;
+        let tick = tick.clone();
+        match winner {
+            Some(w) => assert_eq!(w, "1", "the recorded winner"),
+            None => {
+                let loser = c.branch(format!("/{seq}/0"));
+                loser.step("slow", || tick().to_string())?;
+                let fast = c.branch(format!("/{seq}/1"));
+                fast.step("fast", || "7".into())?;
+                assert_eq!(c.finish_group(seq, "1")?, "1");
+                assert!(matches!(loser.step("more", || "1".into()), Err(Unwind::Stopped(_))), "a branch that lost records nothing");
             }
-            other => panic!("{other:?}"),
-        });
-        h.launch();
-        let run = h.start("w", "null");
-        until("waiting", || waits(&h, &run));
-        assert_eq!(h.control(op::CANCEL_RUN, &run), "requested");
-        assert_eq!(h.result(&run).unwrap().0, "cancelled");
-        assert_eq!(cleaned.load(Ordering::SeqCst), 1);
-        assert_eq!(h.control(op::CANCEL_RUN, &run), "already_finished");
-        h.close();
-    });
+        }
+        let won = c.branch(format!("/{seq}/1")).step("fast", || "8".into());
+        // Live, this is a second call of the branch; on replay it is the recorded one.
+        c.receive("go", None)?;
+        won
+    };
+    let a = p.host();
+    a.workflow("w", body.clone());
+    a.launch();
+    let run = a.start("w", "null");
+    until("waiting", || waits(&a, &run));
+    a.close();
+    let b = p.host();
+    b.workflow("w", body);
+    b.launch();
+    b.send(&run, "go", "1");
+    let end = b.result(&run).unwrap();
+    let steps = everstep::protocol::frame::decode(&b.ask(op::LIST_STEPS, frame(|w| _ = w.str(&run))).unwrap());
+    assert_eq!(end, ("succeeded".into(), "7".into()), "{steps:?}");
+    assert_eq!(slow.load(Ordering::SeqCst), 1);
+    b.close();
 }
 
-#[test]
-fn a_race_is_decided_once_and_losers_are_not_run_again() {
-    on_every_store(|p| {
-        let (slow, tick) = count();
-        let body = move |c: &Ctx| {
-            let (seq, winner) = c.group("race")?;
-            let tick = tick.clone();
-            match winner {
-                Some(w) => assert_eq!(w, "1", "the recorded winner"),
-                None => {
-                    let loser = c.branch(format!("/{seq}/0"));
-                    loser.step("slow", || tick().to_string())?;
-                    let fast = c.branch(format!("/{seq}/1"));
-                    fast.step("fast", || "7".into())?;
-                    assert_eq!(c.finish_group(seq, "1")?, "1");
-                    assert!(matches!(loser.step("more", || "1".into()), Err(Unwind::Stopped(_))), "a branch that lost records nothing");
-                }
-            }
-            let won = c.branch(format!("/{seq}/1")).step("fast", || "8".into());
-            // Live, this is a second call of the branch; on replay it is the recorded one.
-            c.receive("go", None)?;
-            won
-        };
-        let a = p.host();
-        a.workflow("w", body.clone());
-        a.launch();
-        let run = a.start("w", "null");
-        until("waiting", || waits(&a, &run));
-        a.close();
-        let b = p.host();
-        b.workflow("w", body);
-        b.launch();
-        b.send(&run, "go", "1");
-        let end = b.result(&run).unwrap();
-        let steps = everstep::protocol::frame::decode(&b.ask(op::LIST_STEPS, frame(|w| _ = w.str(&run))).unwrap());
-        assert_eq!(end, ("succeeded".into(), "7".into()), "{steps:?}");
-        assert_eq!(slow.load(Ordering::SeqCst), 1);
-        b.close();
+fn a_changed_order_blocks_with_both_names_and_the_fixed_build_goes_on(p: &Place) {
+    let a = p.host_with(serde_json::json!({ "version": "1" }));
+    a.workflow("w", |c| {
+        c.step("reserve", || "1".into())?;
+        c.receive("go", None)?;
+        Ok("1".into())
     });
+    a.launch();
+    let run = a.start("w", "null");
+    until("waiting", || waits(&a, &run));
+    a.close();
+    let b = p.host_with(serde_json::json!({ "version": "2" }));
+    b.workflow("w", |c| {
+        c.step("charge", || "1".into())?;
+        Ok("2".into())
+    });
+    b.launch();
+    // It waits, released: the message makes it ready, and the changed code meets its records.
+    b.send(&run, "go", "1");
+    b.until_state(&run, "blocked");
+    let why = text(&b.run(&run)[record::run::BLOCKED_WHY]);
+    assert!(why.contains("reserve") && why.contains("charge") && why.contains("test.rs:1"), "{why}");
+    assert!(b.result(&run).unwrap_err().starts_with("run_blocked"));
+    b.close();
+    let c = p.host_with(serde_json::json!({ "version": "3" }));
+    c.workflow("w", |c| {
+        c.step("reserve", || "9".into())?;
+        let patched = c.patch("audit");
+        c.receive("go", None)?;
+        Ok(patched.to_string())
+    });
+    c.launch();
+    assert_eq!(c.result(&run).unwrap().1, "false", "recorded before the patch");
+    c.close();
 }
 
-#[test]
-fn a_changed_order_blocks_with_both_names_and_the_fixed_build_goes_on() {
-    on_every_store(|p| {
-        let a = p.host_with(serde_json::json!({ "version": "1" }));
-        a.workflow("w", |c| {
-            c.step("reserve", || "1".into())?;
-            c.receive("go", None)?;
-            Ok("1".into())
-        });
-        a.launch();
-        let run = a.start("w", "null");
-        until("waiting", || waits(&a, &run));
-        a.close();
-        let b = p.host_with(serde_json::json!({ "version": "2" }));
-        b.workflow("w", |c| {
-            c.step("charge", || "1".into())?;
-            Ok("2".into())
-        });
-        b.launch();
-        // It waits, released: the message makes it ready, and the changed code meets its records.
-        b.send(&run, "go", "1");
-        b.until_state(&run, "blocked");
-        let why = text(&b.run(&run)[record::run::BLOCKED_WHY]);
-        assert!(why.contains("reserve") && why.contains("charge") && why.contains("test.rs:1"), "{why}");
-        assert!(b.result(&run).unwrap_err().starts_with("run_blocked"));
-        b.close();
-        let c = p.host_with(serde_json::json!({ "version": "3" }));
-        c.workflow("w", |c| {
-            c.step("reserve", || "9".into())?;
-            let patched = c.patch("audit");
-            c.receive("go", None)?;
-            Ok(patched.to_string())
-        });
-        c.launch();
-        assert_eq!(c.result(&run).unwrap().1, "false", "recorded before the patch");
-        c.close();
+fn a_failed_run_is_retried_from_the_step_that_failed(p: &Place) {
+    let h = p.host();
+    let (first, tick) = count();
+    let (second, tock) = count();
+    h.workflow("w", move |c| {
+        c.step("ok", || tick().to_string())?;
+        c.step_with("breaks", None, |w| _ = w.null(), |_, _| if tock() == 1 { Err("\"no\"".into()) } else { Ok("\"yes\"".into()) })
     });
+    h.launch();
+    let run = h.start("w", "null");
+    assert_eq!(h.result(&run).unwrap().0, "failed");
+    assert_eq!(h.control(op::RETRY_RUN, &run), "resumed");
+    until("the retry", || h.state(&run) == "succeeded");
+    assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "\"yes\"".into()));
+    assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!(h.control(op::RETRY_RUN, &run), "not_possible");
+    h.close();
 }
 
-#[test]
-fn a_failed_run_is_retried_from_the_step_that_failed() {
-    on_every_store(|p| {
-        let h = p.host();
-        let (first, tick) = count();
-        let (second, tock) = count();
-        h.workflow("w", move |c| {
-            c.step("ok", || tick().to_string())?;
-            c.step_with("breaks", None, |w| _ = w.null(), |_, _| if tock() == 1 { Err("\"no\"".into()) } else { Ok("\"yes\"".into()) })
-        });
-        h.launch();
-        let run = h.start("w", "null");
-        assert_eq!(h.result(&run).unwrap().0, "failed");
-        assert_eq!(h.control(op::RETRY_RUN, &run), "resumed");
-        until("the retry", || h.state(&run) == "succeeded");
-        assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "\"yes\"".into()));
-        assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (1, 2));
-        assert_eq!(h.control(op::RETRY_RUN, &run), "not_possible");
-        h.close();
+fn a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end(p: &Place) {
+    let h = p.host();
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let seen = ends.clone();
+    h.register("step", "job", Some(r#"{"retry":{"max_attempts":3,"initial_ms":1,"jitter":false},"on_finish":"after"}"#), |c| {
+        if c.attempt < 3 { Err(Unwind::Failed("\"no\"".into())) } else { Ok(c.attempt.to_string()) }
     });
+    h.workflow("after", move |c| {
+        seen.lock().unwrap().push(c.input.clone());
+        Ok("null".into())
+    });
+    h.launch();
+    let run = h.start("job", "null");
+    assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "3".into()));
+    until("on_finish", || ends.lock().unwrap().len() == 1);
+    let end: serde_json::Value = serde_json::from_str(&ends.lock().unwrap()[0]).unwrap();
+    assert_eq!((end["run"].as_str(), end["state"].as_str(), end["value"].as_i64()), (Some(run.as_str()), Some("succeeded"), Some(3)));
+    h.close();
 }
 
-#[test]
-fn a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end() {
-    on_every_store(|p| {
-        let h = p.host();
-        let ends = Arc::new(Mutex::new(Vec::new()));
-        let seen = ends.clone();
-        h.register("step", "job", Some(r#"{"retry":{"max_attempts":3,"initial_ms":1,"jitter":false},"on_finish":"after"}"#), |c| {
-            if c.attempt < 3 { Err(Unwind::Failed("\"no\"".into())) } else { Ok(c.attempt.to_string()) }
-        });
-        h.workflow("after", move |c| {
-            seen.lock().unwrap().push(c.input.clone());
-            Ok("null".into())
-        });
-        h.launch();
-        let run = h.start("job", "null");
-        assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "3".into()));
-        until("on_finish", || ends.lock().unwrap().len() == 1);
-        let end: serde_json::Value = serde_json::from_str(&ends.lock().unwrap()[0]).unwrap();
-        assert_eq!((end["run"].as_str(), end["state"].as_str(), end["value"].as_i64()), (Some(run.as_str()), Some("succeeded"), Some(3)));
-        h.close();
+fn sleepers_are_released_under_pressure_and_wake_in_time(p: &Place) {
+    let h = p.host_with(serde_json::json!({ "max_parked": 0, "release_after_ms": 0 }));
+    h.workflow("w", |c| {
+        let before: i64 = c.durable("now")?.parse().unwrap();
+        c.sleep(700)?;
+        let after: i64 = c.durable("now")?.parse().unwrap();
+        Ok((after - before).to_string())
     });
+    h.launch();
+    let runs: Vec<String> = (0..20).map(|_| h.start("w", "null")).collect();
+    for run in &runs {
+        let slept: i64 = h.result(run).unwrap().1.parse().unwrap();
+        assert!(slept >= 700_000, "woke early: {slept} us");
+    }
+    let info = everstep::protocol::call(h.handle, op::INFO, &[]).1;
+    let info: serde_json::Value = serde_json::from_str(everstep::protocol::frame::Reader::new(&info).str().unwrap()).unwrap();
+    assert!(info["counters"]["released"].as_u64().unwrap() > 0, "{info}");
+    h.close();
 }
 
-#[test]
-fn sleepers_are_released_under_pressure_and_wake_in_time() {
-    on_every_store(|p| {
-        let h = p.host_with(serde_json::json!({ "max_parked": 0, "release_after_ms": 0 }));
-        h.workflow("w", |c| {
-            let before: i64 = c.durable("now")?.parse().unwrap();
-            c.sleep(700)?;
-            let after: i64 = c.durable("now")?.parse().unwrap();
-            Ok((after - before).to_string())
-        });
-        h.launch();
-        let runs: Vec<String> = (0..20).map(|_| h.start("w", "null")).collect();
+fn every_wake_up_reaches_a_run_that_is_being_released(p: &Place) {
+    let h = p.host_with(serde_json::json!({ "max_parked": 0, "release_after_ms": 0, "slots": 200 }));
+    h.workflow("w", |c| {
+        for _ in 0..5 {
+            c.receive("t", None)?;
+        }
+        Ok("null".into())
+    });
+    h.launch();
+    let runs: Vec<String> = (0..40).map(|_| h.start("w", "null")).collect();
+    for round in 0..5 {
         for run in &runs {
-            let slept: i64 = h.result(run).unwrap().1.parse().unwrap();
-            assert!(slept >= 700_000, "woke early: {slept} us");
+            h.send(run, "t", &round.to_string());
         }
-        let info = everstep::protocol::call(h.handle, op::INFO, &[]).1;
-        let info: serde_json::Value = serde_json::from_str(everstep::protocol::frame::Reader::new(&info).str().unwrap()).unwrap();
-        assert!(info["counters"]["released"].as_u64().unwrap() > 0, "{info}");
-        h.close();
-    });
+    }
+    for run in &runs {
+        assert_eq!(h.result(run).unwrap().0, "succeeded");
+    }
+    h.close();
 }
 
-#[test]
-fn every_wake_up_reaches_a_run_that_is_being_released() {
-    on_every_store(|p| {
-        let h = p.host_with(serde_json::json!({ "max_parked": 0, "release_after_ms": 0, "slots": 200 }));
-        h.workflow("w", |c| {
-            for _ in 0..5 {
-                c.receive("t", None)?;
+fn a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold(p: &Place) {
+    let h = p.host();
+    let now = Arc::new(AtomicU64::new(0));
+    let most = Arc::new(AtomicU64::new(0));
+    let (a, b) = (now.clone(), most.clone());
+    h.workflow("w", move |c| {
+        c.step("s", || {
+            b.fetch_max(a.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::yield_now();
+            a.fetch_sub(1, Ordering::SeqCst);
+            "1".into()
+        })
+    });
+    h.launch();
+    h.ask(op::PUT_QUEUE, frame(|w| _ = w.list(6).str("q").bool(false).int(2).null().null().bool(false).bool(false))).unwrap();
+    let runs: Vec<String> = (0..30).map(|_| h.start_with("w", "null", 2, |w| _ = w.null().str("q")).unwrap()).collect();
+    for run in &runs {
+        assert_eq!(h.result(run).unwrap().0, "succeeded");
+    }
+    assert!(most.load(Ordering::SeqCst) <= 2, "{} at once", most.load(Ordering::SeqCst));
+    let began = Instant::now();
+    let late = h.start_with("w", "null", 5, |w| _ = w.null().null().null().null().int(300)).unwrap();
+    assert_eq!(h.result(&late).unwrap().0, "succeeded");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    let keyed = |n: usize| {
+        h.start_with("w", "null", 14, |w| {
+            w.null().null().null().null().int(60_000);
+            for _ in 0..8 {
+                w.null();
             }
-            Ok("null".into())
-        });
-        h.launch();
-        let runs: Vec<String> = (0..40).map(|_| h.start("w", "null")).collect();
-        for round in 0..5 {
-            for run in &runs {
-                h.send(run, "t", &round.to_string());
+            w.str(&format!("key-{n}"));
+        })
+    };
+    assert_eq!(keyed(1).unwrap(), keyed(1).unwrap(), "attached to the holder");
+    assert_ne!(keyed(1).unwrap(), keyed(2).unwrap());
+    h.close();
+}
+
+fn deadlines_and_unknown_workflows_and_late_starts(p: &Place) {
+    let client = p.host_with(serde_json::json!({ "role": "client" }));
+    client.ask(op::CONNECT, vec![]).unwrap();
+    let stray = client.start("nobody_knows", "null");
+    let h = p.host();
+    h.workflow("w", |c| c.receive("never", None).map(|_| "null".into()));
+    h.launch();
+    let run = h
+        .start_with("w", "null", 8, |w| {
+            for _ in 0..7 {
+                w.null();
             }
-        }
-        for run in &runs {
-            assert_eq!(h.result(run).unwrap().0, "succeeded");
-        }
-        h.close();
-    });
+            w.int(300);
+        })
+        .unwrap();
+    assert_eq!(h.result(&run).unwrap().0, "cancelled");
+    assert!(text(&h.run(&run)[record::run::CANCEL_WHY]).contains("deadline"));
+    assert_eq!(h.state(&stray), "ready");
+    assert!(matches!(&h.run(&stray)[record::run::WAITS_FOR], Value::List(l) if text(&l[0]).contains("nobody_knows")));
+    assert_eq!(client.result(&run).unwrap().0, "cancelled");
+    client.close();
+    h.close();
 }
 
-#[test]
-fn a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold() {
-    on_every_store(|p| {
-        let h = p.host();
-        let now = Arc::new(AtomicU64::new(0));
-        let most = Arc::new(AtomicU64::new(0));
-        let (a, b) = (now.clone(), most.clone());
-        h.workflow("w", move |c| {
-            c.step("s", || {
-                b.fetch_max(a.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::yield_now();
-                a.fetch_sub(1, Ordering::SeqCst);
-                "1".into()
-            })
-        });
-        h.launch();
-        h.ask(op::PUT_QUEUE, frame(|w| _ = w.list(6).str("q").bool(false).int(2).null().null().bool(false).bool(false))).unwrap();
-        let runs: Vec<String> = (0..30).map(|_| h.start_with("w", "null", 2, |w| _ = w.null().str("q")).unwrap()).collect();
-        for run in &runs {
-            assert_eq!(h.result(run).unwrap().0, "succeeded");
-        }
-        assert!(most.load(Ordering::SeqCst) <= 2, "{} at once", most.load(Ordering::SeqCst));
-        let began = Instant::now();
-        let late = h.start_with("w", "null", 5, |w| _ = w.null().null().null().null().int(300)).unwrap();
-        assert_eq!(h.result(&late).unwrap().0, "succeeded");
-        assert!(began.elapsed() >= Duration::from_millis(300));
-        let keyed = |n: usize| {
-            h.start_with("w", "null", 14, |w| {
-                w.null().null().null().null().int(60_000);
-                for _ in 0..8 {
-                    w.null();
-                }
-                w.str(&format!("key-{n}"));
-            })
-        };
-        assert_eq!(keyed(1).unwrap(), keyed(1).unwrap(), "attached to the holder");
-        assert_ne!(keyed(1).unwrap(), keyed(2).unwrap());
-        h.close();
+fn a_transaction_commits_its_rows_and_its_checkpoint_together(p: &Place) {
+    let h = p.host();
+    h.workflow("w", |c| {
+        let total = tx(c, &[("create table if not exists ledger_test (n bigint)", &[]), ("insert into ledger_test values (1)", &[])])?;
+        c.receive("go", None)?;
+        Ok(total)
     });
-}
-
-#[test]
-fn deadlines_and_unknown_workflows_and_late_starts() {
-    on_every_store(|p| {
-        let client = p.host_with(serde_json::json!({ "role": "client" }));
-        client.ask(op::CONNECT, vec![]).unwrap();
-        let stray = client.start("nobody_knows", "null");
-        let h = p.host();
-        h.workflow("w", |c| c.receive("never", None).map(|_| "null".into()));
-        h.launch();
-        let run = h
-            .start_with("w", "null", 8, |w| {
-                for _ in 0..7 {
-                    w.null();
-                }
-                w.int(300);
-            })
-            .unwrap();
-        assert_eq!(h.result(&run).unwrap().0, "cancelled");
-        assert!(text(&h.run(&run)[record::run::CANCEL_WHY]).contains("deadline"));
-        assert_eq!(h.state(&stray), "ready");
-        assert!(matches!(&h.run(&stray)[record::run::WAITS_FOR], Value::List(l) if text(&l[0]).contains("nobody_knows")));
-        assert_eq!(client.result(&run).unwrap().0, "cancelled");
-        client.close();
-        h.close();
-    });
-}
-
-#[test]
-fn a_transaction_commits_its_rows_and_its_checkpoint_together() {
-    on_every_store(|p| {
-        let h = p.host();
-        h.workflow("w", |c| {
-            let total = tx(c, &[("create table if not exists ledger_test (n bigint)", &[]), ("insert into ledger_test values (1)", &[])])?;
-            c.receive("go", None)?;
-            Ok(total)
-        });
-        h.launch();
-        let run = h.start("w", "null");
-        until("waiting", || waits(&h, &run));
-        h.send(&run, "go", "1");
-        assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "\"done\"".into()));
-        h.close();
-    });
+    h.launch();
+    let run = h.start("w", "null");
+    until("waiting", || waits(&h, &run));
+    h.send(&run, "go", "1");
+    assert_eq!(h.result(&run).unwrap(), ("succeeded".into(), "\"done\"".into()));
+    h.close();
 }
 
 /// A transactional step on the engine's own connection.
