@@ -413,6 +413,32 @@ async fn a_dropped_call_leaves_nothing_behind() {
     }
 }
 
+/// Dropped without an end, a transaction is rolled back then, not by the next call here: another process can write at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_transaction_frees_the_file() {
+    let directory = Directory::new();
+    let (store, elsewhere) = (directory.migrated().await, directory.open());
+    let begun = Instant::now();
+    for _ in 0..20 {
+        let mut transaction = store.begin().await.expect("begins");
+        transaction.execute("create table total (n integer)", &[]).await.expect("creates: nothing is left of the one before");
+        drop(transaction);
+        elsewhere.commit(0, None, &[Write::Start(Box::new(new_run(false)))], false).await.expect("commits");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "nobody waited for a transaction's time to be over");
+}
+
+#[tokio::test]
+async fn a_closed_store_stays_closed() {
+    let directory = Directory::new();
+    let store = directory.migrated().await;
+    store.close().await;
+    std::fs::remove_file(directory.file()).expect("removes");
+    assert!(matches!(store.list(&RunFilter::default()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.commit(0, None, &[], false).await, Err(StoreError::Unavailable(_))));
+    assert!(!directory.file().exists());
+}
+
 /// Heartbeats go ahead of everybody who waits for the writer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_beat_waits_for_one_transaction_at_most() {

@@ -1,11 +1,6 @@
-//! Connections to one file: one that writes, a few that read, and what their errors mean.
-//!
-//! SQLite has one writer at a time per file, so a second write connection in this process would only contend with the first: every
-//! write of the process goes through one connection behind a fair lock. Other processes are met at BEGIN IMMEDIATE and nowhere else:
-//! once it has answered, nothing in the transaction can be busy, and all that was read inside it is exact.
+//! One open connection: its statements, and what its errors mean.
 
 use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +8,6 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Either, Executor as _};
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -21,7 +15,7 @@ use super::value::Val;
 use crate::store::{Result, StoreError};
 
 /// How long BEGIN IMMEDIATE waits for another process: longer than the longest transaction of a user (5 s).
-const BUSY_FOR: Duration = Duration::from_secs(8);
+pub(super) const BUSY_FOR: Duration = Duration::from_secs(8);
 /// Rows of one statement. Few sizes, so that the statement cache stays small; large ones, because each statement is a trip to the
 /// connection's thread and back, and on a busy machine that costs more than the rows.
 const ROWS: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
@@ -40,13 +34,17 @@ pub(super) struct Connection {
     sql: SqliteConnection,
     texts: HashMap<(&'static str, usize), Arc<str>>,
     /// A BEGIN was sent and no COMMIT or ROLLBACK was heard of: a dropped future left it so.
-    open: bool,
+    pub(super) open: bool,
+    /// A deadline of a user's transaction is set.
+    pub(super) limited: bool,
+    /// Its thread has ended, or its file is gone: to be opened anew.
+    pub(super) broken: bool,
     /// The last `ord` given out: keeps first in, first out within one microsecond.
     last_ord: i64,
 }
 
 impl Connection {
-    async fn connect(location: &Location, busy: Duration) -> Result<Self> {
+    pub(super) async fn connect(location: &Location, busy: Duration) -> Result<Self> {
         let options = match location {
             Location::File(path) => SqliteConnectOptions::new()
                 .filename(path)
@@ -54,7 +52,8 @@ impl Connection {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 // A checkpoint flushes log and database: once in 16 MB, not once in 4.
-                .pragma("wal_autocheckpoint", "4000"),
+                .pragma("wal_autocheckpoint", "4000")
+                .pragma("journal_size_limit", "67108864"),
             Location::Memory => SqliteConnectOptions::new().in_memory(true).filename(":memory:"),
         }
         .foreign_keys(false)
@@ -62,13 +61,13 @@ impl Connection {
         .statement_cache_capacity(400)
         .row_buffer_size(512)
         .pragma("temp_store", "memory")
-        .pragma("cache_size", "-16000")
+        .pragma("cache_size", "-8000")
         .thread_name(|id| format!("everstep-sqlite-{id}"))
         .disable_statement_logging();
         let until = Instant::now() + BUSY_FOR;
         loop {
             match options.connect().await {
-                Ok(sql) => return Ok(Connection { sql, texts: HashMap::new(), open: false, last_ord: 0 }),
+                Ok(sql) => return Ok(Connection { sql, texts: HashMap::new(), open: false, limited: false, broken: false, last_ord: 0 }),
                 // Two processes that turn a new file to WAL at once: one of them is told busy, whatever its timeout.
                 Err(e) if Instant::now() < until && matches!(classify(&e), StoreError::Conflict(_)) => pause(1).await,
                 Err(e) => {
@@ -107,13 +106,19 @@ impl Connection {
         let mut rows = Vec::new();
         let mut affected = 0;
         let mut results = self.sql.fetch_many(sqlx::query_with(sql, arguments));
-        while let Some(item) = results.try_next().await.map_err(|e| classify(&e))? {
-            match item {
-                Either::Left(done) => affected += done.rows_affected(),
-                Either::Right(row) => rows.push(row),
+        loop {
+            match results.try_next().await {
+                Ok(Some(Either::Left(done))) => affected += done.rows_affected(),
+                Ok(Some(Either::Right(row))) => rows.push(row),
+                Ok(None) => return Ok((affected, rows)),
+                Err(e) => {
+                    drop(results);
+                    let e = classify(&e);
+                    self.broken |= matches!(e, StoreError::Unavailable(_));
+                    return Err(e);
+                }
             }
         }
-        Ok((affected, rows))
     }
 
     pub(super) async fn exec(&mut self, sql: &'static str, args: Vec<Val>) -> Result<u64> {
@@ -198,10 +203,16 @@ impl Connection {
 
     /// Statements that run past this are broken off, also in the middle of one.
     pub(super) async fn set_deadline(&mut self, until: Option<Instant>) -> Result<()> {
+        // Said before it is so: a future dropped here must not leave a deadline behind unseen.
+        self.limited = true;
         let mut handle = self.sql.lock_handle().await.map_err(|e| classify(&e))?;
         match until {
             Some(until) => handle.set_progress_handler(10_000, move || Instant::now() < until),
-            None => handle.remove_progress_handler(),
+            None => {
+                handle.remove_progress_handler();
+                drop(handle);
+                self.limited = false;
+            }
         }
         Ok(())
     }
@@ -212,7 +223,7 @@ impl Connection {
         self.last_ord
     }
 
-    async fn begin(&mut self, how: &'static str) -> Result<()> {
+    pub(super) async fn begin(&mut self, how: &'static str) -> Result<()> {
         self.open = true;
         let begun = self.exec(how, Vec::new()).await;
         if begun.is_err() {
@@ -221,13 +232,13 @@ impl Connection {
         begun.map(drop)
     }
 
-    async fn commit(&mut self) -> Result<()> {
+    pub(super) async fn commit(&mut self) -> Result<()> {
         self.exec("commit", Vec::new()).await?;
         self.open = false;
         Ok(())
     }
 
-    async fn rollback(&mut self) -> Result<()> {
+    pub(super) async fn rollback(&mut self) -> Result<()> {
         match self.exec("rollback", Vec::new()).await {
             // The statement that failed may have rolled back by itself (disk full, I/O error): then there is nothing left to do.
             Ok(_) | Err(StoreError::Rejected { .. }) => {
@@ -239,145 +250,17 @@ impl Connection {
     }
 }
 
-/// A place for a connection, opened at first use and again after it broke.
-pub(super) struct Place {
-    location: Location,
-    busy: Duration,
-    connection: Option<Connection>,
-}
-
-impl Place {
-    pub(super) fn new(location: Location, busy: Duration) -> Arc<Mutex<Place>> {
-        Arc::new(Mutex::new(Place { location, busy, connection: None }))
-    }
-
-    async fn ready(&mut self) -> Result<()> {
-        if let Some(connection) = &mut self.connection
-            && connection.open
-            && let Err(e) = connection.rollback().await
-        {
-            // In memory the connection is the database; a file can be opened again.
-            if matches!(self.location, Location::Memory) {
-                return Err(e);
-            }
-            self.connection = None;
-        }
-        if self.connection.is_none() {
-            self.connection = Some(Connection::connect(&self.location, self.busy).await?);
-        }
-        Ok(())
-    }
-
-    pub(super) async fn close(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && let Err(e) = connection.sql.close().await
-        {
+impl Connection {
+    pub(super) async fn close(self) {
+        if let Err(e) = self.sql.close().await {
             // Nothing depends on it: every commit was answered, and the next opener recovers the log.
             drop(e);
         }
     }
 }
 
-/// A connection for as long as it is held. The order of the fields is the order of release.
-pub(super) struct Held {
-    place: OwnedMutexGuard<Place>,
-    _turn: Option<OwnedMutexGuard<()>>,
-}
-
-impl Held {
-    pub(super) async fn take(place: &Arc<Mutex<Place>>, turn: Option<OwnedMutexGuard<()>>) -> Result<Held> {
-        let mut place = place.clone().lock_owned().await;
-        place.ready().await?;
-        Ok(Held { place, _turn: turn })
-    }
-
-    pub(super) fn try_take(place: &Arc<Mutex<Place>>) -> Option<Held> {
-        let place = place.clone().try_lock_owned().ok()?;
-        let usable = place.connection.as_ref().is_some_and(|c| !c.open);
-        usable.then_some(Held { place, _turn: None })
-    }
-
-    /// A transaction that writes. Waits for other processes with jitter, then says `Conflict`.
-    pub(super) async fn begin_write(mut self) -> Result<Transaction> {
-        let until = Instant::now() + BUSY_FOR;
-        let mut tries = 0;
-        loop {
-            match self.begin("begin immediate").await {
-                Ok(()) => return Ok(Transaction { held: self }),
-                Err(StoreError::Conflict(_)) if Instant::now() < until => {
-                    tries += 1;
-                    pause(tries).await;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
-    /// Several reads of one state.
-    pub(super) async fn begin_read(mut self) -> Result<Transaction> {
-        self.begin("begin").await?;
-        Ok(Transaction { held: self })
-    }
-}
-
-impl Deref for Held {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        // `take` and `try_take` give out none without a connection, and nothing removes it while it is held.
-        self.place.connection.as_ref().expect("a held place has its connection")
-    }
-}
-
-impl DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut Connection {
-        self.place.connection.as_mut().expect("a held place has its connection")
-    }
-}
-
-/// Between BEGIN and COMMIT. Dropped without either, the connection rolls back before its next use.
-pub(super) struct Transaction {
-    held: Held,
-}
-
-impl Transaction {
-    /// COMMIT what went well; ROLLBACK what did not.
-    pub(super) async fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
-        match outcome {
-            Ok(value) => match self.held.commit().await {
-                Ok(()) => Ok(value),
-                Err(e) => {
-                    self.held.rollback().await?;
-                    Err(e)
-                }
-            },
-            Err(e) => {
-                // The first error says why; a failed ROLLBACK leaves `open`, and the next holder repeats it.
-                drop(self.held.rollback().await);
-                Err(e)
-            }
-        }
-    }
-
-    pub(super) async fn roll_back(mut self) -> Result<()> {
-        self.held.rollback().await
-    }
-}
-
-impl Deref for Transaction {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        &self.held
-    }
-}
-
-impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.held
-    }
-}
-
 /// Short at first: the gap between two batches of a busy writer is a tenth of a millisecond, and a waiter that looks seldom never meets it.
-async fn pause(tries: u32) {
+pub(super) async fn pause(tries: u32) {
     let most: u64 = if tries < 400 { 1_500 } else { 8_000 };
     let jitter = Uuid::new_v4().as_u64_pair().0 % most;
     tokio::time::sleep(Duration::from_micros(200 + jitter)).await;

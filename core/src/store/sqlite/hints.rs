@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::connection::{Held, Location};
+use super::connection::Location;
+use super::held::Held;
 use super::value::Columns as _;
 use crate::store::{Result, WakeHint};
 
@@ -140,7 +141,8 @@ impl SqliteStore {
 
     /// None while a transaction of this process has the writer: it is asked again after the interval.
     async fn data_version(&self) -> Result<Option<i64>> {
-        let Some(mut conn) = Held::try_take(&self.writer) else { return Ok(None) };
+        let Some(conn) = Held::take_free(&self.writer).await else { return Ok(None) };
+        let mut conn = conn?;
         let row = conn.fetch_one("pragma data_version", Vec::new()).await?;
         row.map(|row| row.int(0)).transpose()
     }

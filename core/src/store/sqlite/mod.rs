@@ -5,6 +5,7 @@ mod commit;
 mod connection;
 mod control;
 mod finish;
+mod held;
 mod hints;
 #[cfg(test)]
 mod plans;
@@ -34,7 +35,8 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::*;
-use connection::{Held, Location, Place, Transaction};
+use connection::Location;
+use held::{Held, Place, Transaction};
 pub use schema::migration_sql;
 
 /// Read connections: SQLite readers never wait for the writer, nor it for them.
@@ -116,8 +118,10 @@ impl SqliteStore {
             let turn = self.turn.clone().lock_owned().await;
             return Held::take(&self.writer, Some(turn)).await;
         }
-        if let Some(free) = self.readers.iter().find_map(Held::try_take) {
-            return Ok(free);
+        for reader in &self.readers {
+            if let Some(free) = Held::take_free(reader).await {
+                return free;
+            }
         }
         let next = self.next_reader.fetch_add(1, Ordering::Relaxed) % self.readers.len();
         Held::take(&self.readers[next], None).await

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::commit::is_leased;
-use super::connection::{Connection, Transaction, rejected};
+use super::connection::{Connection, rejected};
+use super::held::Transaction;
 use super::rows::position_vals;
 use super::value::{Columns as _, Val, vals};
 use crate::store::{
@@ -37,7 +38,7 @@ fn too_long() -> StoreError {
     }
 }
 
-/// A failed ROLLBACK leaves the writer marked as open: whoever takes it next repeats it, or opens the file anew.
+/// What a failed ROLLBACK leaves open, the next holder of the writer tidies, or opens the file anew.
 async fn abandon(tx: Option<Transaction>) {
     if let Some(mut tx) = tx {
         drop(tx.set_deadline(None).await);
@@ -47,12 +48,10 @@ async fn abandon(tx: Option<Transaction>) {
 
 impl Drop for WriterTransaction {
     fn drop(&mut self) {
+        // Let go of its share, so that the transaction ends with this one's.
         self.watch.abort();
-        // Not left to the next holder: until the ROLLBACK no other process can write.
-        if let (Ok(mut slot), Ok(runtime)) = (self.tx.clone().try_lock_owned(), tokio::runtime::Handle::try_current())
-            && slot.is_some()
-        {
-            runtime.spawn(async move { abandon(slot.take()).await });
+        if let Ok(mut slot) = self.tx.try_lock() {
+            drop(slot.take());
         }
     }
 }
