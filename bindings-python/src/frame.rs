@@ -1,14 +1,17 @@
 //! Python tuples and lists to frames and back. Knows the value kinds of the border and no operation.
 
-use everstep::protocol::frame::{Value, decode, encode};
+use everstep::protocol::frame::{Value, Writer, decode};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// A frame of the values of `arguments`.
 pub(crate) fn pack(arguments: &Bound<'_, PyTuple>) -> PyResult<Vec<u8>> {
-    let values = arguments.iter().map(|item| to_value(&item)).collect::<PyResult<Vec<_>>>()?;
-    Ok(encode(&values))
+    let mut frame = Writer::new();
+    for item in arguments.iter() {
+        write(&mut frame, &item)?;
+    }
+    Ok(frame.finish())
 }
 
 /// The values of a frame as a tuple.
@@ -18,27 +21,33 @@ pub(crate) fn unpack<'py>(py: Python<'py>, frame: &[u8]) -> PyResult<Bound<'py, 
     PyTuple::new(py, items)
 }
 
-fn to_value(item: &Bound<'_, PyAny>) -> PyResult<Value> {
+fn write(frame: &mut Writer, item: &Bound<'_, PyAny>) -> PyResult<()> {
     if item.is_none() {
-        Ok(Value::Null)
+        frame.null();
     } else if let Ok(text) = item.cast::<PyString>() {
-        Ok(Value::Str(text.to_str()?.to_owned()))
+        frame.str(text.to_str()?);
     } else if let Ok(bytes) = item.cast::<PyBytes>() {
-        Ok(Value::Bytes(bytes.as_bytes().to_vec()))
+        frame.bytes(bytes.as_bytes());
     } else if let Ok(flag) = item.cast::<PyBool>() {
-        Ok(Value::Bool(flag.is_true()))
+        frame.bool(flag.is_true());
     } else if let Ok(number) = item.cast::<PyInt>() {
-        let number = number.extract::<i64>().map_err(|_| PyOverflowError::new_err("a whole number of the border has 64 bits"))?;
-        Ok(Value::Int(number))
+        frame.int(number.extract::<i64>().map_err(|_| PyOverflowError::new_err("a whole number of the border has 64 bits"))?);
     } else if let Ok(number) = item.cast::<PyFloat>() {
-        Ok(Value::Float(number.value()))
+        frame.float(number.value());
     } else if let Ok(list) = item.cast::<PyList>() {
-        Ok(Value::List(list.iter().map(|item| to_value(&item)).collect::<PyResult<_>>()?))
+        frame.list(list.len());
+        for item in list.iter() {
+            write(frame, &item)?;
+        }
     } else if let Ok(tuple) = item.cast::<PyTuple>() {
-        Ok(Value::List(tuple.iter().map(|item| to_value(&item)).collect::<PyResult<_>>()?))
+        frame.list(tuple.len());
+        for item in tuple.iter() {
+            write(frame, &item)?;
+        }
     } else {
-        Err(PyTypeError::new_err(format!("no value of the border: {}", item.get_type().name()?)))
+        return Err(PyTypeError::new_err(format!("no value of the border: {}", item.get_type().name()?)));
     }
+    Ok(())
 }
 
 fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {

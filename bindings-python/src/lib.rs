@@ -36,16 +36,17 @@ fn all_to_python<'py>(py: Python<'py>, events: Vec<Event>) -> PyResult<Bound<'py
     PyList::new(py, events)
 }
 
-/// Waits in slices with the GIL released; between them pending signals are handled, which may raise.
-fn sliced<T>(py: Python<'_>, timeout_ms: u64, wait: impl Fn(Duration) -> Result<Option<T>, (String, String)> + Send + Sync) -> PyResult<Option<T>>
+/// Waits with the GIL released. `interruptible`: in slices, between which pending signals are handled, which may raise.
+fn sliced<T>(py: Python<'_>, timeout_ms: u64, interruptible: bool, wait: impl Fn(Duration) -> Option<T> + Send + Sync) -> PyResult<Option<T>>
 where
     T: Send,
 {
-    let end = Instant::now() + Duration::from_millis(timeout_ms);
+    let timeout = Duration::from_millis(timeout_ms);
+    let end = Instant::now() + timeout;
     loop {
-        let slice = SLICE.min(end.saturating_duration_since(Instant::now()));
+        let slice = if interruptible { SLICE } else { timeout }.min(end.saturating_duration_since(Instant::now()));
         let asked = Instant::now();
-        if let Some(found) = py.detach(|| wait(slice)).map_err(refusal)? {
+        if let Some(found) = py.detach(|| wait(slice)) {
             return Ok(Some(found));
         }
         py.check_signals()?;
@@ -102,16 +103,16 @@ mod _native {
 
     #[pyfunction]
     fn drain<'py>(py: Python<'py>, handle: u64, client: u32, max: usize, timeout_ms: u64) -> PyResult<Bound<'py, PyList>> {
-        let events = sliced(py, timeout_ms, |slice| {
+        let events = sliced(py, timeout_ms, false, |slice| {
             let events = protocol::drain(handle, client, max, slice);
-            Ok(if events.is_empty() { None } else { Some(events) })
+            (!events.is_empty()).then_some(events)
         })?;
         all_to_python(py, events.unwrap_or_default())
     }
 
     #[pyfunction]
-    fn wait<'py>(py: Python<'py>, handle: u64, client: u32, token: u64, timeout_ms: u64) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        sliced(py, timeout_ms, |slice| Ok(protocol::wait(handle, client, token, slice)))?.map(|event| to_python(py, event)).transpose()
+    fn wait<'py>(py: Python<'py>, handle: u64, client: u32, token: u64, timeout_ms: u64, interruptible: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        sliced(py, timeout_ms, interruptible, |slice| protocol::wait(handle, client, token, slice))?.map(|event| to_python(py, event)).transpose()
     }
 
     /// The values of a frame inside a frame (the verdict a `turn` brings).

@@ -9,10 +9,16 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ._calls import begin, begin_step, failed, uncancel, unwind
+from ._errors_gen import WrongLoop
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
 from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
 from ._registered import Registered
 from ._scope import SCOPE, Execution, RunningStep, Scope
+
+
+def check_loop(scope: Scope) -> None:
+    if not scope.execution.is_async:
+        raise WrongLoop("this run executes on a thread: use the sync form of the call (app.sync, step.sync)")
 
 
 async def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -48,11 +54,13 @@ async def recorded(execution: Execution, token: int, verdict: tuple[Any, ...]) -
 
 
 def call(scope: Scope, op: int, rest: tuple[Any, ...]) -> Coroutine[Any, Any, bytes | None]:
+    check_loop(scope)
     token, verdict = begin(scope, op, rest)
     return recorded(scope.execution, token, verdict)
 
 
 def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None) -> Coroutine[Any, Any, Any]:
+    check_loop(scope)
     token, verdict = begin_step(scope, function, KIND_STEP, place, args, kwargs, key)
     return _step(scope, function, args, kwargs, token, verdict)
 

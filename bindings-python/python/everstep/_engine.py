@@ -51,7 +51,7 @@ class Engine:
         self._threads: ThreadClient | None = None
         self._home: LoopClient | None = None
         self._home_thread: threading.Thread | None = None
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient] = weakref.WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, LoopClient] = {}
 
     # -- functions
 
@@ -126,6 +126,8 @@ class Engine:
             return self._home
         client = self._loops.get(loop)
         if client is None:
+            for ended in [other for other in self._loops if other.is_closed()]:
+                del self._loops[ended]
             client = self._loops[loop] = LoopClient(self, handle)
             client.bind(loop)
         return client
@@ -165,7 +167,7 @@ class Engine:
                 self._start_home_thread()
             self._launched(threads.request(OP_LAUNCH, ()))
         except BaseException:
-            self.close(0)
+            self._give_up_launch()
             raise
 
     async def launch_async(self) -> None:
@@ -175,8 +177,14 @@ class Engine:
             self.threads().start()
             self._launched(await self.home().request(OP_LAUNCH, ()))
         except BaseException:
-            await self.close_async(0)
+            await asyncio.get_running_loop().run_in_executor(None, self._give_up_launch)
             raise
+
+    def _give_up_launch(self) -> None:
+        """A launch that failed may be tried again: the database was down, the password wrong."""
+        if self.handle is not None:
+            self._end(self.handle)
+        self._reset()
 
     def _start_home_thread(self) -> None:
         loop = asyncio.new_event_loop()
@@ -235,26 +243,21 @@ class Engine:
             except EverstepError as error:
                 log.warning("drain: %s", error)
         await asyncio.get_running_loop().run_in_executor(None, self._end, handle)
-        if self._home is not None:
-            self._home.unbind()
-        here = self._loops.pop(asyncio.get_running_loop(), None)
-        if here is not None:
-            here.unbind()
 
     def _end(self, handle: int) -> None:
+        """Ends what uses the handle, then the handle. Readers leave their loops first: the number of a closed fd is soon another file's."""
         self.closed = True
         for execution in list(self.executions.values()):
             execution.client.stop_execution(execution, "closed")
-        _native.close(handle, 1_000)
-        if self._threads is not None:
-            self._threads.end()
-        for client in [*self._loops.values(), *([self._home] if self._home is not None else [])]:
-            client.fail_all()
         home = self._home
         if self._home_thread is not None and home is not None and home.loop is not None:
             home.loop.call_soon_threadsafe(home.loop.stop)
-            if threading.current_thread() is not self._home_thread:
-                self._home_thread.join(2.0)
+            self._home_thread.join(2.0)
+        for client in [*self._loops.values(), *([home] if home is not None and self._home_thread is None else [])]:
+            client.leave()
+        _native.close(handle, 1_000)
+        if self._threads is not None:
+            self._threads.end()
 
     def require_launched(self) -> None:
         if not self.launched:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _sync_calls
+from . import _async_calls, _sync_calls
 from ._calls import call, scope_in_workflow, unwind
 from ._errors_gen import ConfigInvalid, Mismatch
 from ._ops_gen import OP_BEGIN_GROUP, OP_FINISH_GROUP, OP_LEAVE_BRANCH, VERDICT_RECORDED, VERDICT_RUN, VERDICT_STOPPED
@@ -270,4 +270,6 @@ def open_group(kind: str, place: str, functions: Sequence[Branch], keys: Sequenc
         raise ConfigInvalid(f"{kind} of nothing has no winner")
     if threads:
         _sync_calls.check_thread(scope_in_workflow(kind), kind)
+    else:
+        _async_calls.check_loop(scope_in_workflow(kind))
     return Group(kind, place, keys, len(functions))

@@ -116,19 +116,24 @@ class LoopClient:
         if self._pending.pop(token, None) is not None and not self.engine.closed:
             _native.cancel(self.handle, self.id, token)
 
-    def fail_all(self) -> None:
-        """The engine is closed: whoever still waits hears it on the loop's own thread."""
+    def leave(self) -> None:
+        """The engine is closed: on the loop's own thread the reader is removed, and whoever still waits hears it. Called from another thread."""
         loop = self.loop
-        if loop is None or loop.is_closed():
+        if loop is None or loop.is_closed() or not loop.is_running():
+            self._fd = None
             return
+        left = threading.Event()
 
-        def fail() -> None:
+        def leave() -> None:
+            self.unbind()
             pending, self._pending = self._pending, {}
             for future, _ in pending.values():
                 if not future.done():
                     future.set_exception(Closed("the engine was closed while this call waited; what was submitted may still take effect"))
+            left.set()
 
-        loop.call_soon_threadsafe(fail)
+        loop.call_soon_threadsafe(leave)
+        left.wait(1.0)
 
     # -- events
 

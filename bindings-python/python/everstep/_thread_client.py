@@ -112,11 +112,13 @@ class ThreadClient:
         return self.completion(self.submit(op, arguments), timeout_ms=timeout_ms)
 
     def completion(self, token: int, *, timeout_ms: int | None = None) -> tuple[Any, ...]:
-        """The answer to this token. Python's signals are handled while it waits (the native side looks every 100 ms)."""
+        """The answer to this token. On the main thread Python's signals are handled while it waits (the native side looks every 100 ms)."""
         end = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+        # Only the main thread handles signals; a thousand parked runs need not look ten times a second.
+        interruptible = threading.current_thread() is threading.main_thread()
         try:
             while True:
-                event = _native.wait(self.handle, self.id, token, _SLICE_MS)
+                event = _native.wait(self.handle, self.id, token, _SLICE_MS, interruptible)
                 if event is not None:
                     if event[1] & 0xFF == EVENT_FAILED:
                         raise error_of(*event[2][:2])

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _codec
 from ._async_calls import answer as answer_async
-from ._async_calls import result
+from ._async_calls import check_loop, result
 from ._calls import begin_step, call, uncancel, unwind
 from ._errors_gen import OutsideRun, PayloadInvalid
 from ._failures import Cancelled, Stopped
@@ -157,6 +157,7 @@ def _quietly(action: Any) -> None:
 
 
 def step_async(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Coroutine[Any, Any, Any]:
+    check_loop(scope)
     token, verdict = begin_step(scope, function, KIND_TRANSACTION, place, args, kwargs, key)
     return _step_async(scope, function, args, kwargs, token, verdict)
 
