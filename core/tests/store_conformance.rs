@@ -6,7 +6,7 @@ mod bench;
 #[path = "conformance/claims.rs"]
 mod claims;
 #[path = "../../tests/src/cluster.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod cluster;
 #[path = "conformance/control.rs"]
 mod control;

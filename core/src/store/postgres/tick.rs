@@ -129,7 +129,7 @@ where x.run_id = u.id and x.kind = u.kind and not exists (select 1 from {s}.run 
 async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>) -> Result<(i64, bool)> {
     let rows = session.rows(session.q(DUE).bind(page)).await?;
     let full = rows.len() as i64 >= page;
-    let (mut simple, mut ends): (BTreeSet<(RunKey, i16)>, Vec<(RunKey, i16)>) = (BTreeSet::new(), Vec::new());
+    let (mut simple, mut ends) = (BTreeSet::<(RunKey, i16)>::new(), Vec::<(RunKey, i16)>::new());
     for row in &rows {
         let due = (read(row.try_get(0))?, read(row.try_get(1))?);
         if [TimerKind::Wake as i16, TimerKind::Start as i16, TimerKind::Retry as i16].contains(&due.1) {
