@@ -250,7 +250,10 @@ impl Exec {
         if st.stopped.is_some() {
             return None;
         }
-        let Some(now) = now.filter(|n| n.mine && matches!(n.state, RunState::Running | RunState::Cancelling)) else {
+        // A cancel moves the epoch by one and leaves the run to its owner. Any other move is another execution, of this process too: a run
+        // that was rewound and claimed again here must not hear of what this one still does.
+        let same = |n: &&OwnedNow| n.epoch == st.epoch || (n.state == RunState::Cancelling && n.epoch == st.epoch + 1);
+        let Some(now) = now.filter(|n| n.mine && matches!(n.state, RunState::Running | RunState::Cancelling)).filter(same) else {
             self.stop(&mut st, "fenced", "this run has another owner now, or has ended", out);
             drop(st);
             engine.forget(self);

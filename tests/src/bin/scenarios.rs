@@ -30,7 +30,7 @@ struct Arguments {
 }
 
 /// No scenario needs this long, whatever hangs.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(120);
 
 struct Outcome {
     what: String,
