@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::changes::{AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
+use super::errors::is_duplicate;
 use super::lock::{Locked, Locks};
 use super::sites::Sites;
 use super::steps::{AttemptRow, StepRow};
@@ -147,7 +148,11 @@ pub(super) async fn transaction(session: &mut Session, context: &Context<'_>, wr
         }
         Ok(Applied::Again { .. }) | Err(_) => session.rollback().await,
     }
-    applied
+    match applied {
+        // Something stands that a first try does not expect.
+        Err(error) if !careful && is_duplicate(&error) => Ok(Applied::Again { careful: true, extra: extra.clone() }),
+        applied => applied,
+    }
 }
 
 async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], careful: bool, extra: &BTreeSet<RunKey>) -> Result<Applied> {
@@ -178,7 +183,7 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     }
     work.starts = planned.iter().map(|(_, run)| *run).collect();
     if !work.starts.is_empty() {
-        let started = dedup::insert(session, context.incarnation, context.lane, &work.starts).await?;
+        let started = dedup::insert(session, context.incarnation, context.lane, &work.starts, !careful).await?;
         for ((at, _), verdict) in planned.iter().zip(started) {
             match &writes[*at] {
                 Write::Start(_) => verdicts[*at] = Some(verdict),
@@ -202,8 +207,10 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
 
     let incarnation = context.incarnation.unwrap_or_default();
     if !work.steps.is_empty() {
-        let rows: Vec<StepRow> = work.steps.iter().map(|(_, row)| StepRow { ..*row }).collect();
-        if steps::insert_held(session, incarnation, &rows).await? < rows.len() as u64 {
+        let mut rows: Vec<StepRow> = work.steps.iter().map(|(_, row)| StepRow { ..*row }).collect();
+        // Neighbours in the index go in together.
+        rows.sort_by_key(|row| row.run);
+        if steps::insert_held(session, incarnation, &rows, careful).await? < rows.len() as u64 {
             return again(true);
         }
     }
@@ -258,7 +265,7 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     watched.sort_unstable();
     watched.dedup();
     let waiters = if !work.outcomes.is_empty() {
-        changes::finish(session, context.incarnation, &work.outcomes, &watched).await?
+        changes::finish(session, context.incarnation, &work.outcomes, &watched, careful).await?
     } else if !watched.is_empty() {
         waits::waiting_for(session, &watched).await?
     } else {

@@ -67,28 +67,47 @@ pub(super) struct OutcomeRow<'w> {
 
 /// The end of each run, its own open waits, and who waits for it or for an event (`$11`): read in this statement, later than the locks,
 /// so a waiter that was committed while this transaction waited for them is seen.
-const FINISH: &str = "\
-with u as materialized (
+macro_rules! finish {
+    ($conflict:literal) => {
+        concat!(
+            "with u as materialized (
   select * from unnest($2::uuid[], $3::smallint[], $4::int[], $5::bigint[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bytea[])
     as u(id, state, epoch, token, error_type, error_message, codec, key_id, value)),
 o as (
   insert into {s}.outcome (run_id, state, epoch, token, written_by, at, error_type, error_message, codec, key_id, value)
   select u.id, u.state, u.epoch, u.token, $1, statement_timestamp(), u.error_type, u.error_message, u.codec, u.key_id, u.value from u
-  on conflict (run_id) do update set state = excluded.state, epoch = excluded.epoch, token = excluded.token, written_by = excluded.written_by,
-    at = excluded.at, error_type = excluded.error_type, error_message = excluded.error_message, codec = excluded.codec,
-    key_id = excluded.key_id, value = excluded.value),
+",
+            $conflict,
+            "),
 c as (
   update {s}.run x set state = u.state, epoch = u.epoch, owner = null, slotted = false, timed = false, keyed = false
   from u, lateral (select r.ctid as c from {s}.run r where r.id = u.id offset 0) l where x.ctid = l.c),
 d as (
   delete from {s}.waiter x using u, lateral (select w.ctid as c from {s}.waiter w where w.run_id = u.id offset 0) l where x.ctid = l.c)
 select w.run_id, w.kind, w.target, w.key from unnest($11::uuid[]) as t(id)
-cross join lateral (select * from {s}.waiter w where w.target = t.id offset 0) w";
+cross join lateral (select * from {s}.waiter w where w.target = t.id offset 0) w"
+        )
+    };
+}
+
+const FINISH: &str = finish!("");
+/// An outcome may stand where a run was brought back by a hand that left it.
+const FINISH_CAREFUL: &str = finish!(
+    "  on conflict (run_id) do update set state = excluded.state, epoch = excluded.epoch, token = excluded.token, written_by = excluded.written_by,
+    at = excluded.at, error_type = excluded.error_type, error_message = excluded.error_message, codec = excluded.codec,
+    key_id = excluded.key_id, value = excluded.value"
+);
 
 /// End runs; answers who waits for `awaited`.
-pub(super) async fn finish(session: &mut Session, incarnation: Option<Uuid>, outcomes: &[OutcomeRow<'_>], awaited: &[RunKey]) -> Result<Vec<Waiter>> {
+pub(super) async fn finish(
+    session: &mut Session,
+    incarnation: Option<Uuid>,
+    outcomes: &[OutcomeRow<'_>],
+    awaited: &[RunKey],
+    careful: bool,
+) -> Result<Vec<Waiter>> {
     let statement = session
-        .q(FINISH)
+        .q(if careful { FINISH_CAREFUL } else { FINISH })
         .bind(incarnation)
         .bind(outcomes.iter().map(|o| o.run).collect::<Vec<_>>())
         .bind(outcomes.iter().map(|o| o.state as i16).collect::<Vec<_>>())

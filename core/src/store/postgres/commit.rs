@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::apply::{self, Applied, Context};
 use super::connect::Session;
-use super::errors::is_poison;
+use super::errors::{is_duplicate, is_poison};
 use super::steps::{self, StepRow};
 use super::{PostgresStore, batch, starts, waits};
 use crate::store::{NewRun, Result, StoreError, Verdict, WakeHint, Write};
@@ -117,7 +117,11 @@ async fn one_kind(session: &mut Session, context: &Context<'_>, piece: &[Write],
         }
     }
     if runs.len() == piece.len() {
-        return starts::insert(session, context.incarnation, context.lane, &runs).await.map(Some);
+        let first = starts::insert(session, context.incarnation, context.lane, &runs, !*careful).await;
+        return match first {
+            Err(error) if !*careful && is_duplicate(&error) => starts::insert(session, context.incarnation, context.lane, &runs, false).await.map(Some),
+            first => first.map(Some),
+        };
     }
     let Some(incarnation) = context.incarnation else { return Ok(None) };
     if rows.len() < piece.len() || *careful {

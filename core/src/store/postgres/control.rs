@@ -168,7 +168,7 @@ async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: 
         error_type: Some(error_type),
         error_message: Some(message),
     };
-    let waiters = changes::finish(session, None, std::slice::from_ref(&outcome), &[run]).await?;
+    let waiters = changes::finish(session, None, std::slice::from_ref(&outcome), &[run], true).await?;
     let mut wakes = std::collections::HashMap::new();
     let mut unlocked = BTreeSet::new();
     for waiter in waiters.iter().filter(|waiter| waiter.kind == crate::store::WaitKind::Result as i16 && waiter.run != run) {

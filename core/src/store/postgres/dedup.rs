@@ -32,9 +32,9 @@ where namespace = $1 and queue = $2 and key = $3";
 const GIVE_UP: &str = "delete from {s}.dedup where namespace = $1 and queue = $2 and key = $3 and run_id = $4";
 
 /// As `starts::insert`, with dedup keys honoured. Must run in a transaction when any run has one.
-pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun]) -> Result<Vec<Verdict>> {
+pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<Verdict>> {
     if runs.iter().all(|run| run.dedup.is_none()) {
-        return starts::insert(session, incarnation, lane, runs).await;
+        return starts::insert(session, incarnation, lane, runs, new).await;
     }
     let mut refused: HashMap<RunKey, Verdict> = HashMap::new();
     let mut keyed: Vec<&NewRun> = runs.iter().filter(|run| run.dedup.is_some()).copied().collect();
@@ -51,7 +51,7 @@ pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lan
     let admitted: Vec<&NewRun> = runs.iter().filter(|run| !refused.contains_key(&run.key)).copied().collect();
     let mut started: HashMap<RunKey, Verdict> = HashMap::new();
     if !admitted.is_empty() {
-        let verdicts = starts::insert(session, incarnation, lane, &admitted).await?;
+        let verdicts = starts::insert(session, incarnation, lane, &admitted, false).await?;
         for (run, verdict) in admitted.iter().zip(verdicts) {
             if let (Some(dedup), false) = (&run.dedup, matches!(verdict, Verdict::Started { .. })) {
                 let namespace = session.shared.namespace.clone();

@@ -64,6 +64,11 @@ fn usable(error: StoreError) -> Fault {
     Fault { error, connection_usable: true }
 }
 
+/// A key that was taken already: what a plain insert says where `on conflict` would have said nothing.
+pub(super) fn is_duplicate(error: &StoreError) -> bool {
+    matches!(error, StoreError::Rejected { sqlstate, .. } if sqlstate == "23505")
+}
+
 /// One bad value: the row is at fault, not the batch.
 pub(super) fn is_poison(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected { sqlstate, .. } if ["22", "23", "54"].iter().any(|class| sqlstate.starts_with(class)))

@@ -153,7 +153,7 @@ pub(super) async fn record(session: &mut Session, sites: &Sites, incarnation: Uu
         .runs
         .get(&run)
         .is_some_and(|now| now.owner == Some(incarnation) && now.epoch == epoch && matches!(now.state, RunState::Running | RunState::Cancelling));
-    if owned && steps::insert_held(session, incarnation, &[StepRow { run, epoch, step }]).await? > 0 {
+    if owned && steps::insert_held(session, incarnation, &[StepRow { run, epoch, step }], true).await? > 0 {
         return Ok(Recorded::New);
     }
     let standing = steps::standing(session, sites, &[(run, &step.at)]).await?.remove(&(run, step.at.clone()));

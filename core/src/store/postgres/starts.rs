@@ -11,8 +11,10 @@ use crate::store::{NewRun, Result, RunKey, RunState, Verdict};
 
 /// Run, info, ready row and timers of each new run, or nothing of it: `t` is what `f` really inserted. The lease is looked at, and locked,
 /// only when a row is to be born claimed. `exists (.. f ..)` is quadratic, so the caller keeps the statement to `CHUNK` rows.
-const START: &str = "\
-with t0 as materialized (
+macro_rules! start {
+    ($conflict:literal) => {
+        concat!(
+            "with t0 as materialized (
   select * from unnest($3::uuid[], $4::bool[], $5::bigint[], $6::bigint[], $7::int[], $8::bool[], $9::bool[], $10::bool[],
       $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[],
       $20::uuid[], $21::uuid[], $22::smallint[], $23::uuid[], $24::text[], $25::text[], $26::text[], $27::text[], $28::int[], $29::text[],
@@ -29,7 +31,9 @@ f as (
   where (not t0.claimed or (select true from {s}.lease x where x.incarnation = $1 and x.lane = $2 for key share))
     and (not t0.checked
          or not exists (select 1 from {s}.tombstone y where y.run_id = t0.id and y.expires_at > statement_timestamp() offset 0))
-  on conflict (id) do nothing returning id),
+",
+            $conflict,
+            " returning id),
 t as materialized (
   select t0.*, statement_timestamp() + t0.n * interval '1 microsecond' as created,
          case when t0.start_after is not null then statement_timestamp() + t0.start_after * interval '1 millisecond'
@@ -54,7 +58,14 @@ m as (
   select t.id, x.kind, x.due
   from t cross join lateral (values (2, t.start_at), (3, t.deadline_at), (4, t.expires_at)) x(kind, due)
   where t.timed and x.due is not null on conflict do nothing)
-select id from f";
+select id from f"
+        )
+    };
+}
+
+/// For keys that nobody else can have made.
+const START_NEW: &str = start!("");
+const START: &str = start!("  on conflict (id) do nothing");
 
 const EXISTING: &str = "\
 select u.id, r.state, r.owner, r.epoch, r.claim_token, i.workflow, i.id_text, i.start_token
@@ -68,14 +79,15 @@ where exists (select 1 from {s}.tombstone y where y.run_id = u.id and y.expires_
 
 const CHUNK: usize = 128;
 
-/// Insert these runs; verdicts in their order. Fit for autocommit as well as for a transaction.
-pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun]) -> Result<Vec<Verdict>> {
+/// Insert these runs; verdicts in their order. Fit for autocommit as well as for a transaction. `new`: the engine made these keys and sends
+/// them for the first time, so none can stand; if one does, that is an error.
+pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<Verdict>> {
     let mut inserted = HashSet::with_capacity(runs.len());
     for chunk in runs.chunks(CHUNK) {
         // In key order, like every statement that waits for rows of others: two processes may start the same ids.
         let mut sorted = chunk.to_vec();
         sorted.sort_by_key(|run| run.key);
-        inserted.extend(insert_chunk(session, incarnation, lane, &sorted).await?);
+        inserted.extend(insert_chunk(session, incarnation, lane, &sorted, new).await?);
     }
     let missing: Vec<&NewRun> = runs.iter().filter(|run| !inserted.contains(&run.key)).copied().collect();
     let known = if missing.is_empty() { HashMap::new() } else { existing(session, incarnation, &missing).await? };
@@ -90,7 +102,7 @@ pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lan
         .collect())
 }
 
-async fn insert_chunk(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun]) -> Result<Vec<RunKey>> {
+async fn insert_chunk(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<RunKey>> {
     fn column<T>(runs: &[&NewRun], of: impl Fn(&NewRun) -> T) -> Vec<T> {
         runs.iter().map(|run| of(run)).collect()
     }
@@ -99,7 +111,7 @@ async fn insert_chunk(session: &mut Session, incarnation: Option<Uuid>, lane: i1
     }
     let namespace = session.shared.namespace.clone();
     let statement = session
-        .q(START)
+        .q(if new && runs.iter().all(|run| run.id_text.is_none()) { START_NEW } else { START })
         .bind(incarnation)
         .bind(lane)
         .bind(column(runs, |r| r.key))
