@@ -105,7 +105,7 @@ impl Stage {
                 stage.proxy = Some(Proxy::start(server.cluster().port()).await.map_err(|e| e.to_string())?);
             }
             if plan.pooler {
-                stage.pooler = Some(Pooler::start(server.cluster(), 6)?);
+                stage.pooler = Some(Pooler::start(server.cluster(), 20)?);
             }
             stage.server = Some(server);
         } else {

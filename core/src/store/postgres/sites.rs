@@ -80,6 +80,11 @@ impl Sites {
         Ok(())
     }
 
+    /// Whether this process has written it: then no connection is needed for it.
+    pub(super) fn remembers(&self, site: &Site) -> bool {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&site.id)
+    }
+
     pub(super) async fn write_sites(&self, session: &mut Session, mut sites: Vec<Site>) -> Result<()> {
         sites.sort_by_key(|site| site.id);
         let statement = session

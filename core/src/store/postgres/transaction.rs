@@ -49,8 +49,9 @@ impl StoreTransaction for Transaction {
     }
 
     async fn commit(mut self: Box<Self>, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict> {
-        // On another connection and first: a name that is remembered as written must not be rolled back with this.
-        {
+        // On another connection and first: a name that is remembered as written must not be rolled back with this. Only for a new name: behind
+        // a pooler the connections may all be with those who wait for a row that this transaction holds.
+        if !self.sites.remembers(&step.site) {
             let mut session = self.pool.session(&self.shared).await?;
             self.sites.write_sites(&mut session, vec![step.site.clone()]).await?;
         }
