@@ -62,6 +62,7 @@ cases!(
     a_changed_order_blocks_with_both_names_and_the_fixed_build_goes_on,
     a_failed_run_is_retried_from_the_step_that_failed,
     a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end,
+    a_workflow_is_retried_from_the_step_that_failed,
     sleepers_are_released_under_pressure_and_wake_in_time,
     every_wake_up_reaches_a_run_that_is_being_released,
     a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold,
@@ -336,6 +337,22 @@ fn a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end(p: &Place) {
     until("on_finish", || ends.lock().unwrap().len() == 1);
     let end: serde_json::Value = serde_json::from_str(&ends.lock().unwrap()[0]).unwrap();
     assert_eq!((end["run"].as_str(), end["state"].as_str(), end["value"].as_i64()), (Some(run.as_str()), Some("succeeded"), Some(3)));
+    h.close();
+}
+
+fn a_workflow_is_retried_from_the_step_that_failed(p: &Place) {
+    let h = p.host();
+    let (first, tick) = count();
+    let (second, tock) = count();
+    let retry = Some(r#"{"retry":{"max_attempts":3,"initial_ms":1,"jitter":false}}"#);
+    h.register("workflow", "w", retry, move |c| {
+        c.step("ok", || tick().to_string())?;
+        let tock = tock.clone();
+        c.step_with("breaks", None, |w| _ = w.null(), |_, _| if tock() < 3 { Err("\"no\"".into()) } else { Ok("\"yes\"".into()) })
+    });
+    h.launch();
+    assert_eq!(h.result(&h.start("w", "null")).unwrap(), ("succeeded".into(), "\"yes\"".into()));
+    assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (1, 3));
     h.close();
 }
 

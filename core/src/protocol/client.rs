@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Tokens from here on are for `wait`: their events never come out of a drain, so no dispatcher thread can take one
@@ -23,6 +24,8 @@ pub struct Event {
 struct Queue {
     events: VecDeque<Event>,
     waited: HashMap<u64, Event>,
+    /// Threads parked for one token each: an event wakes the one it is for, not a thousand.
+    waiting: HashMap<u64, Thread>,
     cancelled: HashSet<u64>,
 }
 
@@ -55,14 +58,15 @@ impl Client {
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
         let mut q = self.lock();
         let was_empty = q.events.is_empty();
-        let mut any_waited = false;
         for event in events {
             if !q.cancelled.is_empty() && q.cancelled.remove(&event.token) {
                 continue;
             }
             if event.token >= FIRST_WAITED_TOKEN {
+                if let Some(thread) = q.waiting.remove(&event.token) {
+                    thread.unpark();
+                }
                 q.waited.insert(event.token, event);
-                any_waited = true;
             } else {
                 q.events.push_back(event);
             }
@@ -73,7 +77,7 @@ impl Client {
             // The counter saturates only after 2^64 wake-ups nobody read: the fd is readable then, which is all it must be.
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         }
-        if wake || any_waited {
+        if wake {
             self.arrived.notify_all();
         }
     }
@@ -105,13 +109,20 @@ impl Client {
 
     pub fn wait(&self, token: u64, timeout: Duration) -> Option<Event> {
         let deadline = Instant::now() + timeout;
-        let mut q = self.lock();
         loop {
+            let mut q = self.lock();
             if let Some(event) = q.waited.remove(&token) {
+                q.waiting.remove(&token);
                 return Some(event);
             }
-            let left = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
-            q = self.arrived.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+                q.waiting.remove(&token);
+                return None;
+            };
+            q.waiting.insert(token, thread::current());
+            drop(q);
+            // A permit left over from before only makes the loop look once more.
+            thread::park_timeout(left);
         }
     }
 

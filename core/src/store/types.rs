@@ -733,3 +733,30 @@ pub enum SqlValue {
     Text(String),
     Bytes(Vec<u8>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `core/docs/states.md` draws the states once; this keeps the page and the code one thing.
+    #[test]
+    fn the_page_and_the_code_know_the_same_states() {
+        let page = include_str!("../../docs/states.md");
+        let cells = |line: &str| line.split('|').map(|c| c.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+        let mut numbered = Vec::new();
+        let mut changes = 0;
+        for row in page.lines().filter(|l| l.starts_with("| ")).map(cells) {
+            if let Ok(number) = row[2].parse::<i16>() {
+                numbered.push((row[1].clone(), number));
+            } else if let Some(to) = RunState::from_name(&row[2]) {
+                let from = RunState::from_name(&row[1]);
+                assert!(from.is_some() || row[1] == "(new)", "{row:?}");
+                assert!(!from.is_some_and(RunState::is_terminal) || to == RunState::Ready, "an ended state changes only by retry, resume or rewind: {row:?}");
+                changes += 1;
+            }
+        }
+        let code: Vec<(String, i16)> = RunState::ALL.iter().map(|s| (s.name().to_owned(), *s as i16)).collect();
+        assert_eq!(numbered, code);
+        assert!(changes > 15, "the table of changes was not read");
+    }
+}

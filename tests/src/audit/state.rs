@@ -41,12 +41,8 @@ pub(super) async fn acceptance(database: &mut Database, records: &[Record], expe
         match state {
             1 if !ready && !timer => broken("ready, but in no queue and with no timer: nobody will claim it"),
             2 | 4 if owner.is_empty() => broken("running without an owner"),
-            2 | 4 if !owner_lives => {
-                // Allowed while its worker's death is being worked off; not when everything should be over.
-                if expect.finished {
-                    broken("owned by an incarnation that is gone");
-                }
-            }
+            // Allowed while its worker's death is being worked off; not when everything should be over.
+            2 | 4 if !owner_lives && expect.finished => broken("owned by an incarnation that is gone"),
             3 if !timer && !waiter => broken("waits for nothing: nobody will wake it"),
             1 | 3 | 5 if !owner.is_empty() => broken("has an owner in a state that has none"),
             6..=8 if !outcome => broken("is terminal without an outcome"),

@@ -214,6 +214,12 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
             return again(true);
         }
     }
+    for (_, run, leave) in &work.leaves {
+        if matches!(leave, Leave::Retry { .. }) {
+            // The next attempt goes on at the step that failed; its record would only fail the run again.
+            super::resume::forget_failed(session, *run, locks.runs.get(run).map_or(0, |r| r.segment)).await?;
+        }
+    }
     if !work.attempts.is_empty() {
         let rows: Vec<AttemptRow> = work.attempts.drain(..).map(|(_, row)| row).collect();
         if steps::insert_attempts(session, incarnation, &rows).await? < rows.len() as u64 {

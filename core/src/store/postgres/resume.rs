@@ -86,11 +86,7 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
     match verb {
         Verb::Resume => {}
         Verb::Retry => {
-            let rows = session.rows(session.q(LAST_FAILED).bind(run).bind(was.segment)).await?;
-            let done = rows.first().map(|row| read(row.try_get::<Option<i32>, _>(0))).transpose()?.flatten();
-            if let Some(done) = done {
-                forget(session, run, was.segment, done).await?;
-            }
+            forget_failed(session, run, was.segment).await?;
         }
         Verb::Rewind(to) => {
             let statement = session.q(DONE_AT).bind(run).bind(to.segment).bind(to.branch.to_string()).bind(to.seq);
@@ -110,11 +106,21 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
 const FORGET_STEPS: &str = "delete from {s}.step s where s.run_id = $1 and s.segment = $2 and s.done >= $3";
 /// Attempts of calls that stand no more, or never did, would count against the next try.
 const FORGET_ATTEMPTS: &str = "\
-delete from {s}.attempt a where a.run_id = $1 and a.segment = $2
+delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.seq >= 0
   and not exists (select 1 from {s}.step s where s.run_id = a.run_id and s.segment = a.segment and s.branch = a.branch and s.seq = a.seq offset 0)";
 const FORGET_WAITS: &str = "delete from {s}.waiter w where w.run_id = $1";
 /// What a forgotten receive took is there to be received again.
 const GIVE_BACK: &str = "update {s}.message m set consumed = null where m.run_id = $1 and m.consumed >= $2";
+
+/// A retry goes on at the step that failed: it and what completed after it are forgotten. With no failed step, nothing is.
+pub(super) async fn forget_failed(session: &mut Session, run: RunKey, segment: i32) -> Result<()> {
+    let rows = session.rows(session.q(LAST_FAILED).bind(run).bind(segment)).await?;
+    let done = rows.first().map(|row| read(row.try_get::<Option<i32>, _>(0))).transpose()?.flatten();
+    match done {
+        Some(done) => forget(session, run, segment, done).await,
+        None => Ok(()),
+    }
+}
 
 async fn forget(session: &mut Session, run: RunKey, segment: i32, done: i32) -> Result<()> {
     session.run(session.q(FORGET_STEPS).bind(run).bind(segment).bind(done)).await?;

@@ -136,14 +136,20 @@ async fn retry(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Result
     if row.state != RunState::Failed {
         return Ok(ControlVerdict::NotPossible(row.state));
     }
-    let sql = "select max(done) from step where run_id = ? and segment = ? and failed = 1";
-    let failed = conn.fetch_one(sql, vals![run, row.segment]).await?.map_or(Ok(None), |row| row.opt_int(0))?;
-    if let Some(done) = failed {
-        forget(conn, &row, done).await?;
-    }
+    let failed = forget_failed(conn, &row).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "retry", by, failed.map(|done| format!("from completion {done}"))).await?;
     Ok(ControlVerdict::Done)
+}
+
+/// A retry goes on at the step that failed: it and what completed after it are forgotten. With no failed step, nothing is.
+pub(super) async fn forget_failed(conn: &mut Connection, row: &RunRow) -> Result<Option<i64>> {
+    let sql = "select max(done) from step where run_id = ? and segment = ? and failed = 1";
+    let failed = conn.fetch_one(sql, vals![row.id, row.segment]).await?.map_or(Ok(None), |row| row.opt_int(0))?;
+    if let Some(done) = failed {
+        forget(conn, row, done).await?;
+    }
+    Ok(failed)
 }
 
 async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
@@ -165,7 +171,7 @@ async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
     let key = vals![row.id, row.segment, done];
     conn.exec("delete from step where run_id = ? and segment = ? and done >= ?", key).await?;
     conn.exec("update message set consumed = null where run_id = ? and consumed >= ?", vals![row.id, done]).await?;
-    let sql = "delete from attempt where run_id = ? and segment = ? and not exists (select 1 from step where step.run_id = attempt.run_id \
+    let sql = "delete from attempt where run_id = ? and segment = ? and seq >= 0 and not exists (select 1 from step where step.run_id = attempt.run_id \
                and step.segment = attempt.segment and step.branch = attempt.branch and step.seq = attempt.seq)";
     conn.exec(sql, vals![row.id, row.segment]).await.map(drop)
 }

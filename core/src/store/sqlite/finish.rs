@@ -99,6 +99,8 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
     let mut at_once: Vec<RunRow> = Vec::new();
     for (index, row) in held {
         let Write::RetryRun { run, epoch, after_ms, attempt, token, error } = &writes[*index] else { continue };
+        // The next attempt goes on at the step that failed; its record would only fail the run again.
+        super::control::forget_failed(batch.conn, row).await?;
         let due = later(batch.now, *after_ms);
         let at = whole_run(row);
         rows.extend(vals![*run, at.segment, &at.branch, at.seq, *attempt, false, 0, batch.now, due, incarnation, *epoch, *token]);
