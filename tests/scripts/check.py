@@ -135,7 +135,7 @@ def parts() -> list[Part]:
         Part("quickstart", ["sh", "-c", f"python tests/scripts/quickstart.py {wheels}/everstep-*.whl"]),
         # The package and its user's side, by pyright and mypy, are pytest's; the examples are ours.
         Part("pyright", ["pyright", "--project", "bindings-python", "--pythonpath", str(VENV / "python")]),
-        Part("pytest", ["python", "-m", "pytest", "-q", "bindings-python/tests"], pytest),
+        Part("pytest", ["python", "-m", "pytest", "bindings-python/tests"], pytest),
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
         Part("scenarios", program("scenarios"), closing_line),
         Part("faults", program("faults"), closing_line),
