@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::counters::Counters;
 use super::{Engine, Outbox, Phase, identity};
-use crate::store::{ClaimRequest, ClaimedRun, Position, Route, RunKey, Verdict, Write};
+use crate::store::{ClaimRequest, ClaimedRun, Due, Position, Route, RunKey, RunState, Verdict, Write};
 
 #[derive(Default)]
 pub struct Claims {
@@ -20,7 +20,17 @@ pub struct Claims {
     behind: Mutex<HashSet<String>>,
     /// Routes by label besides "" this process serves.
     labels: Mutex<Vec<String>>,
+    /// The run here that may have killed its last two processes.
+    suspect: Mutex<Option<RunKey>>,
 }
+
+/// Crashes without progress from which a run is a suspect. One of them is the poison and the rest were its neighbours; run together, they would all be
+/// counted at its next crash, and blocked with it. So a worker runs one at a time, and the neighbours are cleared one by one.
+const SUSPECT: i32 = 2;
+/// A suspect that has to wait its turn is put back for so long, ...
+const TURN_MS: i64 = 1000;
+/// ... and each one behind it a little longer, so that they do not come back as one.
+const APART_MS: i64 = 20;
 
 /// Rows of one claim at most.
 const MOST: i64 = 200;
@@ -45,6 +55,24 @@ impl Claims {
     /// Whether a new run of this route would overtake one that is ready already.
     pub fn anyone_ready(&self, route: &Route) -> bool {
         self.maybe.load(Ordering::Acquire) && self.behind.lock().unwrap_or_else(PoisonError::into_inner).contains(&route.workflow)
+    }
+
+    /// True: this run is the one suspect of this process now.
+    fn take_suspect(&self, run: RunKey) -> bool {
+        let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = suspect.is_none_or(|s| s == run);
+        if free {
+            *suspect = Some(run);
+        }
+        free
+    }
+
+    /// The run has recorded something, or has left: it is cleared.
+    pub fn clear_suspect(&self, run: RunKey) {
+        let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
+        if *suspect == Some(run) {
+            *suspect = None;
+        }
     }
 
     pub fn serve_labels(&self, labels: Vec<String>) {
@@ -173,6 +201,7 @@ impl Engine {
             }
             ready.push(run);
         }
+        let ready = self.one_suspect(ready).await;
         let mut out = Outbox::default();
         for run in ready {
             match self.exec_of(run.key) {
@@ -187,6 +216,37 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Of these runs, those to execute now: all but the suspects beyond the one this worker may run. They are put back before the one is started,
+    /// or its crash would count against them.
+    async fn one_suspect(self: &Arc<Self>, runs: Vec<ClaimedRun>) -> Vec<ClaimedRun> {
+        let stays = |run: &ClaimedRun| run.crashes < SUSPECT || run.state != RunState::Running || self.claims.take_suspect(run.key);
+        let (now, later): (Vec<ClaimedRun>, Vec<ClaimedRun>) = runs.into_iter().partition(stays);
+        let mut put_back = Vec::with_capacity(later.len());
+        for (i, run) in later.into_iter().enumerate() {
+            let (done, is_done) = tokio::sync::oneshot::channel();
+            put_back.push(is_done);
+            let due = Due::After(TURN_MS + i as i64 * APART_MS);
+            let write = Write::Release { run: run.key, epoch: run.epoch, inbox: run.inbox, due: Some(due) };
+            self.write(
+                self.lane_of(run.key),
+                write,
+                Box::new(move |engine, _, answer, _| {
+                    engine.slot_back(&run.route.workflow);
+                    if matches!(answer, Ok(Verdict::Changed { .. })) {
+                        engine.give_back(run.key, run.epoch);
+                    }
+                    // Nobody waits any more only when this process ends.
+                    let _ = done.send(());
+                }),
+            );
+        }
+        for is_done in put_back {
+            // An error says that the ack was dropped with its lane: the process ends.
+            let _ = is_done.await;
+        }
+        now
     }
 
     /// The slot taken for a run of this workflow is free again.

@@ -85,7 +85,7 @@ pub struct Engine {
     lease: RwLock<Option<Uuid>>,
     leasing: tokio::sync::Mutex<()>,
     held: Mutex<Option<String>>,
-    claims: dispatcher::Claims,
+    pub claims: dispatcher::Claims,
     wakes: wakes::Wakes,
     awaiters: awaiters::Awaiters,
     queues: queues::Queues,
@@ -294,6 +294,7 @@ impl Engine {
         };
         if gone {
             self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
+            self.claims.clear_suspect(exec.run);
             let parked = std::mem::replace(&mut exec.lock().parked, true);
             if !parked {
                 self.slots_changed(exec.client_id, 1);

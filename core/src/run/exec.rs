@@ -110,6 +110,8 @@ pub struct Exec {
     pub on_finish: Option<String>,
     pub trace_parent: Option<String>,
     pub parent: Option<RunKey>,
+    /// Its processes died twice without progress: the first record clears it.
+    pub crashes: i32,
     /// Of the history it was made with.
     pub history_bytes: i64,
     state: Mutex<ExecState>,
@@ -157,6 +159,7 @@ impl Exec {
             on_finish: setup.on_finish,
             trace_parent: run.trace_parent.clone(),
             parent: run.parent,
+            crashes: run.crashes,
             history_bytes: history.bytes() as i64,
             state: Mutex::new(ExecState {
                 epoch: run.epoch,

@@ -134,6 +134,9 @@ impl Exec {
                 let value = (!host_bytes && step.output.codec != 0).then_some(step.output.data.as_slice());
                 let frame = verdict::recorded(step.failed, value, place.1);
                 self.complete(&mut st, &place, step.done, frame, out);
+                if self.crashes > 0 {
+                    engine.claims.clear_suspect(self.run);
+                }
                 if step.kind == kind::RECEIVE {
                     self.look_at_waits(engine, &mut st);
                 }
