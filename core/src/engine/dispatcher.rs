@@ -20,13 +20,22 @@ pub struct Claims {
     behind: Mutex<HashSet<String>>,
     /// Routes by label besides "" this process serves.
     labels: Mutex<Vec<String>>,
-    /// The run here that may have killed its last two processes.
-    suspect: Mutex<Option<RunKey>>,
+    /// Runs here that may have killed their last two processes, with how often they were there.
+    suspects: Mutex<HashMap<RunKey, i32>>,
 }
 
-/// Crashes without progress from which a run is a suspect. One of them is the poison and the rest were its neighbours; run together, they would all be
-/// counted at its next crash, and blocked with it. So a worker runs one at a time, and the neighbours are cleared one by one.
+/// Crashes without progress from which a run is a suspect (`core/docs/decisions/0006-suspects-run-in-shrinking-groups.md`).
 const SUSPECT: i32 = 2;
+
+/// How many suspects one worker runs at a time when the worst of them has this many crashes left before it is blocked.
+fn together(crashes_left: i32) -> usize {
+    match crashes_left {
+        ..=1 => 1,
+        2 => 8,
+        _ => 50,
+    }
+}
+
 /// A suspect that has to wait its turn is put back for so long, ...
 const TURN_MS: i64 = 1000;
 /// ... and each one behind it a little longer, so that they do not come back as one.
@@ -57,22 +66,21 @@ impl Claims {
         self.maybe.load(Ordering::Acquire) && self.behind.lock().unwrap_or_else(PoisonError::into_inner).contains(&route.workflow)
     }
 
-    /// True: this run is the one suspect of this process now.
-    fn take_suspect(&self, run: RunKey) -> bool {
-        let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = suspect.is_none_or(|s| s == run);
+    /// True: this suspect may run here now.
+    fn take_suspect(&self, run: RunKey, crashes: i32, max_crashes: i32) -> bool {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = suspects.iter().filter(|(key, _)| **key != run);
+        let worst = others.clone().map(|(_, crashes)| *crashes).max().unwrap_or(0).max(crashes);
+        let free = others.count() < together(max_crashes - worst);
         if free {
-            *suspect = Some(run);
+            suspects.insert(run, crashes);
         }
         free
     }
 
     /// The run has recorded something, or has left: it is cleared.
     pub fn clear_suspect(&self, run: RunKey) {
-        let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
-        if *suspect == Some(run) {
-            *suspect = None;
-        }
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
     }
 
     pub fn serve_labels(&self, labels: Vec<String>) {
@@ -201,7 +209,7 @@ impl Engine {
             }
             ready.push(run);
         }
-        let ready = self.one_suspect(ready).await;
+        let ready = self.few_suspects(ready).await;
         let mut out = Outbox::default();
         for run in ready {
             match self.exec_of(run.key) {
@@ -218,10 +226,12 @@ impl Engine {
         }
     }
 
-    /// Of these runs, those to execute now: all but the suspects beyond the one this worker may run. They are put back before the one is started,
+    /// Of these runs, those to execute now: all but the suspects beyond those this worker may run together. They are put back before the one is started,
     /// or its crash would count against them.
-    async fn one_suspect(self: &Arc<Self>, runs: Vec<ClaimedRun>) -> Vec<ClaimedRun> {
-        let stays = |run: &ClaimedRun| run.crashes < SUSPECT || run.state != RunState::Running || self.claims.take_suspect(run.key);
+    async fn few_suspects(self: &Arc<Self>, runs: Vec<ClaimedRun>) -> Vec<ClaimedRun> {
+        let stays = |run: &ClaimedRun| {
+            run.crashes < SUSPECT || run.state != RunState::Running || self.claims.take_suspect(run.key, run.crashes, self.config.max_crashes)
+        };
         let (now, later): (Vec<ClaimedRun>, Vec<ClaimedRun>) = runs.into_iter().partition(stays);
         let mut put_back = Vec::with_capacity(later.len());
         for (i, run) in later.into_iter().enumerate() {
@@ -303,6 +313,19 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_neighbour_of_the_poison_is_alone_before_it_could_be_blocked() {
+        let claims = Claims::default();
+        let mut runs = std::iter::repeat_with(uuid::Uuid::new_v4);
+        assert_eq!(runs.by_ref().take(60).filter(|run| claims.take_suspect(*run, 2, 5)).count(), 50);
+        assert!(!claims.take_suspect(uuid::Uuid::new_v4(), 4, 5), "its last chance is a run alone");
+        let claims = Claims::default();
+        let last = uuid::Uuid::new_v4();
+        assert!(claims.take_suspect(last, 4, 5) && !claims.take_suspect(uuid::Uuid::new_v4(), 2, 5));
+        claims.clear_suspect(last);
+        assert_eq!(runs.take(20).filter(|run| claims.take_suspect(*run, 3, 5)).count(), 8);
+    }
 
     #[test]
     fn what_is_left_behind_holds_new_starts_back_until_it_is_claimed() {
