@@ -11,7 +11,7 @@ from . import _codec
 from ._async_calls import answer as answer_async
 from ._async_calls import check_loop, result
 from ._calls import begin_step, call, uncancel, unwind
-from ._errors_gen import OutsideRun, PayloadInvalid
+from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
 from ._failures import Cancelled, Stopped
 from ._ops_gen import (
     KIND_TRANSACTION,
@@ -30,7 +30,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
 from ._sync_calls import answer, check_thread
-from ._tx_sources import Source, is_conflict, is_refusal, knows_no_engine
+from ._tx_sources import Source, is_conflict, is_lost, is_refusal, knows_no_engine
 
 log = logging.getLogger("everstep")
 
@@ -98,6 +98,8 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
             raise
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
     except Exception as error:
+        if running.signal is None and (isinstance(error, Unavailable) or is_lost(error)):
+            return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)
@@ -220,6 +222,8 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
         uncancel(task)
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
     except Exception as error:
+        if running.signal is None and (isinstance(error, Unavailable) or is_lost(error)):
+            return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)

@@ -29,6 +29,24 @@ def is_conflict(error: BaseException) -> bool:
     return sqlstate_of(error) in _CONFLICTS
 
 
+def is_lost(error: BaseException) -> bool:
+    """The connection went before COMMIT was asked for, or there was none to be had: nothing is stored, so the closure may run again."""
+    state = sqlstate_of(error)
+    if state is not None:
+        return state[:2] in ("08", "53") or state[:3] == "57P"
+    seen: BaseException | None = error
+    for _ in range(4):
+        if seen is None:
+            return False
+        kind = type(seen)
+        if kind.__module__.split(".")[0] in ("psycopg", "psycopg_pool", "asyncpg") and any(
+            base.__name__ in ("OperationalError", "InterfaceError") for base in kind.__mro__
+        ):
+            return True
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return False
+
+
 def is_refusal(error: BaseException) -> bool:
     """The server answered, and the answer is no: the transaction is known to be rolled back."""
     state = sqlstate_of(error)

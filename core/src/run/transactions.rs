@@ -16,8 +16,9 @@ use crate::protocol::errors::Code;
 use crate::protocol::ops::event;
 use crate::store::{GuardStatement, Payload, Placeholders, StepWrite, StoreError, StoreTransaction, Verdict};
 
-/// Conflicts (40001, 40P01) after which the step fails.
-const MOST_CONFLICTS: u32 = 20;
+/// Times a transaction runs again after a conflict (40001, 40P01) or a connection lost before its COMMIT; at most a second apart, so a
+/// restart of the database is waited out.
+const MOST_CONFLICTS: u32 = 60;
 
 type Shared = Arc<tokio::sync::Mutex<Option<Box<dyn StoreTransaction>>>>;
 
@@ -203,12 +204,17 @@ impl Exec {
         };
         if conflicts > MOST_CONFLICTS {
             self.roll_back_number(st, place, out);
-            let message = format!("The transaction met {MOST_CONFLICTS} conflicts (40001 or 40P01) in a row.");
+            let message = format!("The transaction met {MOST_CONFLICTS} conflicts (40001 or 40P01) or lost connections in a row.");
             return self.record_error(engine, st, place, "TransactionFailed", Code::TransactionFailed, &message, vec![]);
         }
-        let Some(call) = st.calls.get(place) else { return };
-        let key = crate::engine::identity::idempotency_key(self.run, &self.position(place)).to_string();
-        out.complete(&self.client, call.token, verdict::run(place.1, call.attempt, &key));
+        let (exec, place) = (self.clone(), place.clone());
+        engine.spawn(move |engine| async move {
+            tokio::time::sleep(engine.back_off(conflicts - 1)).await;
+            let st = exec.lock();
+            let Some(call) = st.calls.get(&place).filter(|c| st.stopped.is_none() && matches!(c.phase, Phase::InTransaction { .. })) else { return };
+            let key = crate::engine::identity::idempotency_key(exec.run, &exec.position(&place)).to_string();
+            Outbox::default().complete(&exec.client, call.token, verdict::run(place.1, call.attempt, &key));
+        });
     }
 
     /// Checkpoint and commit on the engine's own connection.
@@ -266,6 +272,8 @@ pub async fn roll_back(open: Option<Shared>) {
 pub fn statement_error(e: StoreError) -> EngineError {
     match e {
         StoreError::Rejected { sqlstate, message } => EngineError::new(Code::TransactionFailed, format!("{message} ({sqlstate})")),
+        // The transaction is gone with its connection, and nothing of it is stored: it may run again.
+        StoreError::Unavailable(m) | StoreError::Conflict(m) => EngineError::new(Code::Unavailable, m),
         StoreError::Setup { code: "transaction_too_long", message } => EngineError::new(Code::TransactionTooLong, message),
         other => EngineError::new(Code::TransactionFailed, text::short(&other.to_string())),
     }
