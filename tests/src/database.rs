@@ -25,7 +25,7 @@ impl Database {
         matches!(self, Database::Postgres { .. })
     }
 
-    /// `{s}` before a table of ours; `{id:column}` a uuid as 32 hex digits; `{us:column}` a time as microseconds; `{now}` the present as
+    /// `{s}` before a table of ours; `{id:column}` a uuid as 32 hex digits, `{key:digits}` the other way; `{us:column}` a time as microseconds; `{now}` the present as
     /// microseconds; `{hash:column}` bytes in a form that can be compared.
     fn expand(&self, sql: &str) -> String {
         let mut out = String::with_capacity(sql.len() + 64);
@@ -39,6 +39,8 @@ impl Database {
                 ("s", Database::Sqlite(_)) => String::new(),
                 ("id", Database::Postgres { .. }) => format!("replace({column}::text, '-', '')"),
                 ("id", Database::Sqlite(_)) => format!("lower(hex({column}))"),
+                ("key", Database::Postgres { .. }) => format!("'{column}'::uuid"),
+                ("key", Database::Sqlite(_)) => format!("x'{column}'"),
                 ("us", Database::Postgres { .. }) => format!("(extract(epoch from {column}) * 1000000)::bigint"),
                 ("us", Database::Sqlite(_)) => column.to_string(),
                 ("now", Database::Postgres { .. }) => "(extract(epoch from clock_timestamp()) * 1000000)::bigint".into(),

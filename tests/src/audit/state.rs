@@ -112,7 +112,7 @@ pub(super) async fn history(database: &mut Database, report: &mut Report) -> Che
     for row in holes {
         // `all` and `map` take a number and record nothing of their own: their branches show that they were there.
         let (run, last) = (text(&row, 0), number(&row, 2));
-        let sql = format!("select branch, seq from {{s}}step where {{id:run_id}} = '{run}' and segment = {}", number(&row, 1));
+        let sql = format!("select branch, seq from {{s}}step where run_id = {{key:{run}}} and segment = {}", number(&row, 1));
         let recorded = database.rows(&sql).await?;
         let there = |n: i64| {
             let group = format!("/{n}/");
