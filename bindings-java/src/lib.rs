@@ -1,0 +1,1 @@
+//! The functions of `core/docs/protocol.md` for Java.
