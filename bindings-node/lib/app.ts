@@ -159,7 +159,6 @@ export class Everstep implements AsyncDisposable {
     step: (input: Input, step: StepContext) => Result<SchemaInput<O>>,
     options: StepOptions & { input?: undefined; output: O },
   ): Step<Input, SchemaOutput<O>>;
-  step<Output>(name: string, step: () => Result<Output>, options?: StepOptions): Step<void, Decoded<Output>>;
   step<Input, Output>(name: string, step: (input: Input, step: StepContext) => Result<Output>, options?: StepOptions): Step<Input, Decoded<Output>>;
   step(name: string, step: (input: never, step: StepContext) => unknown, options: StepOptions & Schemas<AnySchema, AnySchema> = {}): unknown {
     checkNames(options, STEP_NAMES, `step ${JSON.stringify(name)}`);
@@ -171,19 +170,12 @@ export class Everstep implements AsyncDisposable {
    * Declares a step whose rows and checkpoint commit together or not at all. `source`: `pgTx(pool)` and its like, on the engine's database; without one the
    * engine's own connection, on both stores. Committing is not the function's business.
    */
-  transaction<Tx, Output>(
-    name: string,
-    source: TransactionSource<Tx>,
-    body: (tx: Tx) => Result<Output>,
-    options?: Policy,
-  ): TransactionStep<void, Decoded<Output>>;
   transaction<Tx, Input, Output>(
     name: string,
     source: TransactionSource<Tx>,
     body: (tx: Tx, input: Input, step: StepContext) => Result<Output>,
     options?: Policy,
   ): TransactionStep<Input, Decoded<Output>>;
-  transaction<Output>(name: string, body: (tx: Transaction) => Result<Output>, options?: Policy): TransactionStep<void, Decoded<Output>>;
   transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: Policy): TransactionStep<Input, Decoded<Output>>;
   transaction(name: string, ...args: unknown[]): unknown {
     const own = typeof args[0] === "function";
@@ -212,7 +204,6 @@ export class Everstep implements AsyncDisposable {
     workflow: (input: Input, context: WorkflowContext) => Result<SchemaInput<O>>,
     options: WorkflowOptions & { input?: undefined; output: O },
   ): Workflow<Input, SchemaOutput<O>>;
-  workflow<Output>(name: string, workflow: () => Result<Output>, options?: WorkflowOptions): Workflow<void, Decoded<Output>>;
   workflow<Input, Output>(name: string, workflow: (input: Input, context: WorkflowContext) => Result<Output>, options?: WorkflowOptions): Workflow<Input, Decoded<Output>>;
   workflow(
     name: string,

@@ -21,3 +21,7 @@ node bindings-node/scripts/pack.mjs "$out" "$target/release/libeverstep_node.so"
 mkdir -p "$out/installed"
 echo '{ "private": true }' > "$out/installed/package.json"
 npm install --prefix "$out/installed" --offline --no-audit --no-fund --silent "$out"/*.tgz
+if [ "${1:-}" = suite ]; then
+    bindings-node/node_modules/.bin/esbuild bindings-node/conformance/worker.ts --log-level=warning --bundle --platform=node --format=cjs \
+        --external:everstep --external:pg-native --outfile="$out/installed/worker.cjs"
+fi
