@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -93,7 +94,10 @@ func main() {
 			return
 		}
 		var c command
-		check(json.Unmarshal(line, &c))
+		// A number beyond 2^53 must come to the workflow as it was written.
+		exact := json.NewDecoder(bytes.NewReader(line))
+		exact.UseNumber()
+		check(exact.Decode(&c))
 		last.Add(1)
 		go func() {
 			defer last.Done()
@@ -136,7 +140,8 @@ func startOptions(given map[string]any) []everstep.StartOption {
 	var out []everstep.StartOption
 	var dedup everstep.Dedup
 	for key, value := range given {
-		n, _ := value.(float64)
+		exact, _ := value.(json.Number)
+		n, _ := exact.Int64()
 		text, _ := value.(string)
 		switch key {
 		case "queue":
@@ -146,11 +151,11 @@ func startOptions(given map[string]any) []everstep.StartOption {
 		case "priority":
 			out = append(out, everstep.WithPriority(int(n)))
 		case "delay_ms":
-			out = append(out, everstep.WithDelay(ms(int64(n))))
+			out = append(out, everstep.WithDelay(ms(n)))
 		case "expires_ms":
-			out = append(out, everstep.WithExpiry(ms(int64(n))))
+			out = append(out, everstep.WithExpiry(ms(n)))
 		case "deadline_ms":
-			out = append(out, everstep.WithDeadline(ms(int64(n))))
+			out = append(out, everstep.WithDeadline(ms(n)))
 		case "version":
 			out = append(out, everstep.WithVersion(text))
 		case "attributes":
