@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/goroutine"
 )
 
 // place is where a step runs.
@@ -66,7 +67,9 @@ type execution struct {
 	ended      chan struct{}
 	stoppedWhy string
 	warned     atomic.Bool
-	replaying  atomic.Bool
+	// Goroutines on their way out.
+	left      sync.Map
+	replaying atomic.Bool
 
 	mu        sync.Mutex
 	running   map[place]*runningStep
@@ -198,7 +201,14 @@ func cancelError(by, why string) *Error {
 // leave ends the calling goroutine, running its deferred functions: a stop in Go, which has no exception that could not be caught. Every
 // engine call of those functions ends the same way.
 func (x *execution) leave() {
+	x.left.Store(goroutine.Current(), true)
 	runtime.Goexit()
+}
+
+// hasLeft tells a stop from a Goexit of the program's own, once, at the end of a goroutine.
+func (x *execution) hasLeft() bool {
+	_, left := x.left.LoadAndDelete(goroutine.Current())
+	return left
 }
 
 // verdictStopped takes an execution down, or only the goroutine of a branch that lost.
