@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import time
 import typing
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -254,10 +255,9 @@ def test_a_far_sleep_is_no_overflow(database: Database) -> None:
 
     with app:
         run = work.start()
-        with pytest.raises(everstep.ResultTimeout, match="sleeps"):
-            while "sleeps" not in " ".join(run.status().waits_for):
-                pass
-            run.result(timedelta(milliseconds=10))
+        end = time.monotonic() + 15
+        while "sleeps" not in " ".join(run.status().waits_for):
+            assert time.monotonic() < end, run.status()
         assert run.cancel() in ("requested", "cancelled")
         with pytest.raises(everstep.RunCancelled):
             run.result(SOON)

@@ -333,6 +333,49 @@ def test_a_wrong_statement_is_not_a_lost_connection(postgres: Database) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("kind", ["factory", "alchemy"])
+def test_a_database_away_when_a_transaction_opens(postgres: Database, kind: str) -> None:
+    """The drivers say so with a plain OSError; the function's own OSError stays its own."""
+    import asyncpg
+    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+    async def main() -> None:
+        table = table_of(postgres)
+        refusals = [ConnectionRefusedError("connection refused"), ConnectionResetError("reset")]
+
+        async def connect(*_: Any, **__: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return await asyncpg.connect(postgres.url)
+
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+        app = AsyncEverstep(**postgres.settings)
+
+        @app.transaction(connect if kind == "factory" else async_sessionmaker(engine))
+        async def book(tx: Any, fail: bool) -> int:
+            if fail:
+                raise ConnectionRefusedError("another server")
+            await insert_async(tx, table, "once", 1)
+            return 1
+
+        @app.workflow
+        async def work() -> str:
+            assert await book(False) == 1
+            try:
+                await book(True)
+            except everstep.StepError as error:
+                return error.message
+            return ""
+
+        async with app:
+            assert await (await work.start()).result(SOON) == "another server"
+            assert not refusals
+            assert rows(postgres, table) == [("once", 1)]
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
 def test_another_database_is_refused(postgres: Database) -> None:
     import psycopg
 

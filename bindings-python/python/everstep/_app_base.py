@@ -192,8 +192,9 @@ class Base:
             self._engine.register(registered)
             return (AsyncTransactionStep if registered.is_async else TransactionStep)(self._engine, registered)
 
-        # `@app.transaction` without a source: a connection factory takes nothing, a transactional function takes its transaction.
-        bare = inspect.isfunction(source) and bool(inspect.signature(source).parameters)
+        # `@app.transaction` without a source: a connection factory needs no argument, a transactional function needs its transaction.
+        first = next(iter(inspect.signature(source).parameters.values()), None) if inspect.isfunction(source) else None
+        bare = first is not None and first.default is first.empty and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
         return declare(source) if bare else declare
 
     def _declare_queue(self, queue: QueueInfo) -> str:

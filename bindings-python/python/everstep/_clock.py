@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from . import _codec
 from ._decoding import decoder_of
-from ._errors_gen import ConfigInvalid, IdInvalid
+from ._errors_gen import ConfigInvalid, IdInvalid, PayloadInvalid
 from ._ops_gen import OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT
 from ._times import microseconds_since_epoch, milliseconds
 
@@ -67,4 +67,10 @@ def point(when: dt.datetime) -> int:
 
 def read(data: bytes | None, returns: Any) -> Any:
     """A received value by the type asked for; None where the time was over."""
-    return None if data is None else decoder_of(returns)(_codec.decode(data))
+    if data is None:
+        return None
+    value = _codec.decode(data)
+    try:
+        return decoder_of(returns)(value)
+    except PayloadInvalid as error:
+        raise PayloadInvalid(f"what was received is not what returns= says: {error.message}") from error

@@ -182,6 +182,9 @@ class _Alchemy(Transaction):
         if not self.given.in_transaction():
             self.given.begin()
         self._begun = self.given.get_transaction()
+        # A session connects at its first statement, where a refused connection could be any OSError of the function's own.
+        if hasattr(self.given, "flush"):
+            self.given.connection()
 
     def check(self, current: Any) -> None:
         if current is not self._begun:
@@ -207,6 +210,8 @@ class _AsyncAlchemy(_Alchemy):
         if not self.given.in_transaction():
             await self.given.begin()
         self._begun = self._inner.get_transaction()
+        if hasattr(self.given, "sync_session"):
+            await self.given.connection()
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
         self.check(self._inner.get_transaction())
