@@ -5,6 +5,9 @@ import { isAbsolute, resolve } from "node:path";
 import type { Native } from "../native.js";
 import { ConfigInvalid, InternalError } from "./errors_gen.js";
 
+/** Where this package's code is; a bundle as an ES module does not know, and does not need to. */
+export const PACKAGE_FOLDER = typeof __dirname === "string" ? __dirname : undefined;
+
 /** Of the border this package was generated for. */
 const ABI = 1;
 

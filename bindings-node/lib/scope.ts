@@ -5,6 +5,7 @@ import type { Client } from "./client.js";
 import type { Engine } from "./engine.js";
 import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
+import { PACKAGE_FOLDER } from "./native.js";
 import type { StepContext } from "./step_context.js";
 
 /** What cut a step short. */
@@ -144,7 +145,7 @@ export function location(below: (...args: never[]) => unknown): string {
 
 function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
   // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
-  const site = sites.find((other) => other.getFileName()?.startsWith(__dirname) === false) ?? sites[0];
+  const site = (PACKAGE_FOLDER === undefined ? undefined : sites.find((other) => other.getFileName()?.startsWith(PACKAGE_FOLDER) === false)) ?? sites[0];
   if (site === undefined) return "";
   const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
   let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
