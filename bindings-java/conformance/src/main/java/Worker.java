@@ -1,3 +1,4 @@
+import com.fasterxml.jackson.annotation.JsonProperty;
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.json.JsonMapper;
@@ -19,6 +20,7 @@ import dev.everstep.TypeRef;
 import dev.everstep.WorkflowContext;
 import dev.everstep.WorkflowRef;
 import java.io.*;
+import java.math.BigDecimal;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -36,6 +38,7 @@ import java.util.stream.IntStream;
 public final class Worker {
   record Program(String id, List<Object> program) {}
   record Move(int account, int amount) {}
+  record Sample(@JsonProperty("int") long number, BigDecimal dec, byte[] bytes, Instant time, LocalDate date, UUID uuid, String none, String text) {}
   record Here(String run, String place, Map<String, Object> o) {}
   interface Execute { void run(String sql, Object... values) throws Exception; }
   static final class Flaky extends RuntimeException {
@@ -46,6 +49,8 @@ public final class Worker {
   static final JsonMapper SNAKE = JsonMapper.builder().propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
       .addModule(new SimpleModule().addSerializer(Instant.class, ToStringSerializer.instance).addSerializer(Duration.class, ToStringSerializer.instance)
           .addSerializer(ByteBuffer.class, ToStringSerializer.instance)).build();
+  static final Sample SAMPLE = new Sample((1L << 60) + 1, new BigDecimal("12.50"), new byte[] {0, -1}, Instant.parse("2026-01-02T03:04:05.25Z"), LocalDate.of(2026, 1, 2),
+      UUID.fromString("0192f0c1-2345-7abc-8def-0123456789ab"), null, "a\0ü");
   static final String BUILD = System.getenv().getOrDefault("EVERSTEP_SUITE_BUILD", "v1");
   static final ThreadLocal<Here> HERE = ThreadLocal.withInitial(() -> new Here("job", "0", Map.of()));
   static final List<String> SAID = Collections.synchronizedList(new ArrayList<>());
@@ -54,6 +59,7 @@ public final class Worker {
   final Everstep app;
   final Map<String, StepRef<Object, Object>> steps = new HashMap<>();
   final StepRef<Move, Integer> pay;
+  final StepRef<Void, Sample> sample;
   StepRef<Move, Integer> payDriver;
   final WorkflowRef<Program, List<Object>> interpret;
 
@@ -67,6 +73,7 @@ public final class Worker {
         "backoff", o -> o.maxAttempts(3).initialInterval(ms(2500)).jitter(false), "brief", o -> o.timeout(ms(200)), "once", StepOptions::atMostOnce,
         "work", o -> {}, "charge", o -> {}, "ship", o -> {});
     policies.forEach((name, policy) -> steps.put(name, app.step(name, Object.class, Object.class, this::effect, policy)));
+    sample = app.step("sample", Void.class, Sample.class, nothing -> SAMPLE);
     pay = app.transaction("pay", Move.class, Integer.class, (step, tx, move) -> move(step, tx::execute, n -> "$" + n, move), o -> {});
     if (config.get("store").equals("postgres")) {
       TransactionSource<Connection> driver = TransactionSource.jdbc(pool(URI.create((String) config.get("user_database"))));
@@ -155,6 +162,11 @@ public final class Worker {
     switch (verb) {
       case "step": return recorded(ctx, run, place, o, steps.get(o.getOrDefault("as", "work")), in.get(1), "-");
       case "tx": return recorded(ctx, run, place, o, o.containsKey("driver") ? payDriver : pay, new Move((int) in.get(1), (int) in.get(2)), "tx");
+      case "sample": {
+        Sample got = recorded(ctx, run, place, o, sample, null, "-");
+        boolean rest = new Sample(got.number, got.dec, SAMPLE.bytes, got.time, got.date, got.uuid, got.none, got.text).equals(SAMPLE);
+        return rest && Arrays.equals(got.bytes, SAMPLE.bytes);
+      }
       case "sleep": note("sleep", run, place, "-", 0); ctx.sleep(ms(in.get(1))); note("woke", run, place, in.get(1), 0); return in.get(1);
       case "all": case "any": case "race": {
         List<Branch<Object>> branches = new ArrayList<>();

@@ -203,7 +203,9 @@ final class Engine {
       giveUpLaunch(first);
       throw error;
     }
-    closeAtExit();
+    if (options.closesAtExit) {
+      closeAtExit();
+    }
   }
 
   private static void said(Frame.Values answer) {

@@ -17,6 +17,7 @@ public final class EngineOptions {
   Consumer<JsonMapper.Builder> jackson = builder -> {};
   @Nullable Boolean virtualThreads;
   Duration exitGrace = Duration.ofSeconds(2);
+  boolean closesAtExit = true;
 
   EngineOptions() {
     config.put("language", "java");
@@ -206,6 +207,19 @@ public final class EngineOptions {
    */
   public EngineOptions exitGrace(Duration time) {
     exitGrace = Options.required(time, "exitGrace");
+    return this;
+  }
+
+  /**
+   * Whether an exit of the virtual machine closes the engine. A program (or a container) that calls
+   * {@link Everstep#close()} from a shutdown hook of its own turns this off: hooks run at the same
+   * time, and the shorter grace would win.
+   *
+   * @param on default true
+   * @return this
+   */
+  public EngineOptions closeAtExit(boolean on) {
+    closesAtExit = on;
     return this;
   }
 }

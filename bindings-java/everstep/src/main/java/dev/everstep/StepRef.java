@@ -78,6 +78,8 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
           ErrorCode.OUTSIDE_RUN,
           "step " + function.name + " belongs to another engine than the run of this context");
     }
-    return (O) StepCalls.call(ctx, function, kind, input, encode(input), key, attempt);
+    // A step that takes nothing has no arguments, and so no digest of them, in every language.
+    byte[] arguments = function.input == Void.class ? null : encode(input);
+    return (O) StepCalls.call(ctx, function, kind, input, arguments, key, attempt);
   }
 }

@@ -63,10 +63,18 @@ final class TagReader {
     BigInteger number = in.getBigIntegerValue();
     if (number.bitLength() > 53 || Math.abs(number.longValue()) > Payloads.MAX_SAFE) {
       out.writeNumber(number.doubleValue());
-    } else if (number.bitLength() < 32) {
-      out.writeNumber(number.intValue());
     } else {
+      whole(number);
+    }
+  }
+
+  private void whole(BigInteger number) throws IOException {
+    if (number.bitLength() < 32) {
+      out.writeNumber(number.intValue());
+    } else if (number.bitLength() < 64) {
       out.writeNumber(number.longValue());
+    } else {
+      out.writeNumber(number);
     }
   }
 
@@ -132,7 +140,7 @@ final class TagReader {
       switch (tag) {
         case "int" -> {
           require(INTEGER.matcher(text).matches(), "malformed value of the tag int");
-          out.writeNumber(new BigInteger(text));
+          whole(new BigInteger(text));
         }
         case "float" ->
             out.writeNumber(
