@@ -143,9 +143,13 @@ export function location(below: (...args: never[]) => unknown): string {
   return typeof found === "string" ? found : "";
 }
 
+function outside(site: NodeJS.CallSite): boolean {
+  return PACKAGE_FOLDER !== undefined && site.getFileName()?.startsWith(PACKAGE_FOLDER) === false;
+}
+
 function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
   // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
-  const site = (PACKAGE_FOLDER === undefined ? undefined : sites.find((other) => other.getFileName()?.startsWith(PACKAGE_FOLDER) === false)) ?? sites[0];
+  const site = sites.find(outside) ?? sites[0];
   if (site === undefined) return "";
   const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
   let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
