@@ -36,7 +36,25 @@ final class PayloadGenerator extends JsonGeneratorDelegate {
     if (name.equals("$es")) {
       throw new JsonGenerationException("a property named $es belongs to the format", delegate);
     }
-    delegate.writeFieldName(name);
+    delegate.writeFieldName(wellFormed(name));
+  }
+
+  @Override
+  public void writeString(String text) throws IOException {
+    delegate.writeString(text == null ? null : wellFormed(text));
+  }
+
+  @Override
+  public void writeString(char[] text, int offset, int length) throws IOException {
+    writeString(new String(text, offset, length));
+  }
+
+  private String wellFormed(String text) throws IOException {
+    if (!TagReader.isWellFormed(text)) {
+      throw new JsonGenerationException(
+          "a string holds a lone surrogate, which has no UTF-8 form", delegate);
+    }
+    return text;
   }
 
   @Override

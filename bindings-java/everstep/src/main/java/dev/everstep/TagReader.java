@@ -181,17 +181,27 @@ final class TagReader {
   }
 
   private String wellFormed(String text) throws IOException {
+    require(isWellFormed(text), "a string holds a lone surrogate");
+    return text;
+  }
+
+  /** Whether the text has a UTF-8 form. */
+  static boolean isWellFormed(String text) {
     for (int index = 0; index < text.length(); index++) {
       char unit = text.charAt(index);
-      if (Character.isHighSurrogate(unit)
-          && index + 1 < text.length()
-          && Character.isLowSurrogate(text.charAt(index + 1))) {
-        index++;
-      } else {
-        require(!Character.isSurrogate(unit), "a string holds a lone surrogate");
+      if (!Character.isSurrogate(unit)) {
+        continue;
       }
+      boolean pair =
+          Character.isHighSurrogate(unit)
+              && index + 1 < text.length()
+              && Character.isLowSurrogate(text.charAt(index + 1));
+      if (!pair) {
+        return false;
+      }
+      index++;
     }
-    return text;
+    return true;
   }
 
   private void require(boolean holds, String otherwise) throws IOException {
