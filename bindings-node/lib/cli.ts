@@ -44,7 +44,7 @@ async function one(run: Run<unknown>): Promise<void> {
   const info = await run.status();
   for (const name of SHOWN) {
     const value = info[name];
-    if (value !== null) console.log(`${name.padEnd(12)} ${value instanceof Date ? value.toISOString() : String(value)}`);
+    if (typeof value === "string" || typeof value === "number" || value instanceof Date) console.log(`${name.padEnd(12)} ${value instanceof Date ? value.toISOString() : value}`);
   }
   for (const wait of info.waitsFor) console.log(`${"waits for".padEnd(12)} ${wait}`);
   for (const step of await run.steps()) {

@@ -164,7 +164,7 @@ function documentOf(error: unknown, declared: DeclaredErrors, retryable: boolean
 function thrown(value: unknown): string {
   let text: string;
   try {
-    text = typeof value === "string" ? value : `a thrown ${value === null ? "null" : typeof value}${typeof value === "object" || typeof value === "function" ? "" : `: ${String(value)}`}`;
+    text = typeof value === "string" ? value : `a thrown ${value === null ? "null" : typeof value}${typeof value === "number" || typeof value === "bigint" || typeof value === "boolean" ? `: ${String(value)}` : ""}`;
   } catch {
     text = "a thrown value without a text";
   }

@@ -14,8 +14,8 @@ const ABI = 1;
 function platform(): string {
   const { platform, arch } = process;
   if (platform !== "linux") return `${platform}-${arch}`;
-  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
-  return `${platform}-${arch}-${report?.header?.glibcVersionRuntime === undefined ? "musl" : "gnu"}`;
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return `${platform}-${arch}-${report.header?.glibcVersionRuntime === undefined ? "musl" : "gnu"}`;
 }
 
 /** Places to look from: this file, and, for a bundle that left the package behind, the program and where it was started. */

@@ -75,7 +75,7 @@ describe("processes", () => {
     const exit = new Promise((resolve) => running.once("close", (code, signal) => { resolve(code ?? signal); }));
     await until(() => said.includes("serving"), "the worker");
     const client = new Everstep({ database: url, role: "client", autoMigrate: true });
-    const wf = client.reference<number, unknown>("wf");
+    const wf = client.reference<number>("wf");
     await until(async () => (await client.queues()).some((queue) => queue.name === "jobs"), "the queue");
     const run = await wf.start(1, { queue: "jobs" });
     assert.deepEqual(await run.result({ timeout: { seconds: 30 } }), [0, "ink", [2, 4]]);

@@ -12,7 +12,7 @@ import postgresOf from "postgres";
 import { Everstep, EverstepError, type Transaction, type TransactionSource, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, setLogger } from "everstep";
 import { type Postgres, onEveryStore, startPostgres } from "./stage.js";
 
-/* eslint-disable @typescript-eslint/no-explicit-any -- Each driver has types of its own; here they are all the same table. */
+ 
 type Execute = (text: string) => Promise<unknown>;
 
 interface Driver {
