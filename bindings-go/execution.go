@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 	"github.com/everstep/everstep/bindings-go/internal/goroutine"
@@ -55,10 +54,8 @@ type execution struct {
 	kind           string
 	attempt        int64
 	runID          string
-	attributes     string
 	input          []byte
 	idempotencyKey string
-	deadline       time.Time
 
 	// Done when this execution has ended, however it did.
 	ctx    context.Context
@@ -88,12 +85,11 @@ func newExecution(c *client, id uint64, data []byte) (*execution, error) {
 	x := &execution{app: c.app, client: c, id: id, ended: make(chan struct{}), running: map[place]*runningStep{}}
 	x.run, x.name, x.kind, x.attempt = r.Str(), r.Str(), r.Str(), r.Int()
 	x.replaying.Store(r.Bool())
-	x.runID, x.input, x.attributes = r.Str(), r.Bytes(), r.Str()
+	x.runID, x.input = r.Str(), r.Bytes()
+	// Attributes and the trace's parent: nothing here shows them.
+	r.Str()
 	r.Str()
 	x.idempotencyKey = r.Str()
-	if ms, ok := r.OptInt(); ok {
-		x.deadline = time.Now().Add(time.Duration(ms) * time.Millisecond)
-	}
 	x.ctx, x.cancel = context.WithCancelCause(context.Background())
 	return x, r.Err()
 }
