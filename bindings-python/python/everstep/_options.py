@@ -86,8 +86,8 @@ class StartOptions(TypedDict, total=False):
     `id`: 1 to 255 bytes; a second start with it attaches to the first run. `queue`: a declared one; none: this process, within its slots. `label`: only
     workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a time zone): not before. `expires`: if
     not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its children. `attributes`: what `runs(..)`
-    filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole
-    workflow; `timeout`: of one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
+    filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole workflow; `timeout`: of
+    one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
     `parent_close`: what happens to a child when its parent is cancelled; "cancel" by default.
     """
 
