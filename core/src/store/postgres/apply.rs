@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::changes::{AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
 use super::errors::is_duplicate;
-use super::lock::{Locked, Locks};
+use super::lock::{LockSet, Locked, Locks};
 use super::sites::Sites;
 use super::steps::{AttemptRow, StepRow};
 use super::waits::WaitRow;
@@ -36,33 +36,37 @@ pub(super) enum Applied {
 }
 
 /// Every run row the batch is known to touch.
-pub(super) fn lock_set(writes: &[Write]) -> BTreeSet<RunKey> {
-    let mut set = BTreeSet::new();
+fn lock_set(writes: &[Write]) -> LockSet {
+    let mut set = LockSet::new();
+    let mut owned = |run: RunKey, epoch: i32| {
+        let expected = set.entry(run).or_insert(Some(epoch));
+        // Two epochs of one run: the row itself decides between them.
+        *expected = expected.filter(|other| *other == epoch);
+    };
     for write in writes {
         match write {
-            Write::Start(_) => {}
-            Write::Step { run, step, .. } => {
-                set.insert(*run);
-                set.extend(step.effects.iter().filter_map(|effect| match effect {
-                    Effect::Send(message) => Some(message.to),
-                    _ => None,
-                }));
+            Write::Step { run, epoch, .. } | Write::Wait { run, epoch, .. } | Write::Attempt { run, epoch, .. } | Write::Outcome { run, epoch, .. } => {
+                owned(*run, *epoch);
             }
-            Write::Wait { run, target, kind, .. } => {
-                set.insert(*run);
-                set.extend(target.filter(|_| matches!(kind, WaitKind::Event | WaitKind::Result)));
+            _ => {}
+        }
+    }
+    for write in writes {
+        match write {
+            Write::Step { step, .. } => set.extend(step.effects.iter().filter_map(|effect| match effect {
+                Effect::Send(message) => Some((message.to, None)),
+                _ => None,
+            })),
+            Write::Wait { target, kind, .. } => {
+                set.extend(target.filter(|_| matches!(kind, WaitKind::Event | WaitKind::Result)).map(|run| (run, None)));
             }
-            Write::Attempt { run, .. }
-            | Write::Outcome { run, .. }
-            | Write::RetryRun { run, .. }
-            | Write::Release { run, .. }
-            | Write::GiveBack { run, .. }
-            | Write::Block { run, .. } => {
-                set.insert(*run);
+            Write::RetryRun { run, .. } | Write::Release { run, .. } | Write::GiveBack { run, .. } | Write::Block { run, .. } => {
+                set.insert(*run, None);
             }
             Write::Send(message) => {
-                set.insert(message.to);
+                set.insert(message.to, None);
             }
+            Write::Start(_) | Write::Attempt { .. } | Write::Outcome { .. } => {}
         }
     }
     set
@@ -158,7 +162,7 @@ pub(super) async fn transaction(session: &mut Session, context: &Context<'_>, wr
 async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], careful: bool, extra: &BTreeSet<RunKey>) -> Result<Applied> {
     let again = |careful| Ok(Applied::Again { careful, extra: extra.clone() });
     let mut set = lock_set(writes);
-    set.extend(extra);
+    set.extend(lock::whole(extra.iter().copied()));
     let locks = lock::take(session, context.incarnation, context.lane, &set).await?;
     failpoint!("store.commit.locked");
     let before = if careful { look(session, context.sites, writes).await? } else { Before::default() };
@@ -284,7 +288,7 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
             if waiter.kind == WaitKind::Result as i16 { finished.contains(&waiter.target) } else { published.contains(&(waiter.target, waiter.key.as_str())) };
         if woken && !finished.contains(&waiter.run) {
             was_awaited = true;
-            if set.contains(&waiter.run) {
+            if locks.runs.contains_key(&waiter.run) || extra.contains(&waiter.run) {
                 *wakes.entry(waiter.run).or_default() += 1;
             } else {
                 unlocked.insert(waiter.run);
