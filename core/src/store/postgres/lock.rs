@@ -1,6 +1,6 @@
 //! The one locking pass: the lane's lease row, then every run row the batch touches, in key order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sqlx::Row;
 use uuid::Uuid;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::connect::Session;
 use super::rows::{column, read, state, unless};
 use crate::failpoint::mutated;
+use crate::key_map::KeyMap;
 use crate::store::{Result, RunKey, RunState};
 
 /// `l.ok is not null` keeps the join order: lease before runs. `offset 0` keeps the look-up a look-up. A run that is as its writer expects
@@ -57,7 +58,7 @@ pub(super) struct Locks {
     /// As they are; but for those in `plain`.
     pub(super) runs: HashMap<RunKey, Locked>,
     /// Ours under this epoch, executing, with no slot, timer or dedup key.
-    plain: HashMap<RunKey, i32>,
+    plain: KeyMap<RunKey, i32>,
 }
 
 impl Locks {
@@ -75,18 +76,44 @@ impl Locks {
     }
 }
 
-/// Runs to lock, in key order. An epoch: its writer expects to own it under that one, and needs no more than to know that it does.
-pub(super) type LockSet = BTreeMap<RunKey, Option<i32>>;
+/// Runs to lock. An epoch: its writer expects to own it under that one, and needs no more than to know that it does.
+#[derive(Default)]
+pub(super) struct LockSet(Vec<(RunKey, Option<i32>)>);
 
-/// Lock and read these, whatever they are.
-pub(super) fn whole(runs: impl IntoIterator<Item = RunKey>) -> LockSet {
-    runs.into_iter().map(|run| (run, None)).collect()
+impl LockSet {
+    /// Lock and read these, whatever they are.
+    pub(super) fn whole(runs: impl IntoIterator<Item = RunKey>) -> Self {
+        LockSet(runs.into_iter().map(|run| (run, None)).collect())
+    }
+
+    pub(super) fn owned(&mut self, run: RunKey, epoch: i32) {
+        self.0.push((run, Some(epoch)));
+    }
+
+    pub(super) fn extend(&mut self, runs: impl IntoIterator<Item = RunKey>) {
+        self.0.extend(runs.into_iter().map(|run| (run, None)));
+    }
+
+    /// In key order, each once. Who names a run twice and differs gets the row itself.
+    fn sorted(mut self) -> Vec<(RunKey, Option<i32>)> {
+        self.0.sort_unstable_by_key(|(run, _)| *run);
+        self.0.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same && next.1 != kept.1 {
+                kept.1 = None;
+            }
+            same
+        });
+        self.0
+    }
 }
 
-pub(super) async fn take(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &LockSet) -> Result<Locks> {
-    // A row of nobody keeps the lease in the answer when there is no run to lock.
-    let nobody = [(Uuid::nil(), None)];
-    let rows: Vec<(Uuid, Option<i32>)> = if runs.is_empty() { nobody.to_vec() } else { runs.iter().map(|(run, epoch)| (*run, *epoch)).collect() };
+pub(super) async fn take(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: LockSet) -> Result<Locks> {
+    let mut rows = runs.sorted();
+    if rows.is_empty() {
+        // A row of nobody keeps the lease in the answer when there is no run to lock.
+        rows.push((Uuid::nil(), None));
+    }
     let text = match () {
         () if mutated("fence.lease") => WITHOUT_LEASE,
         () if mutated("fence.run") => WITHOUT_RUN,
@@ -95,8 +122,9 @@ pub(super) async fn take(session: &mut Session, incarnation: Option<Uuid>, lane:
     let statement = session.q(text).bind(incarnation).bind(lane).bind(column(&rows, |r| r.0)).bind(unless(&rows, None, |r| r.1));
     let answer = session.rows(statement).await?;
     // Without its lease every row is answered.
-    let mut locks = Locks { lease: answer.is_empty(), plain: HashMap::with_capacity(rows.len()), ..Locks::default() };
-    locks.plain.extend(runs.iter().filter_map(|(run, epoch)| Some((*run, (*epoch)?))));
+    let mut locks = Locks { lease: answer.is_empty(), ..Locks::default() };
+    locks.plain.reserve(rows.len());
+    locks.plain.extend(rows.into_iter().filter_map(|(run, epoch)| Some((run, epoch?))));
     for row in answer {
         locks.lease = read(row.try_get(0))?;
         let run: RunKey = read(row.try_get(1))?;
