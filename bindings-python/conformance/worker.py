@@ -11,7 +11,9 @@ import random
 import signal
 import sys
 import time
-from datetime import timedelta
+import uuid
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 
 from everstep import AsyncEverstep, Dedup, EverstepError, Retry
 
@@ -68,6 +70,23 @@ def declared(name, **policy):
         return await effect(value)
 
     return app.step(name=name, **policy)(step)
+
+
+SAMPLE = {
+    "int": 2**60 + 1,
+    "dec": Decimal("12.50"),
+    "bytes": b"\x00\xff",
+    "time": datetime(2026, 1, 2, 3, 4, 5, 250_000, tzinfo=timezone.utc),
+    "date": date(2026, 1, 2),
+    "uuid": uuid.UUID("0192f0c1-2345-7abc-8def-0123456789ab"),
+    "none": None,
+    "text": "a\0ü",
+}
+
+
+@app.step(name="sample")
+async def sample() -> dict:
+    return SAMPLE
 
 
 POLICIES = {
@@ -130,6 +149,8 @@ async def one(run, instruction, place):
             return await recorded(run, place, o, STEPS[o.get("as", "work")], value)
         case ["tx", account, amount, *_]:
             return await recorded(run, place, o, pay_driver if o.get("driver") else pay, account, amount, detail="tx")
+        case ["sample"]:
+            return await recorded(run, place, o, sample) == SAMPLE
         case ["sleep", duration]:
             note("sleep", run, place)
             await app.sleep(ms(duration))

@@ -74,11 +74,12 @@ fn program(random: &mut Random, n: usize) -> Value {
     }
 }
 
-pub async fn run(language: &Language, settings: &Settings) -> Result<(), String> {
+/// `languages`: the workers speak them in turn, the client the first after them.
+pub async fn run(languages: &[Language], settings: &Settings) -> Result<(), String> {
     let engine = json!({"slots": 200, "max_parked": 20, "release_after_ms": 200});
-    let plan = Plan { language, store: settings.store, shared: None, proxy: settings.store == Store::Postgres, pooler: false, engine };
+    let plan = Plan { languages, store: settings.store, shared: None, proxy: settings.store == Store::Postgres, pooler: false, engine };
     let mut stage = Stage::set(plan).await?;
-    println!("chaos: seed {}, {} s, {} workers, {}", settings.seed, settings.seconds, settings.workers, settings.store.name());
+    println!("chaos: seed {}, {} s, {} workers, {}, {}", settings.seed, settings.seconds, settings.workers, settings.store.name(), names(languages));
     for slot in 0..settings.workers {
         stage.launch(&name(slot), &json!({})).await?;
     }
@@ -148,6 +149,10 @@ pub async fn run(language: &Language, settings: &Settings) -> Result<(), String>
     println!("{:>7.1} s  quiet", began.elapsed().as_secs_f64());
     quiet(&mut stage, settings, pending, &mut failures).await?;
     finish(&mut stage, settings, observer, started, faults, failures).await
+}
+
+fn names(languages: &[Language]) -> String {
+    languages.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 fn name(slot: usize) -> String {

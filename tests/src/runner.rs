@@ -27,10 +27,16 @@ struct Player {
 }
 
 /// Play one scenario; the error says which step broke which promise, with what the workers wrote.
-pub async fn play(scenario: &Scenario, language: &Language, store: Store, shared: Arc<Cluster>) -> Result<(), String> {
+pub async fn play(scenario: &Scenario, languages: &[Language], store: Store, shared: Arc<Cluster>) -> Result<(), String> {
     let wants = |need: &str| scenario.needs.iter().any(|n| n == need);
-    let plan =
-        Plan { language, store, shared: (!wants("server")).then_some(shared), proxy: wants("proxy"), pooler: wants("pooler"), engine: scenario.engine.clone() };
+    let plan = Plan {
+        languages,
+        store,
+        shared: (!wants("server")).then_some(shared),
+        proxy: wants("proxy"),
+        pooler: wants("pooler"),
+        engine: scenario.engine.clone(),
+    };
     let mut player = Player { stage: Stage::set(plan).await?, asked: HashMap::new(), marks: HashMap::new() };
     let told = |player: &Player, why: String| format!("{why}\n{}", player.stage.errors());
     for (i, action) in scenario.steps.iter().enumerate() {

@@ -49,7 +49,9 @@ pub struct Stage {
     pub pooler: Option<Pooler>,
     server: Option<Server>,
     pub store: Store,
-    pub language: Language,
+    /// Processes speak these in turn, by the order of their names' first appearance; a name keeps its language.
+    languages: Vec<Language>,
+    speaks: BTreeMap<String, usize>,
     pub log: EventLog,
     directory: PathBuf,
     database: String,
@@ -58,7 +60,8 @@ pub struct Stage {
 
 /// What a stage is built of.
 pub struct Plan<'a> {
-    pub language: &'a Language,
+    /// One, or a mixed fleet.
+    pub languages: &'a [Language],
     pub store: Store,
     /// The cluster to use on PostgreSQL; None: one of its own, so that it may be broken.
     pub shared: Option<Arc<Cluster>>,
@@ -88,7 +91,8 @@ impl Stage {
             pooler: None,
             server: None,
             store: plan.store,
-            language: plan.language.clone(),
+            languages: plan.languages.to_vec(),
+            speaks: BTreeMap::new(),
             log: EventLog::at(&directory.join("events")),
             directory,
             database: format!("stage_{number}"),
@@ -162,6 +166,12 @@ impl Stage {
         Duration::from_millis(self.engine.get("lease_ms").and_then(Value::as_u64).unwrap_or(LEASE_MS))
     }
 
+    fn language_of(&mut self, name: &str) -> Result<&Language, String> {
+        let turn = self.speaks.len() % self.languages.len().max(1);
+        let index = *self.speaks.entry(name.to_string()).or_insert(turn);
+        self.languages.get(index).ok_or_else(|| "this stage has no language".into())
+    }
+
     /// Start a process; it has not launched.
     pub async fn spawn(&mut self, name: &str, engine: &Value, environment: &[(String, String)], via: Option<&str>) -> Result<&Worker, String> {
         let mut whole = self.engine.clone();
@@ -170,7 +180,7 @@ impl Stage {
         let config = json!({
             "engine": whole, "log": self.log.path(), "gates": self.directory.join("gates"), "user_database": self.url(via)?, "store": self.store.name(),
         });
-        let worker = Worker::spawn(&self.language, name, &config, environment).await?;
+        let worker = Worker::spawn(self.language_of(name)?, name, &config, environment).await?;
         self.workers.insert(name.to_string(), worker);
         self.worker(Some(name))
     }

@@ -38,6 +38,16 @@ impl Language {
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(toml::from_str::<Registry>(&text).map_err(|e| format!("{}: {e}", path.display()))?.language)
     }
+
+    /// Those of these names, in their order; without names, all. At least one.
+    pub fn chosen(root: &Path, names: Option<&str>) -> Result<Vec<Language>, String> {
+        let all = Language::all(root)?;
+        let Some(names) = names else {
+            return if all.is_empty() { Err("tests/languages.toml names no language".into()) } else { Ok(all) };
+        };
+        let find = |name: &str| all.iter().find(|l| l.name == name).cloned().ok_or(format!("{name} is not in tests/languages.toml"));
+        names.split(',').map(|name| find(name.trim())).collect()
+    }
 }
 
 /// The repository this program was built from.

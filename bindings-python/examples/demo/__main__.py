@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from fleet import members
 from show import Progress, table
 from sides import Outcome, run_control, run_everstep
 from work import Counted, count, source_files
@@ -63,7 +64,8 @@ def main() -> int:
         return 1
 
     files = source_files()[: chosen.files]
-    print(f"\nEvery source file of Python's standard library: {len(files)} runs, three workers, random kills (seed {chosen.seed})\n")
+    fleet = ", ".join(member.language for member in members())
+    print(f"\nEvery source file of Python's standard library: {len(files)} runs, workers in {fleet}, random kills (seed {chosen.seed})\n")
     straight = straight_through(files)
     directory = Path(tempfile.mkdtemp(prefix="everstep-demo-"))
     try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import control
+from fleet import by_hand, members
 from show import Progress
 from supervisor import Supervisor
 from work import Counted
@@ -86,7 +87,7 @@ def run_everstep(directory: Path, files: list[str], seed: int, progress: Progres
         collector = threading.Thread(target=collect, name="collect", daemon=True)
         collector.start()
         os.environ["DEMO_ROLE"] = "worker"
-        supervisor = Supervisor(["worker.py"], seed, directory / "everstep-workers.log", progress.line)
+        supervisor = Supervisor(members(), seed, directory / "everstep-workers.log", progress.line)
         watch(supervisor, lambda: not collector.is_alive(), lambda: len(results), progress)
         seconds = time.monotonic() - began
         supervisor.end()
@@ -99,7 +100,7 @@ def run_control(directory: Path, files: list[str], seed: int, progress: Progress
     provider = Provider(directory / "control-provider.log")
     control.create(database, files)
     began = time.monotonic()
-    supervisor = Supervisor(["control.py", str(database), str(provider.port)], seed, directory / "control-workers.log", progress.line)
+    supervisor = Supervisor(by_hand(len(members()), str(database), str(provider.port)), seed, directory / "control-workers.log", progress.line)
     watch(supervisor, lambda: control.left(database) == 0, lambda: len(files) - control.left(database), progress)
     seconds = time.monotonic() - began
     supervisor.end()

@@ -1,17 +1,24 @@
-"""Three worker processes, killed at random and replaced."""
+"""Worker processes of one or several languages, killed at random and replaced."""
 
 from __future__ import annotations
 
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-WORKERS = 3
 HERE = Path(__file__).resolve().parent
+
+
+@dataclass
+class Member:
+    """A place in the fleet: what is started there, again and again."""
+
+    language: str
+    command: list[str]
 
 
 class Supervisor:
@@ -20,18 +27,21 @@ class Supervisor:
     A worker that dies by another hand is replaced too, and counted.
     """
 
-    def __init__(self, command: list[str], seed: int, log: Path, tell: Callable[[str], None]) -> None:
-        self.command = command
+    def __init__(self, fleet: list[Member], seed: int, log: Path, tell: Callable[[str], None]) -> None:
+        self.fleet = fleet
         self.random = random.Random(seed)
         self.tell = tell
         self.kills = 0
         self.log = log.open("ab")
-        self.workers = [self.spawn() for _ in range(WORKERS)]
+        self.workers = [self.spawn(number) for number in range(len(fleet))]
         self.next_kill = time.monotonic() + self.pause()
-        tell("workers " + " ".join(str(worker.pid) for worker in self.workers) + ": kill any of them yourself")
+        tell("workers " + ", ".join(self.called(number) for number in range(len(fleet))) + ": kill any of them yourself")
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, *self.command], cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+    def spawn(self, number: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.fleet[number].command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+    def called(self, number: int) -> str:
+        return f"{self.workers[number].pid} ({self.fleet[number].language})"
 
     def pause(self) -> float:
         return self.random.uniform(0.4, 1.6)
@@ -40,7 +50,7 @@ class Supervisor:
         """To be called often: kills when it is time, replaces what is dead."""
         if time.monotonic() >= self.next_kill:
             self.next_kill += self.pause()
-            victim = self.workers[self.random.randrange(WORKERS)]
+            victim = self.workers[self.random.randrange(len(self.workers))]
             victim.send_signal(signal.SIGKILL)
             victim.wait()
         for number, worker in enumerate(self.workers):
@@ -48,10 +58,10 @@ class Supervisor:
             if code is None:
                 continue
             if code != -signal.SIGKILL:
-                raise SystemExit(f"worker {worker.pid} ended by itself with code {code}; see {self.log.name}")
+                raise SystemExit(f"worker {self.called(number)} ended by itself with code {code}; see {self.log.name}")
             self.kills += 1
-            self.workers[number] = self.spawn()
-            self.tell(f"kill -9 {worker.pid}, now {self.workers[number].pid}")
+            self.workers[number] = self.spawn(number)
+            self.tell(f"kill -9 {worker.pid}, now {self.called(number)}")
 
     def end(self) -> None:
         for worker in self.workers:

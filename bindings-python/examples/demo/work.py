@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import sysconfig
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
+
+# A token is what every language of the fleet can tell apart in the bytes: a run of letters, digits and underscores.
+WORD = re.compile(rb"[A-Za-z0-9_]+")
 
 
 @dataclass
@@ -26,14 +29,7 @@ def source_files() -> list[str]:
 
 def count(path: str) -> Counted:
     data = Path(path).read_bytes()
-    tokens = 0
-    try:
-        with open(path, "rb") as source:
-            tokens = sum(1 for _ in tokenize.tokenize(source.readline))
-    except (tokenize.TokenError, SyntaxError, UnicodeDecodeError):
-        # The library's own tests hold files that are wrong on purpose; they count as far as they can be read.
-        pass
-    return Counted(hashlib.sha256(data).hexdigest(), data.count(b"\n"), tokens)
+    return Counted(hashlib.sha256(data).hexdigest(), data.count(b"\n"), len(WORD.findall(data)))
 
 
 def call_provider(port: int, key: str, path: str) -> str:

@@ -14,8 +14,12 @@ struct Arguments {
     seconds: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    #[arg(long, default_value_t = 3)]
-    workers: usize,
+    /// Default: 3, or one a language.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Names joined by commas. Default: all of tests/languages.toml.
+    #[arg(long)]
+    languages: Option<String>,
     #[arg(long, default_value = "postgres")]
     store: String,
 }
@@ -31,19 +35,15 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let languages = match Language::all(&root()) {
-        Ok(languages) if !languages.is_empty() => languages,
-        Ok(_) => {
-            eprintln!("tests/languages.toml names no language");
-            return ExitCode::FAILURE;
-        }
+    let languages = match Language::chosen(&root(), arguments.languages.as_deref()) {
+        Ok(languages) => languages,
         Err(why) => {
             eprintln!("{why}");
             return ExitCode::FAILURE;
         }
     };
-    let settings = Settings { seconds: arguments.seconds, seed: arguments.seed, workers: arguments.workers, store };
-    match run(&languages[0], &settings).await {
+    let settings = Settings { seconds: arguments.seconds, seed: arguments.seed, workers: arguments.workers.unwrap_or(3.max(languages.len())), store };
+    match run(&languages, &settings).await {
         Ok(()) => {
             println!("1 passed, 0 failed, 0 skipped");
             ExitCode::SUCCESS

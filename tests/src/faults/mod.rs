@@ -72,13 +72,20 @@ pub fn all() -> Vec<Check> {
 
 impl Context {
     pub async fn stage(&self, engine: Value) -> Result<Stage, String> {
-        let plan = Plan { language: &self.language, store: self.store, shared: Some(self.cluster.clone()), proxy: false, pooler: false, engine };
+        let plan = Plan {
+            languages: std::slice::from_ref(&self.language),
+            store: self.store,
+            shared: Some(self.cluster.clone()),
+            proxy: false,
+            pooler: false,
+            engine,
+        };
         Stage::set(plan).await
     }
 
     /// On a server nobody else uses: what is counted there is ours.
     pub async fn own_stage(&self, engine: Value) -> Result<Stage, String> {
-        let plan = Plan { language: &self.language, store: self.store, shared: None, proxy: false, pooler: false, engine };
+        let plan = Plan { languages: std::slice::from_ref(&self.language), store: self.store, shared: None, proxy: false, pooler: false, engine };
         Stage::set(plan).await
     }
 

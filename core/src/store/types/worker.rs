@@ -1,0 +1,87 @@
+//! Workers, their leases and the housekeeping tick.
+
+use uuid::Uuid;
+
+#[derive(Debug, Clone)]
+pub struct WorkerInfo {
+    pub incarnation: Uuid,
+    pub lanes: i16,
+    pub lease_ms: i64,
+    pub host: String,
+    pub boot_id: String,
+    pub pid_namespace: String,
+    pub pid: i32,
+    /// Clock ticks since boot, from /proc: with `pid`, names one process.
+    pub process_start: i64,
+    pub build: String,
+    pub language: String,
+    pub queues: Vec<String>,
+    pub environment: String,
+    pub protocol: i32,
+    pub schema: i32,
+}
+
+/// A live lease of another worker on this host.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub incarnation: Uuid,
+    pub boot_id: String,
+    pub pid_namespace: String,
+    pub pid: i32,
+    pub process_start: i64,
+}
+
+#[derive(Debug, Clone)]
+pub struct TickRequest {
+    /// None: this process holds no lease now.
+    pub incarnation: Option<Uuid>,
+    pub lease_ms: i64,
+    /// False while this process has itself been connected for less than one lease.
+    pub may_reap: bool,
+    /// Workers of this host whose process is gone: reaped whatever their lease says and `may_reap` is.
+    pub known_dead: Vec<Uuid>,
+    /// Rows one tick moves at most, of each sort.
+    pub page: i64,
+    /// A run with so many crashes without progress is blocked at takeover.
+    pub max_crashes: i32,
+    pub boot_id: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TickReport {
+    /// The own lease stands (true when none was asked for).
+    pub alive: bool,
+    pub reaped: Vec<Uuid>,
+    /// Runs of dead workers put back to `Ready` (or `Blocked`) in this tick.
+    pub orphans: i64,
+    /// Timers that fired in this tick.
+    pub timers: i64,
+    /// A page was full: tick again at once.
+    pub more: bool,
+    /// Something became claimable.
+    pub ready: bool,
+    /// Grows with every change of any queue.
+    pub queue_version: i64,
+    pub next_timer_ms: Option<i64>,
+    /// Until the earliest lease of another worker runs out.
+    pub next_lease_ms: Option<i64>,
+    /// Live workers with the caller's `boot_id`, without the caller.
+    pub peers: Vec<Peer>,
+}
+
+/// A hint that something may have changed; correctness never depends on one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WakeHint {
+    /// Something became claimable.
+    Ready,
+    /// The inbox of a run owned by this incarnation moved, or a cancel was requested.
+    Inbox(Uuid),
+    /// A run ended or an event was published that somebody outside may await.
+    Finished,
+    /// Somebody awaits the ends of runs of other processes: tell `Finished` for the next 30 s.
+    Awaiting,
+    /// A queue changed, or a timer was set: tick.
+    Queues,
+    /// The source was interrupted: hints may have been missed.
+    Resync,
+}
