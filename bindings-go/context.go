@@ -110,7 +110,7 @@ func (b *branch) enter(ctx context.Context, verb string) error {
 		return refuse(ErrOutsideRun, "%s belongs inside a workflow, not inside its step %q: use the context the step gets", verb, step.name)
 	}
 	if b.execution.hasStopped() {
-		runtime.Goexit()
+		b.execution.leave()
 	}
 	if ctx != context.Context(b) {
 		// Of a context the program derived. Without this the call would take its place in the run and then leave it.

@@ -42,6 +42,9 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 	if err := collect(given, func(option RegisterOption, o *options) { option.applyRegister(o) }, &o); err != nil {
 		return nil, err
 	}
+	if err := o.ofRegistration(); err != nil {
+		return nil, err
+	}
 	if err := checkTypes[In, Out](kind, name); err != nil {
 		return nil, err
 	}
@@ -68,6 +71,15 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 		return nil, err
 	}
 	return &Workflow[In, Out]{app, name, o.startDefaults()}, nil
+}
+
+// ofRegistration refuses what only a start can say: it would be forgotten.
+func (o *options) ofRegistration() error {
+	if o.id != nil || o.idOf != nil || o.queue != "" || o.priority != nil || o.cost != nil || o.delay != nil || o.startAt != nil || o.expires != nil ||
+		o.dedup != nil || o.attributes != "" || o.fairnessKey != "" || o.createdBy != "" || o.traceParent != "" || o.reusePurged || o.parentClose != "" {
+		return refuse(ErrConfigInvalid, "an option of a start was given to a registration: pass it to Start")
+	}
+	return nil
 }
 
 // registration is what the engine is told beyond the name: the defaults of runs started here.

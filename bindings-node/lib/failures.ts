@@ -20,7 +20,7 @@ export class Cancelled extends EverstepError {
     readonly by: string,
     readonly why: string,
   ) {
-    super(why === "" ? (by === "" ? "cancelled" : `cancelled by ${by}`) : `cancelled by ${by}: ${why}`);
+    super(`cancelled${by === "" ? "" : ` by ${by}`}${why === "" ? "" : `: ${why}`}`);
   }
 }
 

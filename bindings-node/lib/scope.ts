@@ -51,6 +51,8 @@ export class Execution {
   stopped: string | undefined;
   cancelled: { by: string; why: string } | undefined;
   warned = false;
+  /** A turn has been asked for and not yet come. */
+  turning = false;
   /** Running steps by branch and seq. */
   readonly running = new Map<string, RunningStep>();
 
@@ -70,6 +72,14 @@ export class Execution {
     this.traceParent = text(8);
     this.idempotencyKey = text(9) ?? "";
     this.deadline = typeof frame[10] === "number" ? performance.now() + frame[10] : undefined;
+  }
+
+  /** Steps of this branch, and of those inside it, are not waited for any longer. */
+  leaveBranch(prefix: string, reason: Error): void {
+    for (const [at, step] of this.running) {
+      const branch = at.slice(0, at.lastIndexOf("#"));
+      if (branch === prefix || branch.startsWith(`${prefix}/`)) step.raise("branch", reason);
+    }
   }
 
   stop(why: string): void {

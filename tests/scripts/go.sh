@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the Go package's static library as it is published, into its module in the tree and into target/go/. `go.sh suite`: the library with crash
-# points and switches, and the conformance worker linked with it, in target/suite/go/.
+# points and switches, and the conformance worker linked with it, in target/suite/go/. `go.sh dist`: also the modules as a proxy directory, target/go/proxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -38,4 +38,10 @@ if [ "${1:-}" = suite ]; then
     (cd bindings-go/conformance && GOWORK=$out/go.work go build -o "$out/worker" .)
 else
     cp "$out/libeverstep_go.a" $module/
+fi
+
+if [ "${1:-}" = dist ]; then
+    rm -rf "$out/proxy"
+    version=v$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+    (cd bindings-go/proxy && go run . "$out/proxy" "$version" ..)
 fi
