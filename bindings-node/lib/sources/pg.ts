@@ -5,6 +5,8 @@ import { firstColumn } from "./callback.js";
 export interface PgClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
   release(error?: Error | boolean): void;
+  on(event: "error", listener: (error: Error) => void): unknown;
+  removeListener(event: "error", listener: (error: Error) => void): unknown;
 }
 
 export interface PgOptions {
@@ -12,14 +14,26 @@ export interface PgOptions {
   isolation?: "read committed" | "repeatable read" | "serializable";
 }
 
+/** A pool of node-postgres. Its `connect` has a second form with a callback, which is why the client's type is taken from it by hand. */
+export interface PgPool {
+  connect(): Promise<PgClient>;
+}
+
+type ClientOf<Pool extends PgPool> = Pool["connect"] extends { (): Promise<infer Client>; (callback: never): unknown } ? Client : Awaited<ReturnType<Pool["connect"]>>;
+
 /** Transactions on a `Pool` of `pg`: the function gets a `PoolClient`. */
-export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client> }, options: PgOptions = {}): TransactionSource<Client> {
+export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): TransactionSource<ClientOf<Pool>> {
   const begin = options.isolation === undefined ? "begin" : `begin isolation level ${options.isolation}`;
   return {
     style: "dollar",
     async open() {
       const client = await pool.connect();
       let broken: Error | undefined;
+      // A client that is checked out and loses its connection emits `error`; without a listener that ends the process. The statement under way fails, too.
+      const onError = (error: Error): void => {
+        broken = error;
+      };
+      client.on("error", onError);
       const query = async (text: string, values?: unknown[]): Promise<unknown[]> => {
         try {
           return (await client.query(text, values)).rows;
@@ -32,12 +46,13 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
       try {
         await query(begin);
       } catch (error) {
+        client.removeListener("error", onError);
         client.release(true);
         throw error;
       }
       let over = false;
       return {
-        given: client,
+        given: client as ClientOf<Pool>,
         guard: async (sql, params) => firstColumn(await query(sql, [...params])),
         async commit() {
           over = true;
@@ -49,6 +64,7 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
           await query("rollback");
         },
         close() {
+          client.removeListener("error", onError);
           client.release(broken);
         },
       };
