@@ -1,3 +1,5 @@
+package conformance;
+
 import com.fasterxml.jackson.annotation.JsonProperty;
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
@@ -35,6 +37,7 @@ import java.util.logging.*;
 import java.util.stream.IntStream;
 
 /** The conformance worker: an interpreter of the programs of tests/README.md on the public API, driven by JSON lines on stdin. */
+@SuppressWarnings("StatementSwitchToExpressionSwitch")
 public final class Worker {
   record Program(String id, List<Object> program) {}
   record Move(int account, int amount) {}
