@@ -347,6 +347,36 @@ final class WorkflowsTest {
 
   @ParameterizedTest
   @MethodSource("databases")
+  void aSwallowedStopChangesNothing(TestDatabase database) {
+    try (Everstep app = open(database)) {
+      WorkflowRef<String, List<String>> greedy =
+          app.workflow(
+              "greedy",
+              TypeRef.of(String.class),
+              new TypeRef<List<String>>() {},
+              (ctx, in) -> {
+                String first;
+                try {
+                  ctx.sleep(Duration.ofMillis(20));
+                  first = "slept";
+                } catch (Throwable swallowed) {
+                  first = "swallowed";
+                }
+                String second;
+                try {
+                  second = ctx.step("second", String.class, step -> "ran");
+                } catch (Throwable swallowed) {
+                  second = "swallowed";
+                }
+                return List.of(first, second);
+              });
+      app.launch();
+      assertEquals(List.of("slept", "ran"), greedy.start("x").result(LONG));
+    }
+  }
+
+  @ParameterizedTest
+  @MethodSource("databases")
   void twoEnginesInOneProcessKnowNothingOfEachOther(TestDatabase database) {
     try (Everstep one = open(database);
         Everstep two = open(TestDatabase.sqlite())) {
