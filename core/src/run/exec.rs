@@ -252,9 +252,10 @@ impl Exec {
         if let Some((token, record)) = st.history.turn() {
             let seq = record.at.seq;
             let frame = super::begin::replayed(&record, seq);
-            let more = st.history.anyone_waiting() || !st.finished.is_empty();
-            st.turn_wanted = more;
-            return (more, Some((token, frame)));
+            // What follows from it has not run yet and may ask for the next record. A live completion that came in between would overtake that one, on a
+            // thread of the engine's, so there is always one more turn behind a recorded completion.
+            st.turn_wanted = true;
+            return (true, Some((token, frame)));
         }
         if st.history.anyone_waiting() {
             st.turn_wanted = true;
