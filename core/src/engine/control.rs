@@ -129,9 +129,10 @@ impl Engine {
         Ok(one_str(outcome))
     }
 
-    /// Children with policy cancel of a run that has ended, in pages.
+    /// Children with policy cancel of a run that has ended, in pages. The end has left a timer: who dies over this is followed by another.
     pub fn close_children(self: &Arc<Self>, parent: RunKey) {
         self.spawn(move |engine| async move {
+            crate::failpoint!("engine.children.before");
             loop {
                 let page = engine.persist(|| engine.store.open_children(parent, CHILDREN_PAGE)).await;
                 let mut stopped = false;
@@ -150,8 +151,9 @@ impl Engine {
                     engine.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
                     engine.look_at_moved().await;
                 }
+                crate::failpoint!("engine.children.page");
                 if (page.len() as i64) < CHILDREN_PAGE {
-                    return;
+                    return engine.persist(|| engine.store.children_closed(parent)).await;
                 }
             }
         });
