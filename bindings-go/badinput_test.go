@@ -95,6 +95,7 @@ func TestRegistrationsAreCheckedByName(t *testing.T) {
 	must(t, app.DeclareError("declared", errDeclined))
 	wants(t, app.DeclareError("declared", errors.New("other")), everstep.ErrAlreadyRegistered)
 	wants(t, app.DeclareError("run_failed", errors.New("other")), everstep.ErrAlreadyRegistered)
+	wants(t, second(everstep.Register(app, "options", f, everstep.OnQueue("q"))), everstep.ErrConfigInvalid)
 	launch(t, app)
 	wants(t, second(everstep.Register(app, "late", f)), everstep.ErrRegisteredLate)
 	wants(t, app.DeclareQueue(everstep.Queue{Name: "late"}), everstep.ErrRegisteredLate)

@@ -343,3 +343,48 @@ func TestQueuesAreRows(t *testing.T) {
 	}
 	wants(t, app.PauseQueue(ctx, "other"), everstep.ErrUnknownQueue)
 }
+
+func TestEveryCallIsRecordedWithTheLineOfTheProgramThatMadeIt(t *testing.T) {
+	app := open(t, file(t))
+	w := register(t, app, "located", func(ctx everstep.Context, _ everstep.None) (int, error) {
+		branch := func(ctx everstep.Context) (int, error) { return plusOne.Do(ctx, 1) }
+		calls := []func() error{
+			func() error { return second(plusOne.Do(ctx, 1)) },
+			func() error {
+				return second(everstep.Do(ctx, "inline", func(context.Context) (int, error) { return 1, nil }))
+			},
+			func() error { return everstep.Sleep(ctx, 0) },
+			func() error { return second(everstep.Now(ctx)) },
+			func() error { return second(everstep.Race(ctx, branch)) },
+			func() error { return second(everstep.All(ctx, branch)) },
+			func() error {
+				return second(everstep.Map(ctx, "m", []int{1}, func(_ context.Context, n int) (int, error) { return n, nil }))
+			},
+			func() error {
+				return second(everstep.MapBranches(ctx, []int{1}, func(ctx everstep.Context, n int) (int, error) { return plusOne.Do(ctx, n) }))
+			},
+			func() error { return everstep.SetEvent(ctx, "key", 1) },
+			func() error { return second(everstep.Patch(ctx, "patch")) },
+		}
+		for _, call := range calls {
+			if err := call(); err != nil {
+				return 0, err
+			}
+		}
+		return 0, nil
+	})
+	launch(t, app)
+	run, err := w.Start(context.Background(), everstep.None{})
+	must(t, err)
+	must(t, second(run.Result(context.Background(), everstep.WithTimeout(patience))))
+	steps, err := run.Steps(context.Background())
+	must(t, err)
+	for _, step := range steps {
+		if !strings.HasPrefix(step.Location, "bindings-go/workflow_test.go:") {
+			t.Errorf("%s %s stands at %q", step.Kind, step.Name, step.Location)
+		}
+	}
+	if len(steps) < 11 {
+		t.Errorf("%d calls", len(steps))
+	}
+}

@@ -9,7 +9,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Everstep, EverstepError, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
 import pg from "pg";
 
-/* eslint-disable @typescript-eslint/no-explicit-any -- Programs and options are JSON of the suite. */
+ 
 const CONFIG = JSON.parse(process.argv[2] ?? "");
 const { EVERSTEP_SUITE_BUILD: BUILD = "v1", EVERSTEP_SUITE_WITHOUT: WITHOUT } = process.env;
 const LOG = openSync(CONFIG.log, "a");

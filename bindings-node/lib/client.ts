@@ -206,7 +206,7 @@ export class Client {
       this.pending.delete(token);
       waiter?.resolve(unpack(verdict, 0, verdict.length, false));
     }
-    if (more === true && !execution.turning) {
+    if (more === true) {
       execution.turning = true;
       this.turns.push({ left: IMMEDIATES_A_TURN, execution });
     }

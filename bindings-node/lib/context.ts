@@ -162,7 +162,7 @@ export class WorkflowContext {
     let branches: Branch[];
     if (name === undefined) branches = items.map((item) => (context: WorkflowContext) => body(item, context as never));
     else {
-      const registered = new Registered({ kind: "step", name, body: body as never, where: at, ...policy });
+      const registered = new Registered({ kind: "step", name, body: body, where: at, ...policy });
       branches = items.map((item) => (_: WorkflowContext, branch: Scope) => callStep(branch, registered, at, item, undefined));
     }
     return gather(scope, "map", branches, keys, limit, at);

@@ -45,7 +45,7 @@ class Group {
   private indexOf(winner: unknown): number {
     // As recorded, JSON: an index as a number, a key as a text.
     const data = bytes(winner);
-    const name = data !== null ? decode(data) : typeof winner === "string" ? JSON.parse(winner) : winner;
+    const name: unknown = data !== null ? decode(data) : typeof winner === "string" ? JSON.parse(winner) : winner;
     const text = typeof name === "string" ? `k:${name}` : String(name);
     const index = this.names.indexOf(text);
     if (index < 0) throw new Mismatch(`the recorded winner ${JSON.stringify(text)} of this ${this.kind} is none of its branches: the program has changed`);

@@ -5,6 +5,7 @@ import type { Client } from "./client.js";
 import type { Engine } from "./engine.js";
 import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
+import { PACKAGE_FOLDER } from "./native.js";
 import type { StepContext } from "./step_context.js";
 
 /** What cut a step short. */
@@ -142,9 +143,13 @@ export function location(below: (...args: never[]) => unknown): string {
   return typeof found === "string" ? found : "";
 }
 
+function outside(site: NodeJS.CallSite): boolean {
+  return PACKAGE_FOLDER !== undefined && site.getFileName()?.startsWith(PACKAGE_FOLDER) === false;
+}
+
 function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
   // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
-  const site = sites.find((other) => other.getFileName()?.startsWith(__dirname) === false) ?? sites[0];
+  const site = sites.find(outside) ?? sites[0];
   if (site === undefined) return "";
   const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
   let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
