@@ -6,7 +6,7 @@ pub const NAMES: &[&str] = &[
     "engine.register.after",
     "engine.claim.after",
     "engine.children.before",
-    "engine.children.page",
+    "engine.children.after",
     "engine.lane.before_commit",
     "engine.lane.after_commit",
     "store.register.before",
