@@ -129,13 +129,14 @@ impl Engine {
         Ok(one_str(outcome))
     }
 
-    /// Children with policy cancel of a run that has ended, in pages.
+    /// Children with policy cancel of a run that has ended, in pages. The end has left a timer: who dies over this is followed by another.
     pub fn close_children(self: &Arc<Self>, parent: RunKey) {
         self.spawn(move |engine| async move {
             loop {
                 let page = engine.persist(|| engine.store.open_children(parent, CHILDREN_PAGE)).await;
                 let mut stopped = false;
                 for child in &page {
+                    crate::failpoint!("engine.children.before");
                     let verdict = engine.persist(|| engine.store.cancel(*child, "parent", "the parent run has ended", engine.config.cancel_grace_ms)).await;
                     match verdict {
                         ControlVerdict::Done => {
@@ -145,13 +146,14 @@ impl Engine {
                         ControlVerdict::Requested => stopped = true,
                         ControlVerdict::NotPossible(_) | ControlVerdict::NotFound => {}
                     }
+                    crate::failpoint!("engine.children.after");
                 }
                 if stopped {
                     engine.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
                     engine.look_at_moved().await;
                 }
                 if (page.len() as i64) < CHILDREN_PAGE {
-                    return;
+                    return engine.persist(|| engine.store.children_closed(parent)).await;
                 }
             }
         });

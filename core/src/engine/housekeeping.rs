@@ -196,6 +196,9 @@ impl Engine {
         if let (Some(incarnation), false) = (held, report.alive) {
             self.lease_lost(incarnation);
         }
+        for parent in &report.closing {
+            self.close_children(*parent);
+        }
         if !report.reaped.is_empty() {
             Counters::add(&self.counters.reaped, report.reaped.len() as u64);
         }

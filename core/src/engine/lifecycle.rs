@@ -169,6 +169,7 @@ impl Engine {
         self.spawn(|engine| engine.run_dispatcher());
         self.start_housekeeping()?;
         if !held {
+            self.announce(&workflows).await?;
             // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
             let offered = self.within_budget(|| self.store.offer_blocked(&self.config.version, &workflows)).await?;
             if offered > 0 {

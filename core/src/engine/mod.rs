@@ -11,6 +11,7 @@ pub mod host;
 mod housekeeping;
 pub mod identity;
 mod lifecycle;
+mod names;
 pub mod options;
 mod outbox;
 mod queues;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub use config::{Config, Role};
+pub use config::{Config, Replay, Role};
 pub use outbox::Outbox;
 
 use crate::protocol::client::Client;
@@ -89,6 +90,7 @@ pub struct Engine {
     wakes: wakes::Wakes,
     awaiters: awaiters::Awaiters,
     queues: queues::Queues,
+    names: names::Names,
     ticks: housekeeping::Ticks,
     counters: counters::Counters,
     /// Changed whenever an execution ends: drain waits on it.
@@ -126,6 +128,7 @@ impl Engine {
             wakes: wakes::Wakes::default(),
             awaiters: awaiters::Awaiters::default(),
             queues: queues::Queues::default(),
+            names: names::Names::default(),
             ticks: housekeeping::Ticks::default(),
             counters: counters::Counters::default(),
             ended: Notify::new(),

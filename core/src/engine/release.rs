@@ -33,7 +33,7 @@ impl Engine {
                 if left == 0 {
                     break;
                 }
-                if (always || since.elapsed() >= SETTLED) && self.release(&exec, always) {
+                if since.elapsed() >= SETTLED && self.release(&exec, always) {
                     left -= 1;
                 }
             }

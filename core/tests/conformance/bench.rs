@@ -140,7 +140,11 @@ impl Worker {
 
     /// Start a run as already claimed.
     pub async fn own(&self) -> RunKey {
-        let run = NewRun { claimed: true, ..new_run() };
+        self.own_with(new_run()).await
+    }
+
+    pub async fn own_with(&self, run: NewRun) -> RunKey {
+        let run = NewRun { claimed: true, ..run };
         let key = run.key;
         assert!(matches!(self.one(start(run)).await, Verdict::Started { claimed: true }));
         key
@@ -258,6 +262,7 @@ pub fn outcome_of(run: RunKey, epoch: i32, state: RunState) -> Write {
         error_type: failed.then(|| "Boom".into()),
         error_message: failed.then(|| "it went off".into()),
         then: None,
+        children: true,
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::errors::{Fault, classify, classify_user, timed_out};
+use super::errors::{Fault, NO_DATABASE, classify, classify_user, timed_out};
 use crate::store::{Result, StoreConfig, StoreError};
 
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -45,6 +45,19 @@ pub(super) struct Shared {
     /// Index of the host that answered last.
     good: AtomicUsize,
     texts: RwLock<HashMap<(usize, usize), Arc<str>>>,
+}
+
+/// Which server, and which database of it: what a person needs to put it right. Nothing else of the URL.
+fn at_host(error: StoreError, host: &PgConnectOptions) -> StoreError {
+    let at = format!("{}:{}", host.get_host(), host.get_port());
+    match error {
+        StoreError::Unavailable(message) => StoreError::Unavailable(format!("{at}: {message}")),
+        StoreError::Setup { code: "config_invalid", message } if message.starts_with(NO_DATABASE) => StoreError::Setup {
+            code: "config_invalid",
+            message: format!("{NO_DATABASE} \"{}\" at {at}. Create it, or correct the name in the URL.", host.get_database().unwrap_or(host.get_username())),
+        },
+        other => other,
+    }
 }
 
 impl Shared {
@@ -136,7 +149,7 @@ impl Shared {
                     return Ok(connection);
                 }
                 Err(error @ StoreError::Setup { code: "database_not_durable", .. }) => return Err(error),
-                Err(error) => last = error,
+                Err(error) => last = at_host(error, host),
             }
         }
         Err(last)

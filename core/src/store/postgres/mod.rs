@@ -8,6 +8,7 @@
 mod apply;
 mod batch;
 mod changes;
+mod children;
 mod claim;
 mod commit;
 mod connect;
@@ -43,9 +44,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
-    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, RunDetail,
-    RunFilter, RunKey, RunSummary, SchemaState, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest,
-    Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
+    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, Route, RunDetail,
+    RunFilter, RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport,
+    TickRequest, Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
 pub use schema::migration_sql;
@@ -210,7 +211,11 @@ impl Store for PostgresStore {
     }
 
     async fn open_children(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
-        control::open_children(self, parent, limit).await
+        children::open(self, parent, limit).await
+    }
+
+    async fn children_closed(&self, parent: RunKey) -> Result<()> {
+        children::closed(self, parent).await
     }
 
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
@@ -240,6 +245,14 @@ impl Store for PostgresStore {
         queues::all(&mut self.pool.session(&self.shared).await?).await
     }
 
+    async fn announce(&self, routes: &[Route]) -> Result<()> {
+        self.sites.announce(&mut self.pool.session(&self.shared).await?, routes).await
+    }
+
+    async fn workflow_names(&self) -> Result<Vec<String>> {
+        sites::workflow_names(&mut self.pool.session(&self.shared).await?).await
+    }
+
     fn guard(&self, style: Placeholders, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> GuardStatement {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
         guard::statement(&self.shared, database, style, incarnation, run, epoch, step)
@@ -249,8 +262,8 @@ impl Store for PostgresStore {
         guard::probe(&mut self.pool.session(&self.shared).await?, &self.sites, incarnation, run, epoch, step).await
     }
 
-    async fn begin(&self) -> Result<Box<dyn StoreTransaction>> {
-        transaction::begin(self).await
+    async fn begin(&self, site: &Site) -> Result<Box<dyn StoreTransaction>> {
+        transaction::begin(self, site).await
     }
 
     async fn next_hints(&self) -> Vec<WakeHint> {

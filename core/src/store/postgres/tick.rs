@@ -10,7 +10,7 @@ use super::changes::{self, AHEAD, Change, TimerKind};
 use super::connect::Session;
 use super::lock::Locked;
 use super::rows::{read, state};
-use super::{PostgresStore, control, lease, orphans};
+use super::{PostgresStore, children, control, lease, orphans};
 use crate::failpoint::mutated;
 use crate::store::{Peer, Result, RunKey, RunState, StoreError, TickReport, TickRequest, WakeHint};
 
@@ -63,7 +63,7 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
     }
     let mut hints = Vec::new();
     if due.is_some_and(|ms| ms <= 0) {
-        let (fired, full) = fire(&mut session, request.page, &mut hints).await?;
+        let (fired, full) = fire(&mut session, request.page, &mut hints, &mut report.closing).await?;
         report.timers = fired;
         report.more = full;
         report.next_timer_ms = next_timer(&mut session).await?.map(|ms| ms.max(LOCKED_TIMER_MS));
@@ -126,7 +126,7 @@ delete from {s}.timer x
 using unnest($1::uuid[], $2::smallint[]) as u(id, kind)
 where x.run_id = u.id and x.kind = u.kind and not exists (select 1 from {s}.run r where r.id = u.id offset 0)";
 
-async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>) -> Result<(i64, bool)> {
+async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>, closing: &mut Vec<RunKey>) -> Result<(i64, bool)> {
     let rows = session.rows(session.q(DUE).bind(page)).await?;
     let full = rows.len() as i64 >= page;
     let (mut simple, mut ends) = (BTreeSet::<(RunKey, i16)>::new(), Vec::<(RunKey, i16)>::new());
@@ -154,6 +154,12 @@ async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>) -> Re
         }
     }
     for (run, kind) in ends {
+        if kind == TimerKind::CloseChildren as i16 {
+            if children::take(session, run).await? {
+                closing.push(run);
+            }
+            continue;
+        }
         if control::timer(session, run, kind, hints).await? {
             fired += 1;
         }

@@ -287,6 +287,10 @@ impl Store for SqliteStore {
         self.bounded(self.children_to_cancel(parent, limit)).await
     }
 
+    async fn children_closed(&self, parent: RunKey) -> Result<()> {
+        self.bounded(self.no_children_left(parent)).await
+    }
+
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
         self.bounded(self.resume_run(run, by)).await
     }
@@ -311,6 +315,14 @@ impl Store for SqliteStore {
         self.bounded(self.all_queues()).await
     }
 
+    async fn announce(&self, routes: &[Route]) -> Result<()> {
+        self.bounded(self.write_routes(routes)).await
+    }
+
+    async fn workflow_names(&self) -> Result<Vec<String>> {
+        self.bounded(self.workflows()).await
+    }
+
     fn guard(&self, style: Placeholders, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> GuardStatement {
         transaction::guard(style, incarnation, run, epoch, step)
     }
@@ -319,7 +331,8 @@ impl Store for SqliteStore {
         self.bounded(self.probe_step(incarnation, run, epoch, step)).await
     }
 
-    async fn begin(&self) -> Result<Box<dyn StoreTransaction>> {
+    /// The name is written with the checkpoint: there is one writer, and nobody to wait for.
+    async fn begin(&self, _site: &Site) -> Result<Box<dyn StoreTransaction>> {
         self.bounded(self.begin_transaction()).await
     }
 

@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use super::run::RunKey;
+
 #[derive(Debug, Clone)]
 pub struct WorkerInfo {
     pub incarnation: Uuid,
@@ -47,6 +49,9 @@ pub struct TickRequest {
     pub boot_id: String,
 }
 
+/// Children of an ended run are taken on by another process when whoever took them on has not been heard of for so long.
+pub const CLOSE_AGAIN_MS: i64 = 10_000;
+
 #[derive(Debug, Clone, Default)]
 pub struct TickReport {
     /// The own lease stands (true when none was asked for).
@@ -56,6 +61,8 @@ pub struct TickReport {
     pub orphans: i64,
     /// Timers that fired in this tick.
     pub timers: i64,
+    /// Ended runs whose children this caller is to close now: nobody else will for `CLOSE_AGAIN_MS`.
+    pub closing: Vec<RunKey>,
     /// A page was full: tick again at once.
     pub more: bool,
     /// Something became claimable.
