@@ -199,7 +199,8 @@ impl Engine {
 
     /// Once an outage: a line for whoever reads the log, and a look at what we own when it is over.
     fn outage(&self, e: &StoreError) {
-        if !self.outage.swap(true, Ordering::Relaxed) {
+        // A statement cut off by our own close is no outage.
+        if self.phase() != Phase::Closed && !self.outage.swap(true, Ordering::Relaxed) {
             self.log_all("warning", "unavailable", &format!("{e}; runs wait and go on when it is back"));
         }
     }
