@@ -16,6 +16,7 @@ mod outbox;
 mod queues;
 mod records;
 mod release;
+mod served;
 mod starts;
 mod wakes;
 
@@ -90,6 +91,8 @@ pub struct Engine {
     awaiters: awaiters::Awaiters,
     queues: queues::Queues,
     ticks: housekeeping::Ticks,
+    releases: release::Releases,
+    served: served::ServedNow,
     counters: counters::Counters,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
@@ -127,6 +130,8 @@ impl Engine {
             awaiters: awaiters::Awaiters::default(),
             queues: queues::Queues::default(),
             ticks: housekeeping::Ticks::default(),
+            releases: release::Releases::default(),
+            served: served::ServedNow::default(),
             counters: counters::Counters::default(),
             ended: Notify::new(),
             closing: AtomicBool::new(false),
@@ -295,8 +300,13 @@ impl Engine {
         if gone {
             self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
             self.claims.clear_suspect(exec.run);
-            let parked = std::mem::replace(&mut exec.lock().parked, true);
-            if !parked {
+            let (parked, releasable) = {
+                let mut st = exec.lock();
+                (std::mem::replace(&mut st.parked, true), st.releasable)
+            };
+            if parked {
+                self.parked_changed(-1, releasable);
+            } else {
                 self.slots_changed(exec.client_id, 1);
             }
             self.timers.forget(exec.id);

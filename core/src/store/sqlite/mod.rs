@@ -215,6 +215,10 @@ impl Store for SqliteStore {
         self.bounded(self.commit_batch(lane, incarnation, writes, retry)).await
     }
 
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+        self.bounded(self.anyone_ready(routes, older_than_ms)).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
         self.bounded(self.claim_runs(request)).await
     }
@@ -321,6 +325,10 @@ impl Store for SqliteStore {
 
     async fn begin(&self) -> Result<Box<dyn StoreTransaction>> {
         self.bounded(self.begin_transaction()).await
+    }
+
+    fn doubt_hints(&self) {
+        // The file is asked each time: there is no source that could have gone.
     }
 
     async fn next_hints(&self) -> Vec<WakeHint> {
