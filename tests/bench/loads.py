@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +12,8 @@ import psycopg
 from child import Child
 from cluster import Cluster
 from report import Results
+from systems import CORE, POSTGRES, chosen
 
-HERE = Path(__file__).resolve().parent
-CORE, PYTHON, DBOS, POSTGRES = "everstep-core", "everstep-python", "dbos-python", "postgres"
 DATABASE = "bench"
 
 # Another machine, as far as a lease can tell: this process's pid means nothing there.
@@ -25,15 +23,16 @@ ELSEWHERE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 class Bench:
     def __init__(self, cluster: Cluster, results: Results, host: str, only: str, quick: bool) -> None:
         self.cluster, self.results, self.quick = cluster, results, quick
-        self.commands = {
-            CORE: [host],
-            PYTHON: [sys.executable, str(HERE / "everstep_child.py")],
-            DBOS: [sys.executable, str(HERE / "dbos_child.py")],
-            POSTGRES: [host],
+        languages = chosen(only)
+        self.commands = {CORE: [host], POSTGRES: [host]}
+        self.commands |= {language.ours: language.everstep for language in languages} | {
+            language.peer: language.dbos for language in languages
         }
-        left_out = {"": set[str](), "python": {CORE}, "core": {PYTHON, DBOS}}[only]
-        self.ours = [system for system in (CORE, PYTHON) if system not in left_out]
-        self.all = [system for system in (CORE, PYTHON, DBOS) if system not in left_out]
+        #: Everstep in each language.
+        self.bindings = [language.ours for language in languages]
+        self.peers = [language.peer for language in languages]
+        self.ours = [*([CORE] if only in ("", "core") else []), *self.bindings]
+        self.all = [*self.ours, *self.peers]
 
     def child(self, system: str, load: str, url: str, prefix: list[str] | None = None, **options: Any) -> Child:
         return Child(self.commands[system], load, url, prefix, **options)
@@ -63,7 +62,7 @@ class Bench:
     def commit_latency(self) -> None:
         self.simple(POSTGRES, "commit", "single row", rows=500 if self.quick else 3000)
         for system in self.all:
-            count = (100 if self.quick else 300) if system == DBOS else (500 if self.quick else 3000)
+            count = (100 if self.quick else 300) if system in self.peers else (500 if self.quick else 3000)
             self.simple(system, "sequential", f"one run; {count} steps", steps=count)
         for system in self.ours:
             count = 500 if self.quick else 3000
@@ -81,7 +80,7 @@ class Bench:
 
     def saturate(self, system: str, seconds: int) -> None:
         url = self.cluster.fresh(DATABASE)
-        if system == DBOS:
+        if system in self.peers:
             # At its rate a window of seconds would see no run end: a fixed number of runs, all started at once.
             runs = 200 if self.quick else 1000
             options: dict[str, Any] = {"runs": runs}
@@ -108,15 +107,15 @@ class Bench:
     def queue(self) -> None:
         for system in self.all:
             # A rate needs no more of the slower system's time.
-            tasks = (1000 if self.quick else 5000) if system == DBOS else 10_000
+            tasks = (1000 if self.quick else 5000) if system in self.peers else 10_000
             self.simple(system, "queue", f"one process; {tasks:,} tasks", tasks=tasks)
         for system in self.ours:
             self.on_sqlite(system, "queue", "sqlite, one process; 10,000 tasks", tasks=10_000)
 
     def start_latency(self) -> None:
         for system in self.all:
-            tasks = (8 if self.quick else 40) if system == DBOS else (50 if self.quick else 300)
-            pause = 1.0 if system == DBOS else 0.05
+            tasks = (8 if self.quick else 40) if system in self.peers else (50 if self.quick else 300)
+            pause = 1.0 if system in self.peers else 0.05
             url = self.cluster.fresh(DATABASE)
             worker = self.child(system, "starts", url)
             client = self.child(system, "enqueue", url, tasks=tasks, pause_s=pause, settle_s=2 * pause)
@@ -141,15 +140,16 @@ class Bench:
             database = f"idle-{system}"
             child = self.child(system, "idle", self.cluster.fresh(database), queues=50)
             parts.append((system, "50 queues, all idle", database, "postgres", child))
-        if PYTHON in self.all:
+        for one in self.bindings[:1]:
+            # What a fleet costs is the core's doing; one language shows it.
             database, busy, still = "fleet", self.cluster.role("busy"), self.cluster.role("still")
             self.cluster.fresh(database)
             for config, user, load in [
                 ("50 queues, busy process; beyond the work itself", busy, "busy"),
                 ("50 queues, idle beside a busy process", still, "idle"),
             ]:
-                child = self.child(PYTHON, load, self.cluster.url(database, user), queues=50)
-                parts.append((PYTHON, config, database, user, child))
+                child = self.child(one, load, self.cluster.url(database, user), queues=50)
+                parts.append((one, config, database, user, child))
         # What a start does once is not what idling costs, and a worker without runs gives its lease up after a while.
         time.sleep(30)
         with self.cluster.counting():
@@ -173,10 +173,10 @@ class Bench:
         for system in self.all:
             if system == CORE:
                 continue
-            runs = (100 if self.quick else 300) if system == DBOS else 1000
+            runs = (100 if self.quick else 300) if system in self.peers else 1000
             self.killed(system, runs, f"same host; {runs:,} runs", None)
-        if PYTHON in self.all:
-            self.killed(PYTHON, 1000, "elsewhere, after the lease; 1,000 runs", ELSEWHERE)
+        for system in self.bindings:
+            self.killed(system, 1000, "elsewhere, after the lease; 1,000 runs", ELSEWHERE)
 
     def killed(self, system: str, runs: int, config: str, prefix: list[str] | None) -> None:
         url = self.cluster.fresh(DATABASE)
@@ -192,10 +192,10 @@ class Bench:
             began = float(standby.read("launched")["launched"])
         else:
             began = float(self.until("select extract(epoch from min(at)) from everstep.dead_worker", lambda row: row[0]))
-        finished = {
-            PYTHON: "select count(*), extract(epoch from max(at)) from everstep.outcome",
-            DBOS: "select count(*), max(updated_at) / 1000.0 from dbos.workflow_status where status = 'SUCCESS'",
-        }[system]
+        if system in self.peers:
+            finished = "select count(*), max(updated_at) / 1000.0 from dbos.workflow_status where status = 'SUCCESS'"
+        else:
+            finished = "select count(*), extract(epoch from max(at)) from everstep.outcome"
         ended = float(self.until(finished, lambda row: row[1] if row[0] == runs else None))
         self.results.add("recovery_s", system, config, ended - began)
         standby.go()
@@ -216,12 +216,13 @@ class Bench:
 
     def sleeping(self) -> None:
         runs = 10_000 if self.quick else 100_000
-        for system in self.ours:
+        for system in self.ours[:2]:
             self.simple(system, "sleepers", f"sleeping runs, MB more; {runs:,} runs", runs=runs)
 
     def backlog(self) -> None:
-        if PYTHON not in self.all:
+        if not self.bindings:
             return
+        one = self.bindings[0]
         size = 100_000 if self.quick else 1_000_000
         for variant, config in [
             ("queue", "backlog of another queue"),
@@ -229,12 +230,12 @@ class Bench:
             ("delayed", "backlog all delayed"),
         ]:
             url = self.cluster.fresh(DATABASE)
-            filler = self.child(PYTHON, "fill", url, variant=variant, runs=size)
+            filler = self.child(one, "fill", url, variant=variant, runs=size)
             filler.go()
             filler.result()
             filler.end()
-            worker = self.child(PYTHON, "starts", url)
-            client = self.child(PYTHON, "enqueue", url, tasks=100, pause_s=0.05, settle_s=1)
+            worker = self.child(one, "starts", url)
+            client = self.child(one, "enqueue", url, tasks=100, pause_s=0.05, settle_s=1)
             client.go()
             client.result()
             client.end()
@@ -243,7 +244,7 @@ class Bench:
             worker.end()
             if result["n"] != 100:
                 raise SystemExit("not every task was started beside the backlog")
-            self.results.add("other_queue_claim_p99_ms", PYTHON, f"{config}; {size:,} runs", result["start_p99_ms"])
+            self.results.add("other_queue_claim_p99_ms", one, f"{config}; {size:,} runs", result["start_p99_ms"])
 
 
 def is_work(query: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from systems import CORE, LANGUAGES, POSTGRES, SYSTEMS, Language
+
 # Measure -> (unit, what it is). The order is the order of the table.
 MEASURES: dict[str, tuple[str, str]] = {
     "pg_cpu_s_per_1000_runs": ("s", "PostgreSQL CPU for 1,000 ten-step runs"),
@@ -29,7 +31,6 @@ MEASURES: dict[str, tuple[str, str]] = {
     "other_queue_claim_p99_ms": ("ms", "enqueue to start beside a backlog"),
 }
 HIGHER_IS_BETTER = {"steps_per_s", "queue_tasks_per_s", "unnest_rows_per_s"}
-SYSTEMS = ["everstep-core", "everstep-python", "dbos-python", "postgres"]
 
 
 class Results:
@@ -95,72 +96,82 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         print(f"{name:<26}{row['system']:<17}{short(row['median']):>10} {row['unit']:<4}{spread:>20}  {row['config']}; {rounds}")
 
 
-# What the project promises: (name, left side, comparison, right side).
-def targets(results: Results) -> list[tuple[str, float | None, str, float]]:
-    def of(measure: str, system: str, config: str = "") -> float | None:
-        return results.median(measure, system, config)
+Target = tuple[str, float | None, str, float]
 
-    def ratio(top: float | None, bottom: float | None) -> float | None:
-        return top / bottom if top is not None and bottom else None
 
-    core, python, dbos, postgres = SYSTEMS
-    return [
+def ratio(top: float | None, bottom: float | None) -> float | None:
+    return top / bottom if top is not None and bottom else None
+
+
+def promised(results: Results, language: Language) -> list[Target]:
+    """What the project promises of one language: (name, here, comparison, wanted)."""
+
+    def of(measure: str, config: str = "") -> float | None:
+        return results.median(measure, language.ours, config)
+
+    def against_peer(measure: str) -> float | None:
+        return ratio(of(measure), results.median(measure, language.peer))
+
+    commit = results.median("commit_p50_ms", POSTGRES)
+    rows: list[Target] = [
+        ("steps/s against DBOS", against_peer("steps_per_s"), ">=", language.steps_ratio),
+        ("steps/s", of("steps_per_s"), ">=", language.steps_per_s),
+        ("step p50 against a commit", ratio(of("step_p50_ms"), commit), "<=", language.step_p50_ratio),
+        ("queue tasks/s against DBOS", against_peer("queue_tasks_per_s"), ">=", language.queue_ratio),
+        ("start p50 ms", of("start_p50_ms"), "<=", 4),
+        ("start p99 ms", of("start_p99_ms"), "<=", 12),
+        ("statements/s, all idle", of("idle_statements_per_s", "all idle"), "<=", 0.05),
+        ("recovery on the same host, s", of("recovery_s", "same host"), "<=", 2),
+        ("recovery elsewhere after the lease, s", of("recovery_s", "elsewhere"), "<=", 1),
+        ("PostgreSQL CPU s, 1,000 runs", of("pg_cpu_s_per_1000_runs"), "<=", 0.25),
+        ("commits a run", of("commits_per_run"), "<=", 0.1),
+        ("WAL bytes a run", of("wal_bytes_per_run"), "<=", 6500),
+    ]
+    if language.rss_mb is not None:
+        rows.append(("MB, 1,000 runs in flight", of("rss_mb", "in flight"), "<=", language.rss_mb))
+    return [(f"{language.name}: {name}", here, sign, wanted) for name, here, sign, wanted in rows]
+
+
+def targets(results: Results) -> list[Target]:
+    rows: list[Target] = [
         (
-            "core steps/s against bare inserts",
-            ratio(of("steps_per_s", core), of("unnest_rows_per_s", postgres)),
+            "core: steps/s against bare inserts",
+            ratio(results.median("steps_per_s", CORE), results.median("unnest_rows_per_s", POSTGRES)),
             ">=",
             0.5,
-        ),
-        ("Python steps/s against DBOS", ratio(of("steps_per_s", python), of("steps_per_s", dbos)), ">=", 100),
-        ("Python steps/s", of("steps_per_s", python), ">=", 20_000),
-        (
-            "Python step p50 against a commit",
-            ratio(of("step_p50_ms", python), of("commit_p50_ms", postgres)),
-            "<=",
-            1.5,
-        ),
-        (
-            "Python queue tasks/s against DBOS",
-            ratio(of("queue_tasks_per_s", python), of("queue_tasks_per_s", dbos)),
-            ">=",
-            25,
-        ),
-        ("start p50 ms", of("start_p50_ms", python), "<=", 4),
-        ("start p99 ms", of("start_p99_ms", python), "<=", 12),
-        ("statements/s, all idle", of("idle_statements_per_s", python, "all idle"), "<=", 0.05),
-        ("statements/s, idle beside a busy fleet", of("idle_statements_per_s", python, "beside"), "<=", 0.2),
-        ("statements/s, busy, beyond the work", of("idle_statements_per_s", python, "busy process"), "<=", 0.5),
-        ("recovery on the same host, s", of("recovery_s", python, "same host"), "<=", 2),
-        ("recovery elsewhere after the lease, s", of("recovery_s", python, "elsewhere"), "<=", 1),
-        ("PostgreSQL CPU s, 1,000 runs", of("pg_cpu_s_per_1000_runs", python), "<=", 0.25),
-        ("commits a run", of("commits_per_run", python), "<=", 0.1),
-        ("WAL bytes a run", of("wal_bytes_per_run", python), "<=", 6500),
-        ("MB, 1,000 runs in flight", of("rss_mb", python, "in flight"), "<=", 25),
-        ("MB more, 100,000 sleeping runs", of("rss_mb", python, "sleeping"), "<=", 10),
-        ("claim p99 ms, another queue's backlog", of("other_queue_claim_p99_ms", python, "another queue"), "<", 100),
-        (
-            "claim p99 ms, another workflow's backlog",
-            of("other_queue_claim_p99_ms", python, "another workflow"),
-            "<",
-            100,
-        ),
-        ("claim p99 ms, all delayed", of("other_queue_claim_p99_ms", python, "delayed"), "<", 100),
+        )
     ]
+    for language in LANGUAGES:
+        rows += promised(results, language)
+    # Of the core, whatever language shows it.
+    fleet: list[tuple[str, str, str, str, float]] = [
+        ("statements/s, idle beside a busy fleet", "idle_statements_per_s", "beside", "<=", 0.2),
+        ("statements/s, busy, beyond the work", "idle_statements_per_s", "busy process", "<=", 0.5),
+        ("MB more, 100,000 sleeping runs", "rss_mb", "sleeping", "<=", 10),
+        ("claim p99 ms, another queue's backlog", "other_queue_claim_p99_ms", "another queue", "<", 100),
+        ("claim p99 ms, another workflow's backlog", "other_queue_claim_p99_ms", "another workflow", "<", 100),
+        ("claim p99 ms, all delayed", "other_queue_claim_p99_ms", "delayed", "<", 100),
+    ]
+    for name, measure, config, sign, wanted in fleet:
+        for language in LANGUAGES:
+            here = results.median(measure, language.ours, config)
+            if here is not None:
+                rows.append((name, here, sign, wanted))
+    return rows
 
 
 def print_ratios(rows: list[dict[str, Any]]) -> None:
     # The part of a config before ";" is the variant; behind it stands what differs between systems or between long and short runs.
     by_key = {(row["measure"], row["config"].split(";")[0], row["system"]): row["median"] for row in rows}
-    print(f"\n{'against dbos-python':<26}{'everstep-core':>15}{'everstep-python':>17}")
-    for (measure, variant, system), peer in by_key.items():
-        if system != "dbos-python":
-            continue
+    print(f"\n{'against the peer':<26}" + "".join(f"{language.ours:>17}" for language in LANGUAGES))
+    for measure, variant in dict.fromkeys((measure, variant) for measure, variant, _ in by_key):
         cells = []
-        for ours in SYSTEMS[:2]:
-            own = by_key.get((measure, variant, ours))
+        for language in LANGUAGES:
+            own, peer = (by_key.get((measure, variant, system)) for system in (language.ours, language.peer))
             better = (own / peer if measure in HIGHER_IS_BETTER else peer / own) if own and peer else None
             cells.append(f"{short(better)} x" if better else "")
-        print(f"{measure:<26}{cells[0]:>15}{cells[1]:>17}")
+        if any(cells):
+            print(f"{measure:<26}" + "".join(f"{cell:>17}" for cell in cells))
 
 
 def print_targets(results: Results) -> None:

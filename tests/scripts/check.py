@@ -137,7 +137,8 @@ def parts() -> list[Part]:
         Part("pyright", ["pyright", "--project", "bindings-python", "--pythonpath", str(VENV / "python")]),
         Part("pytest", ["python", "-m", "pytest", "bindings-python/tests"], pytest),
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
-        Part("scenarios", program("scenarios"), closing_line),
+        # Scenarios mostly wait, for leases to end and servers to come back: six at a time keep two cores busy.
+        Part("scenarios", program("scenarios", "--jobs", "6", "--results", str(LOGS / "scenarios.json")), closing_line),
         Part("faults", program("faults"), closing_line),
         Part("mutations", program("mutations"), closing_line),
         chaos(60, 1),

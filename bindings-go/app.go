@@ -1,0 +1,332 @@
+package everstep
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/everstep/everstep/bindings-go/internal/ffi"
+	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/ops"
+	"github.com/everstep/everstep/bindings-go/internal/payload"
+)
+
+// grace is how long Close lets runs finish when its context says nothing: within the 30 s most orchestrators give.
+const grace = 25 * time.Second
+
+// App is one engine in this process. Two may live in one process. Its methods may be called from any goroutine.
+type App struct {
+	config    []byte
+	log       *slog.Logger
+	declared  declarations
+	locations sync.Map
+
+	mu        sync.Mutex
+	client    *client
+	functions map[string]*registered
+	// In the order they were registered, for a launch that is tried again.
+	order    []*registered
+	queues   []*frame.Writer
+	launched bool
+	closed   bool
+}
+
+// registered is a function the engine knows by name.
+type registered struct {
+	kind    string
+	name    string
+	version string
+	options string
+	run     func(ctx Context, step *stepContext, input []byte) ([]byte, error)
+	retryIf func(error) bool
+}
+
+// Open makes an engine. It connects nothing; the first call that needs the database does, or Launch.
+//
+// It fails with ErrConfigInvalid where there is no native library for this program (cgo off, another platform) or a library of another version.
+func Open(ctx context.Context, options ...EngineOption) (*App, error) {
+	if ctx == nil {
+		return nil, refuse(ErrConfigInvalid, "Open: the context is nil")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := ffi.Load(); err != nil {
+		return nil, fromBorder(err)
+	}
+	given := engineOptions{settings: map[string]any{"language": "go"}}
+	for _, option := range options {
+		if option == nil || isNil(option) {
+			return nil, refuse(ErrConfigInvalid, "Open: an option is nil")
+		}
+		option.applyEngine(&given)
+	}
+	config, err := json.Marshal(given.settings)
+	if err != nil {
+		return nil, refuse(ErrConfigInvalid, "a setting has no form in JSON: %v", err)
+	}
+	a := &App{config: config, log: given.logger, functions: map[string]*registered{}}
+	if a.client, err = openClient(a, config); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// isNil: nil in an interface, of whatever type.
+func isNil(value any) bool {
+	v := reflect.ValueOf(value)
+	switch v.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Chan, reflect.Func, reflect.Interface, reflect.Map, reflect.Pointer, reflect.Slice:
+		return v.IsNil()
+	}
+	return false
+}
+
+func (a *App) logger() *slog.Logger {
+	if a.log != nil {
+		return a.log
+	}
+	return slog.Default()
+}
+
+// current is the open engine.
+func (a *App) current() (*client, error) {
+	if a == nil {
+		return nil, refuse(ErrConfigInvalid, "the app is nil: use what Open returned")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, errClosed()
+	}
+	return a.client, nil
+}
+
+func (a *App) function(name string) *registered {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.functions[name]
+}
+
+func (a *App) register(f *registered) error {
+	if a == nil {
+		return refuse(ErrConfigInvalid, "the app is nil: use what Open returned")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		return errClosed()
+	case a.functions[f.name] != nil:
+		return refuse(ErrAlreadyRegistered, "the name %q is taken; give this one another", f.name)
+	case a.launched:
+		return refuse(ErrRegisteredLate, "%q was registered after Launch; register before it", f.name)
+	}
+	if err := announce(a.client, f); err != nil {
+		return err
+	}
+	a.functions[f.name] = f
+	a.order = append(a.order, f)
+	return nil
+}
+
+func announce(c *client, f *registered) error {
+	_, err := c.call(ops.Register, frame.New().Int(int64(c.id)).Str(f.kind).Str(f.name).OptStr(f.version).OptStr(f.options))
+	return err
+}
+
+// Launch connects, migrates where that is allowed, and starts to claim. A client only connects. A launch that failed may be tried again.
+func (a *App) Launch(ctx context.Context) error {
+	c, err := a.current()
+	if err != nil {
+		return err
+	}
+	if ctx == nil {
+		return refuse(ErrConfigInvalid, "Launch: the context is nil")
+	}
+	a.mu.Lock()
+	if a.launched {
+		a.mu.Unlock()
+		return refuse(ErrAlreadyLaunched, "Launch was called twice")
+	}
+	a.launched = true
+	queues := a.queues
+	a.mu.Unlock()
+	err = a.launch(ctx, c, queues)
+	if err != nil {
+		a.startOver(c)
+	}
+	return err
+}
+
+func (a *App) launch(ctx context.Context, c *client, queues []*frame.Writer) error {
+	for _, queue := range queues {
+		if _, err := c.request(ctx, ops.PutQueue, frame.New().Raw(queue.Data()).Bool(false)); err != nil {
+			return err
+		}
+	}
+	op := ops.Launch
+	if a.role() == string(Client) {
+		op = ops.Connect
+	}
+	r, err := c.request(ctx, op, frame.New())
+	if err != nil {
+		return err
+	}
+	if notice := r.Str(); notice != "" {
+		a.logger().Info(notice)
+	}
+	if held := r.Str(); held != "" {
+		a.logger().Warn(held)
+	}
+	return r.Err()
+}
+
+func (a *App) role() string {
+	var settings struct{ Role string }
+	if json.Unmarshal(a.config, &settings) != nil {
+		return ""
+	}
+	return settings.Role
+}
+
+// startOver opens the engine anew after a launch that failed: the database was down, the password wrong.
+func (a *App) startOver(failed *client) {
+	patience, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	failed.end(patience)
+	fresh, err := openClient(a, a.config)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		if err == nil {
+			ffi.Close(fresh.handle, 0)
+		}
+		return
+	}
+	for _, f := range a.order {
+		if err == nil {
+			err = announce(fresh, f)
+		}
+	}
+	if err != nil {
+		a.closed = true
+		a.logger().Error("the engine cannot be opened again", "error", err)
+		return
+	}
+	a.client, a.launched = fresh, false
+}
+
+// Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Calls that wait
+// end with ErrClosed. Closing twice is no error.
+func (a *App) Close(ctx context.Context) error {
+	if a == nil {
+		return nil
+	}
+	if ctx == nil {
+		return refuse(ErrConfigInvalid, "Close: the context is nil")
+	}
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closed = true
+	c, launched := a.client, a.launched
+	a.mu.Unlock()
+	left := grace
+	if deadline, ok := ctx.Deadline(); ok {
+		left = time.Until(deadline)
+	}
+	var err error
+	if launched && left > 0 && ctx.Err() == nil {
+		_, err = c.request(ctx, ops.Drain, frame.New().Int(milliseconds(left)))
+		if ctx.Err() != nil {
+			err = nil // Its time was over: what was left is handed over, which is what a deadline asks for.
+		}
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	c.end(patience)
+	return err
+}
+
+// ask is a question to the engine from outside any run.
+func (a *App) ask(ctx context.Context, op uint32, arguments *frame.Writer) (frame.Reader, error) {
+	c, err := a.current()
+	if err != nil {
+		return frame.Reader{}, err
+	}
+	return c.request(ctx, op, arguments)
+}
+
+func (a *App) call(op uint32, arguments *frame.Writer) (frame.Reader, error) {
+	c, err := a.current()
+	if err != nil {
+		return frame.Reader{}, err
+	}
+	data, err := c.call(op, arguments)
+	return frame.Read(data), err
+}
+
+// Migrate brings the schema to this library's version and returns it.
+func (a *App) Migrate(ctx context.Context) (int, error) {
+	r, err := a.ask(ctx, ops.Migrate, frame.New())
+	return int(r.Int()), err
+}
+
+// Adopt stamps this environment and this database: a copied database may run from now on.
+func (a *App) Adopt(ctx context.Context) error {
+	_, err := a.ask(ctx, ops.Adopt, frame.New())
+	return err
+}
+
+// MigrationSQL is the migrations as text, to run by hand where this role may not change the schema. store: postgres or sqlite.
+func (a *App) MigrationSQL(store, schema string) (string, error) {
+	r, err := a.call(ops.MigrationSQL, frame.New().Str(store).OptStr(schema))
+	return r.Str(), err
+}
+
+// KeyOf is the key of the run with this id.
+func (a *App) KeyOf(id string) (string, error) {
+	r, err := a.call(ops.RunKey, frame.New().Str(id))
+	return r.Str(), err
+}
+
+// Info is counters and settings of this engine.
+func (a *App) Info() (map[string]any, error) {
+	r, err := a.call(ops.Info, frame.New())
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal([]byte(r.Str()), &out); err != nil {
+		return nil, refuse(ErrInternal, "info: %v", err)
+	}
+	return out, nil
+}
+
+// encode writes a value of the program's, or says which one cannot be.
+func encode(what string, value any) ([]byte, error) {
+	data, err := payload.Encode(value)
+	if err != nil {
+		return nil, refuse(ErrPayloadInvalid, "%s: %v", what, err)
+	}
+	return data, nil
+}
+
+func decode[T any](what string, data []byte) (T, error) {
+	var out T
+	if data == nil {
+		return out, nil
+	}
+	if err := payload.Decode(data, &out); err != nil {
+		return out, refuse(ErrPayloadInvalid, "%s: %v", what, err)
+	}
+	return out, nil
+}

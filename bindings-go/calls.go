@@ -1,0 +1,165 @@
+package everstep
+
+import (
+	"context"
+	"errors"
+
+	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/ops"
+)
+
+// verdict is what a call of a workflow is answered: what to do next.
+type verdict struct {
+	kind   int64
+	failed bool
+	// value is nil where what was sent stands.
+	value   []byte
+	seq     int64
+	attempt int64
+	key     string
+}
+
+// readVerdict reads all but the verdicts after which the calling code does not go on; those end it here.
+func (x *execution) readVerdict(data []byte) (verdict, error) {
+	r := frame.Read(data)
+	v := verdict{kind: r.Int()}
+	switch v.kind {
+	case ops.VerdictRecorded:
+		v.failed = r.Bool()
+		switch value := r.Value().(type) {
+		case []byte:
+			v.value = value
+		case string:
+			v.value = []byte(value)
+		}
+		v.seq = r.Int()
+	case ops.VerdictRun:
+		v.seq, v.attempt, v.key = r.Int(), r.Int(), r.Str()
+	case ops.VerdictPending:
+		r.Bool()
+		v.seq = r.Int()
+	case ops.VerdictStopped:
+		x.verdictStopped(r.Str())
+	case ops.VerdictCancelled:
+		x.mu.Lock()
+		x.cancelled = true
+		x.mu.Unlock()
+		return v, cancelError(r.Str(), r.Str())
+	default:
+		return v, refuse(ErrNewerEngineNeeded, "a verdict this package does not know: %d", v.kind)
+	}
+	if err := r.Err(); err != nil {
+		return v, refuse(ErrFrameInvalid, "a verdict is malformed")
+	}
+	return v, nil
+}
+
+// begin asks for a place in the run and waits until the verdict is more than pending. rest is what follows the head every begin_* has.
+func (b *branch) begin(ctx context.Context, op uint32, rest *frame.Writer) (verdict, error) {
+	x := b.execution
+	token, waiter := x.client.expect()
+	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(token)).Int(b.flags).Raw(rest.Data())
+	data, err := x.client.call(op, arguments)
+	var v verdict
+	if err == nil {
+		// A verdict that ends this goroutine must not leave its waiter behind.
+		if kind := verdictKind(data); kind != ops.VerdictPending {
+			x.client.settle(token, waiter)
+		}
+		v, err = x.readVerdict(data)
+	} else {
+		x.client.settle(token, waiter)
+		err = x.refused(err)
+	}
+	if err != nil || v.kind != ops.VerdictPending {
+		return v, err
+	}
+	x.replaying.Store(false)
+	var done <-chan struct{}
+	if ctx != context.Context(b) {
+		done = ctx.Done()
+	}
+	return x.await(ctx, done, token, waiter)
+}
+
+func verdictKind(data []byte) int64 {
+	r := frame.Read(data)
+	return r.Int()
+}
+
+// await waits for the verdict a token brings.
+func (x *execution) await(ctx context.Context, done <-chan struct{}, token uint64, waiter chan answer) (verdict, error) {
+	select {
+	case got := <-waiter:
+		answers.Put(waiter)
+		if got.failed {
+			_, err := got.read()
+			return verdict{}, x.refused(err)
+		}
+		return x.readVerdict(got.frame)
+	case <-done:
+		x.client.abandon(token)
+		return verdict{}, context.Cause(ctx)
+	case <-x.ended:
+		x.client.abandon(token)
+	case <-x.client.gone:
+		x.stop("closed")
+	}
+	x.leave()
+	return verdict{}, nil
+}
+
+// call asks about this execution in memory.
+func (x *execution) call(op uint32, arguments *frame.Writer) (frame.Reader, error) {
+	data, err := x.client.call(op, frame.New().Int(int64(x.id)).Raw(arguments.Data()))
+	if err != nil {
+		return frame.Reader{}, x.refused(err)
+	}
+	return frame.Read(data), nil
+}
+
+// finish hands over what this execution has done and waits for the verdict. No context shortens that wait: the outcome is on its way into the
+// database, and a workflow that saw an error there would see a value on replay.
+func (x *execution) finish(op uint32, arguments *frame.Writer) (verdict, error) {
+	token, waiter := x.client.expect()
+	if !x.client.submit(token, op, arguments) {
+		x.client.settle(token, waiter)
+		x.stop("closed")
+		x.leave()
+	}
+	return x.await(context.Background(), nil, token, waiter)
+}
+
+// request is a question from inside this execution that brings no verdict.
+func (x *execution) request(ctx context.Context, op uint32, arguments *frame.Writer) (frame.Reader, error) {
+	r, err := x.client.request(ctx, op, arguments)
+	if err != nil {
+		return r, x.refused(err)
+	}
+	return r, nil
+}
+
+// refused ends the calling goroutine where the refusal is the end of the execution.
+func (x *execution) refused(err error) error {
+	switch {
+	case errors.Is(err, ErrStopped):
+		x.stop("stopped")
+		x.leave()
+	case errors.Is(err, ErrClosed):
+		x.stop("closed")
+		x.leave()
+	}
+	return err
+}
+
+// recorded is the value of a call that runs nothing here: a wait, a message, a durable value.
+func (b *branch) recorded(ctx context.Context, op uint32, rest *frame.Writer) ([]byte, error) {
+	v, err := b.begin(ctx, op, rest)
+	if err != nil {
+		return nil, err
+	}
+	if v.failed {
+		return nil, b.execution.app.rebuild(readDocument(v.value), true)
+	}
+	return v.value, nil
+}

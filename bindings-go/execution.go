@@ -1,0 +1,232 @@
+package everstep
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/everstep/everstep/bindings-go/internal/frame"
+)
+
+// place is where a step runs.
+type place struct {
+	branch string
+	seq    int64
+}
+
+// jobPlace is that of a step that runs by itself, as a job: it has no place in another run.
+var jobPlace = place{"", -1}
+
+// runningStep is a step's function while it runs: what a signal reaches.
+type runningStep struct {
+	name           string
+	seq            int64
+	attempt        int64
+	idempotencyKey string
+	cancel         context.CancelCauseFunc
+	// "", cancel, timeout, branch or stop: the first that came.
+	signal atomic.Pointer[string]
+}
+
+func (s *runningStep) raise(signal string, cause error) {
+	if s.signal.CompareAndSwap(nil, &signal) {
+		s.cancel(cause)
+	}
+}
+
+func (s *runningStep) signalled() string {
+	if signal := s.signal.Load(); signal != nil {
+		return *signal
+	}
+	return ""
+}
+
+// execution is one execution of one run in this process; id is what the engine calls it.
+type execution struct {
+	app            *App
+	client         *client
+	id             uint64
+	run            string
+	name           string
+	kind           string
+	attempt        int64
+	runID          string
+	attributes     string
+	input          []byte
+	idempotencyKey string
+	deadline       time.Time
+
+	// Done when this execution has ended, however it did.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// ended is closed by the first stop; stoppedWhy says which. Nothing done after that is recorded.
+	ended      chan struct{}
+	stoppedWhy string
+	warned     atomic.Bool
+	replaying  atomic.Bool
+
+	mu        sync.Mutex
+	running   map[place]*runningStep
+	branches  map[*branchRun]struct{}
+	cancelled bool
+}
+
+// branchRun is a branch of a group while it runs.
+type branchRun struct {
+	path   string
+	cancel context.CancelCauseFunc
+}
+
+func newExecution(c *client, id uint64, data []byte) (*execution, error) {
+	r := frame.Read(data)
+	x := &execution{app: c.app, client: c, id: id, ended: make(chan struct{}), running: map[place]*runningStep{}}
+	x.run, x.name, x.kind, x.attempt = r.Str(), r.Str(), r.Str(), r.Int()
+	x.replaying.Store(r.Bool())
+	x.runID, x.input, x.attributes = r.Str(), r.Bytes(), r.Str()
+	r.Str()
+	x.idempotencyKey = r.Str()
+	if ms, ok := r.OptInt(); ok {
+		x.deadline = time.Now().Add(time.Duration(ms) * time.Millisecond)
+	}
+	x.ctx, x.cancel = context.WithCancelCause(context.Background())
+	return x, r.Err()
+}
+
+func (x *execution) hasStopped() bool {
+	select {
+	case <-x.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop ends this execution: what it does from here on counts for nothing.
+func (x *execution) stop(why string) {
+	x.mu.Lock()
+	if x.hasStopped() {
+		x.mu.Unlock()
+		return
+	}
+	x.stoppedWhy = why
+	close(x.ended)
+	running := x.stepsWhere(func(place) bool { return true })
+	x.mu.Unlock()
+	cause := refuse(ErrStopped, "this execution has ended (%s)", why)
+	for _, step := range running {
+		step.raise("stop", cause)
+	}
+	x.cancel(cause)
+}
+
+// stepsWhere needs the lock.
+func (x *execution) stepsWhere(wanted func(place) bool) []*runningStep {
+	var out []*runningStep
+	for at, step := range x.running {
+		if wanted(at) {
+			out = append(out, step)
+		}
+	}
+	return out
+}
+
+// signal passes a cancel, a timeout or the end of a branch on to what runs.
+func (x *execution) signal(data []byte) {
+	r := frame.Read(data)
+	switch kind := r.Str(); kind {
+	case "cancel":
+		cause := cancelError(r.Str(), r.Str())
+		x.mu.Lock()
+		x.cancelled = true
+		steps := x.stepsWhere(func(place) bool { return true })
+		x.mu.Unlock()
+		for _, step := range steps {
+			step.raise(kind, cause)
+		}
+	case "timeout":
+		at := place{r.Str(), r.Int()}
+		x.mu.Lock()
+		step := x.running[at]
+		if step == nil {
+			step = x.running[jobPlace]
+		}
+		x.mu.Unlock()
+		if step != nil {
+			step.raise(kind, refuse(ErrStepTimeout, "step %q took too long", step.name))
+		}
+	case "branch":
+		path := r.Str()
+		cause := refuse(ErrStopped, "another branch was first")
+		x.mu.Lock()
+		steps := x.stepsWhere(func(at place) bool { return under(at.branch, path) })
+		var cancels []context.CancelCauseFunc
+		for b := range x.branches {
+			if under(b.path, path) {
+				cancels = append(cancels, b.cancel)
+			}
+		}
+		x.mu.Unlock()
+		for _, step := range steps {
+			step.raise(kind, cause)
+		}
+		for _, cancel := range cancels {
+			cancel(cause)
+		}
+	}
+}
+
+// under: the branch itself, or one below it.
+func under(path, ancestor string) bool {
+	rest, ok := strings.CutPrefix(path, ancestor)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+func cancelError(by, why string) *Error {
+	text := "the run was asked to cancel"
+	if by != "" {
+		text += " by " + by
+	}
+	if why != "" {
+		text += ": " + why
+	}
+	return &Error{Code: ErrRunCancelled, Message: text, cancel: true}
+}
+
+// leave ends the calling goroutine, running its deferred functions: a stop in Go, which has no exception that could not be caught. Every
+// engine call of those functions ends the same way.
+func (x *execution) leave() {
+	runtime.Goexit()
+}
+
+// verdictStopped takes an execution down, or only the goroutine of a branch that lost.
+func (x *execution) verdictStopped(why string) {
+	if why != "branch_closed" && why != "superseded" {
+		x.stop(why)
+	}
+	x.leave()
+}
+
+func (x *execution) isCancelled() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cancelled
+}
+
+func (x *execution) begins(at place, step *runningStep) {
+	x.mu.Lock()
+	x.running[at] = step
+	stopped := x.hasStopped()
+	x.mu.Unlock()
+	if stopped {
+		step.raise("stop", refuse(ErrStopped, "this execution has ended"))
+	}
+}
+
+func (x *execution) ends(at place) {
+	x.mu.Lock()
+	delete(x.running, at)
+	x.mu.Unlock()
+}

@@ -1,0 +1,133 @@
+// Package frame packs and unpacks the positional lists of values that cross the border (core/docs/protocol.md). It knows no operation.
+package frame
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+const (
+	tagNull = iota
+	tagFalse
+	tagTrue
+	tagInt
+	tagFloat
+	tagStr
+	tagBytes
+	tagList
+)
+
+// Writer writes values one after another. Its methods return it, so that a frame reads as one line.
+type Writer struct {
+	data []byte
+}
+
+// New is a writer with room for an ordinary frame.
+func New() *Writer { return &Writer{make([]byte, 0, 192)} }
+
+// Reset empties the writer and keeps its room.
+func (w *Writer) Reset() *Writer { w.data = w.data[:0]; return w }
+
+// Data is the frame so far.
+func (w *Writer) Data() []byte {
+	if w == nil {
+		return nil
+	}
+	return w.data
+}
+
+func (w *Writer) Null() *Writer { w.data = append(w.data, tagNull); return w }
+
+func (w *Writer) Bool(b bool) *Writer {
+	tag := byte(tagFalse)
+	if b {
+		tag = tagTrue
+	}
+	w.data = append(w.data, tag)
+	return w
+}
+
+func (w *Writer) Int(i int64) *Writer {
+	w.data = binary.LittleEndian.AppendUint64(append(w.data, tagInt), uint64(i))
+	return w
+}
+
+func (w *Writer) Float(f float64) *Writer {
+	w.data = binary.LittleEndian.AppendUint64(append(w.data, tagFloat), math.Float64bits(f))
+	return w
+}
+
+func (w *Writer) Str(s string) *Writer {
+	w.data = append(binary.LittleEndian.AppendUint32(append(w.data, tagStr), uint32(len(s))), s...)
+	return w
+}
+
+func (w *Writer) Bytes(b []byte) *Writer {
+	w.data = append(binary.LittleEndian.AppendUint32(append(w.data, tagBytes), uint32(len(b))), b...)
+	return w
+}
+
+// List announces a list of count values, which must follow.
+func (w *Writer) List(count int) *Writer {
+	w.data = binary.LittleEndian.AppendUint32(append(w.data, tagList), uint32(count))
+	return w
+}
+
+// OptStr writes null for an empty text.
+func (w *Writer) OptStr(s string) *Writer {
+	if s == "" {
+		return w.Null()
+	}
+	return w.Str(s)
+}
+
+// Maybe writes null for nil.
+func (w *Writer) Maybe(s *string) *Writer {
+	if s == nil {
+		return w.Null()
+	}
+	return w.Str(*s)
+}
+
+// OptBytes writes null for nil.
+func (w *Writer) OptBytes(b []byte) *Writer {
+	if b == nil {
+		return w.Null()
+	}
+	return w.Bytes(b)
+}
+
+// OptInt writes null for nil.
+func (w *Writer) OptInt(i *int64) *Writer {
+	if i == nil {
+		return w.Null()
+	}
+	return w.Int(*i)
+}
+
+// Raw writes values that are packed already.
+func (w *Writer) Raw(frame []byte) *Writer {
+	w.data = append(w.data, frame...)
+	return w
+}
+
+// Value writes a value of any of the border's types; false when it has none of them.
+func (w *Writer) Value(value any) bool {
+	switch v := value.(type) {
+	case nil:
+		w.Null()
+	case bool:
+		w.Bool(v)
+	case int64:
+		w.Int(v)
+	case float64:
+		w.Float(v)
+	case string:
+		w.Str(v)
+	case []byte:
+		w.Bytes(v)
+	default:
+		return false
+	}
+	return true
+}

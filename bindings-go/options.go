@@ -1,0 +1,311 @@
+package everstep
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/everstep/everstep/bindings-go/internal/frame"
+)
+
+// Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter.
+type Retry struct {
+	MaxAttempts int
+	Initial     time.Duration
+	Factor      float64
+	MaxInterval time.Duration
+	// NoJitter waits the full interval each time.
+	NoJitter bool
+	// If is asked for every error; false is final. NonRetryable errors are final in any case.
+	If func(error) bool
+}
+
+// policy is a RETRY record. Without one there is one attempt.
+type policy struct {
+	retry      *Retry
+	timeout    time.Duration
+	atMostOnce bool
+}
+
+func (p *policy) given() bool { return p.retry != nil || p.timeout > 0 || p.atMostOnce }
+
+func (p *policy) write(w *frame.Writer) *frame.Writer {
+	if !p.given() {
+		return w.Null()
+	}
+	w.List(7)
+	if r := p.retry; r != nil {
+		optional(w, int64(r.MaxAttempts))
+		optional(w, milliseconds(r.Initial))
+		if r.Factor == 0 {
+			w.Null()
+		} else {
+			w.Float(r.Factor)
+		}
+		optional(w, milliseconds(r.MaxInterval))
+		if r.NoJitter {
+			w.Bool(false)
+		} else {
+			w.Null()
+		}
+	} else {
+		w.Null().Null().Null().Null().Null()
+	}
+	optional(w, milliseconds(p.timeout))
+	return w.Bool(p.atMostOnce)
+}
+
+// settings are the policy as `register` takes it, JSON.
+func (p *policy) settings() map[string]any {
+	out := map[string]any{}
+	set := func(key string, value any, given bool) {
+		if given {
+			out[key] = value
+		}
+	}
+	if r := p.retry; r != nil {
+		set("max_attempts", r.MaxAttempts, r.MaxAttempts != 0)
+		set("initial_ms", milliseconds(r.Initial), r.Initial != 0)
+		set("factor", r.Factor, r.Factor != 0)
+		set("max_ms", milliseconds(r.MaxInterval), r.MaxInterval != 0)
+		set("jitter", false, r.NoJitter)
+	}
+	set("timeout_ms", milliseconds(p.timeout), p.timeout > 0)
+	set("at_most_once", true, p.atMostOnce)
+	return out
+}
+
+func optional(w *frame.Writer, value int64) *frame.Writer {
+	if value == 0 {
+		return w.Null()
+	}
+	return w.Int(value)
+}
+
+// options are all there are; each kind of call uses those that its option type lets through.
+type options struct {
+	policy policy
+	strict bool
+	key    string
+	keyOf  any
+	limit  int
+
+	// A pointer, so that an empty id is refused and not taken for none.
+	id                                                        *string
+	queue, label, version, attributes, fairnessKey, createdBy string
+	dedup                                                     *Dedup
+	onFinish, traceParent, traceState, parentClose            string
+	priority, cost                                            *int64
+	delay, expires, deadline                                  *int64
+	startAt                                                   *int64
+	reusePurged                                               bool
+	idOf                                                      any
+
+	timeout        *time.Duration
+	idempotencyKey string
+	by, why        string
+	err            error
+}
+
+// StepOption is an option of NewStep, Do and the transactions.
+type StepOption interface{ applyStep(*options) }
+
+// RegisterOption is an option of Register and RegisterStep.
+type RegisterOption interface{ applyRegister(*options) }
+
+// StartOption is an option of Start and StartMany.
+type StartOption interface{ applyStart(*options) }
+
+// MapOption is an option of Map and MapBranches.
+type MapOption interface{ applyMap(*options) }
+
+// WaitOption is an option of the calls that wait: Result, Receive, GetEvent.
+type WaitOption interface{ applyWait(*options) }
+
+// SendOption is an option of Send.
+type SendOption interface{ applySend(*options) }
+
+// ControlOption is an option of Cancel, Resume, Retry and Rewind.
+type ControlOption interface{ applyControl(*options) }
+
+type (
+	// PolicyOption says how often and how long something is tried.
+	PolicyOption func(*options)
+	// StepOnly is an option of steps alone.
+	StepOnly func(*options)
+	// RunOption is an option of starts, and, for some, of registrations.
+	RunOption func(*options)
+	// BranchOption is an option of maps.
+	BranchOption func(*options)
+	// TimeoutOption bounds a step or a wait.
+	TimeoutOption func(*options)
+	// MessageOption is an option of messages.
+	MessageOption func(*options)
+	// ByOption says who asks, and why.
+	ByOption func(*options)
+)
+
+func (f PolicyOption) applyStep(o *options)     { f(o) }
+func (f PolicyOption) applyRegister(o *options) { f(o) }
+func (f PolicyOption) applyStart(o *options)    { f(o) }
+func (f PolicyOption) applyMap(o *options)      { f(o) }
+func (f StepOnly) applyStep(o *options)         { f(o) }
+func (f RunOption) applyRegister(o *options)    { f(o) }
+func (f RunOption) applyStart(o *options)       { f(o) }
+func (f BranchOption) applyMap(o *options)      { f(o) }
+func (f TimeoutOption) applyStep(o *options)    { f(o) }
+func (f TimeoutOption) applyMap(o *options)     { f(o) }
+func (f TimeoutOption) applyWait(o *options)    { f(o) }
+func (f MessageOption) applySend(o *options)    { f(o) }
+func (f ByOption) applyControl(o *options)      { f(o) }
+
+// WithRetry sets a retry policy, of a step, of a workflow, or of one start.
+func WithRetry(retry Retry) PolicyOption {
+	return func(o *options) { o.policy.retry = &retry }
+}
+
+// WithMaxAttempts is WithRetry with everything else at its default.
+func WithMaxAttempts(count int) PolicyOption {
+	return func(o *options) {
+		if count < 1 {
+			o.err = refuse(ErrConfigInvalid, "WithMaxAttempts is at least 1")
+		}
+		retry := Retry{}
+		if o.policy.retry != nil {
+			retry = *o.policy.retry
+		}
+		retry.MaxAttempts = count
+		o.policy.retry = &retry
+	}
+}
+
+// WithTimeout bounds one attempt of a step: its context ends, and what it returns then is ErrStepTimeout. On a wait: how long.
+func WithTimeout(limit time.Duration) TimeoutOption {
+	return func(o *options) { o.policy.timeout, o.timeout = limit, &limit }
+}
+
+// AtMostOnce records the attempt before the step runs; after a crash the workflow gets ErrStepInterrupted and decides.
+func AtMostOnce() StepOnly { return func(o *options) { o.policy.atMostOnce = true } }
+
+// Strict makes a call of this step outside a workflow an error; without it, it is the plain function there.
+func Strict() StepOnly { return func(o *options) { o.strict = true } }
+
+// WithStepKey tells same-named calls of one branch apart that have no arguments.
+func WithStepKey(key string) StepOnly { return func(o *options) { o.key = key } }
+
+// WithKey names the branches of a map, so that its items may come in another order on replay. Keys differ.
+func WithKey[T any](key func(item T) string) BranchOption { return func(o *options) { o.keyOf = key } }
+
+// WithLimit bounds how many branches of a map run at a time.
+func WithLimit(count int) BranchOption { return func(o *options) { o.limit = count } }
+
+// WithID gives the run an id: 1 to 255 bytes. Starting an id that exists attaches to its run.
+func WithID(id string) RunOption { return func(o *options) { o.id = &id } }
+
+// WithIDs gives each run of StartMany an id made of its input, so that a repeat attaches.
+func WithIDs[T any](id func(input T) string) RunOption { return func(o *options) { o.idOf = id } }
+
+// OnQueue puts the run on a queue.
+func OnQueue(name string) RunOption { return func(o *options) { o.queue = name } }
+
+// WithLabel sends the run to workers of this label; at registration: this worker's.
+func WithLabel(label string) RunOption { return func(o *options) { o.label = label } }
+
+// WithVersion pins the run to a build; at registration: the function's.
+func WithVersion(version string) RunOption { return func(o *options) { o.version = version } }
+
+// WithPriority: higher goes first.
+func WithPriority(priority int) RunOption {
+	return func(o *options) { n := int64(priority); o.priority = &n }
+}
+
+// WithDelay starts the run later.
+func WithDelay(delay time.Duration) RunOption {
+	return func(o *options) { n := milliseconds(delay); o.delay = &n }
+}
+
+// WithStartAt starts the run at a time.
+func WithStartAt(at time.Time) RunOption {
+	return func(o *options) { n := microseconds(at); o.startAt = &n }
+}
+
+// WithExpiry gives the run up when it has not started in time.
+func WithExpiry(limit time.Duration) RunOption {
+	return func(o *options) { n := milliseconds(limit); o.expires = &n }
+}
+
+// WithDeadline cancels the run when it takes longer.
+func WithDeadline(limit time.Duration) RunOption {
+	return func(o *options) { n := milliseconds(limit); o.deadline = &n }
+}
+
+// WithAttributes are texts, numbers and booleans to find the run by.
+func WithAttributes(attributes map[string]any) RunOption {
+	return func(o *options) {
+		if len(attributes) == 0 {
+			return
+		}
+		text, err := json.Marshal(attributes)
+		if err != nil {
+			o.err = refuse(ErrConfigInvalid, "an attribute has no form in JSON: %v", err)
+		}
+		o.attributes = string(text)
+	}
+}
+
+// WithFairnessKey shares a queue evenly between keys.
+func WithFairnessKey(key string) RunOption { return func(o *options) { o.fairnessKey = key } }
+
+// WithCost is what the run takes of a queue's limits.
+func WithCost(cost int) RunOption { return func(o *options) { n := int64(cost); o.cost = &n } }
+
+// WithCreatedBy says who started it.
+func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy = who } }
+
+// Dedup is at most one run per key in a scope.
+type Dedup struct {
+	Key string
+	// Scope: "until_done" or "queued"; TTL instead: that long from the start.
+	Scope string
+	TTL   time.Duration
+	// Policy: "attach", "reject" or "replace".
+	Policy string
+}
+
+// WithDedup allows at most one run per key.
+func WithDedup(dedup Dedup) RunOption { return func(o *options) { o.dedup = &dedup } }
+
+// WithOnFinish names a workflow that is started with the outcome.
+func WithOnFinish(workflow string) RunOption { return func(o *options) { o.onFinish = workflow } }
+
+// WithTrace carries a W3C trace context.
+func WithTrace(parent, state string) RunOption {
+	return func(o *options) { o.traceParent, o.traceState = parent, state }
+}
+
+// ReusePurged starts anew under an id whose run retention has removed.
+func ReusePurged() RunOption { return func(o *options) { o.reusePurged = true } }
+
+// AbandonOnClose lets a child go on when its parent is cancelled; it is cancelled too otherwise.
+func AbandonOnClose() RunOption { return func(o *options) { o.parentClose = "abandon" } }
+
+// WithIdempotencyKey makes a message that is sent twice arrive once.
+func WithIdempotencyKey(key string) MessageOption {
+	return func(o *options) { o.idempotencyKey = key }
+}
+
+// By says who asks for a control call.
+func By(who string) ByOption { return func(o *options) { o.by = who } }
+
+// Why says why a cancel is asked for; the run sees it.
+func Why(reason string) ByOption { return func(o *options) { o.why = reason } }
+
+// collect applies options of one kind. A nil option is an error, not a crash.
+func collect[O any](given []O, apply func(O, *options), into *options) error {
+	for _, option := range given {
+		if isNil(option) {
+			return refuse(ErrConfigInvalid, "an option is nil")
+		}
+		apply(option, into)
+	}
+	return into.err
+}

@@ -1,0 +1,87 @@
+package everstep
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/goroutine"
+	"github.com/everstep/everstep/bindings-go/internal/ops"
+)
+
+// play is the goroutine of one execution. It ends in one of four ways: the function returned, it panicked, the execution was stopped (the goroutine
+// leaves, running its deferred calls), or the function ended its goroutine by itself.
+func (x *execution) play(f *registered) {
+	defer x.client.runs.Done()
+	defer x.client.forget(x)
+	own := &lane{}
+	own.owner.Store(goroutine.Current())
+	b := &branch{Context: x.ctx, execution: x, lane: own}
+	returned := false
+	defer func() {
+		own.owner.Store(0)
+		x.cancel(refuse(ErrStopped, "this run's function has returned"))
+		if !returned && !x.hasStopped() {
+			err := errors.New("the function called runtime.Goexit, which ends its goroutine without a result")
+			x.finished(f, nil, NonRetryable(err), false)
+		}
+	}()
+	var step *stepContext
+	if f.kind == "step" {
+		step = &stepContext{x.ctx, x, &runningStep{name: f.name, attempt: x.attempt, idempotencyKey: x.idempotencyKey}}
+		step.Context, step.step.cancel = context.WithCancelCause(x.ctx)
+		x.begins(jobPlace, step.step)
+	}
+	output, err := guarded(func() ([]byte, error) { return f.run(b, step, x.input) }, func() {})
+	returned = true
+	if x.hasStopped() {
+		x.warnAfterStop(err)
+		return
+	}
+	timedOut := step != nil && step.step.signalled() == "timeout"
+	if timedOut {
+		err = refuse(ErrStepTimeout, "step %q took too long", f.name)
+	}
+	x.finished(f, output, err, !timedOut && x.endedByCancel(err, step))
+}
+
+// endedByCancel: the error is the cancel this run was asked for, and not one of a child's or of a context of the program's own.
+func (x *execution) endedByCancel(err error, step *stepContext) bool {
+	if err == nil || !x.isCancelled() {
+		return false
+	}
+	var ours *Error
+	if errors.As(err, &ours) && ours.cancel {
+		return true
+	}
+	return step != nil && errors.Is(err, context.Canceled)
+}
+
+func (x *execution) finished(f *registered, output []byte, err error, cancelled bool) {
+	w := frame.New().Int(int64(x.id))
+	if err == nil {
+		w.Bool(false).Bytes(output)
+	} else {
+		var retry *Retry
+		if f.retryIf != nil {
+			retry = &Retry{If: f.retryIf}
+		}
+		data, kind, message, retryable := x.app.failureOf(err, retry)
+		w.Bool(true).Bytes(data).Str(kind).Str(message).Bool(retryable && !cancelled).Bool(cancelled)
+	}
+	x.client.submitQuietly(ops.FinishRun, w)
+}
+
+// warnAfterStop: a value or an error of a stopped execution counts for nothing; say so once.
+func (x *execution) warnAfterStop(err error) {
+	if x.warned.Swap(true) {
+		return
+	}
+	what := "the value it returned"
+	if err != nil {
+		what = "the error it returned"
+	}
+	x.app.logger().Warn(what+" after this execution had ended is ignored; return at once when the context is done",
+		slog.String("workflow", x.name), slog.String("run", x.run), slog.String("why", x.stoppedWhy))
+}

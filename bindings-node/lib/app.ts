@@ -1,0 +1,449 @@
+/** `Everstep`: one engine, and everything a program declares on it. */
+
+import type { Branch } from "./groups.js";
+import { Engine } from "./engine.js";
+import { encode } from "./codec.js";
+import { ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue } from "./errors_gen.js";
+import type { ErrorClass, ErrorForm } from "./failures.js";
+import { type Read, Text } from "./frame.js";
+import {
+  type Reference,
+  type Startable,
+  type StartArguments,
+  type Step,
+  type TransactionStep,
+  type Workflow,
+  makeReference,
+  makeStep,
+  makeTransaction,
+  makeWorkflow,
+} from "./functions.js";
+import { type BranchFunction, type InlineOptions, type MapOptions, WorkflowContext } from "./context.js";
+import { Logger } from "./logging.js";
+import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
+import { type Policy, type StartOptions, checkNames } from "./options.js";
+import type { Transaction } from "./own_transaction.js";
+import { type Declaration, Registered } from "./registered.js";
+import { Run, recordingScope } from "./run.js";
+import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
+import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
+import { location, scopeHere, scopeInWorkflow, stepHere } from "./scope.js";
+import type { StepContext } from "./step_context.js";
+import { type Duration, milliseconds } from "./times.js";
+import type { TransactionSource } from "./transaction_source.js";
+import type { Decoded } from "./types.js";
+
+/** 25 s, within the 30 s most orchestrators give. */
+const GRACE: Duration = { seconds: 25 };
+
+export interface EverstepOptions {
+  /** URL. Default: `EVERSTEP_DATABASE_URL`, else the file `everstep.db`, which is refused in production. */
+  database?: string;
+  /** PostgreSQL schema; default `everstep`. */
+  schema?: string;
+  /** Isolates applications in one database; default `default`. */
+  namespace?: string;
+  /** Default `EVERSTEP_ENV`, else `development`. */
+  environment?: string;
+  /** The application's build id. */
+  version?: string;
+  /** A client runs nothing, a starter starts and runs nothing itself; default worker. */
+  role?: "client" | "starter" | "worker";
+  /** Names of the queues this worker serves; default all. `[]`: only runs without a queue. */
+  queues?: readonly string[];
+  /** Runs executing at once; default 100. */
+  slots?: number;
+  /** Default 10 s. */
+  lease?: Duration;
+  /** How long calls from outside a run wait for the database; default 5 minutes. */
+  outageBudget?: Duration;
+  /** Bytes; default 16 MiB. */
+  maxPayload?: number;
+  /** Default: on SQLite and on empty databases. */
+  autoMigrate?: boolean;
+  /** `always` releases at every wait and replays before every step: for tests. */
+  replay?: "normal" | "always";
+  /** A step called outside a workflow is an error. */
+  strict?: boolean;
+  /** Further keys of the configuration table in core/docs/protocol.md, as they stand there. */
+  settings?: Readonly<Record<string, unknown>>;
+}
+
+export interface StepOptions extends Policy {
+  /** The attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides. */
+  atMostOnce?: boolean;
+}
+
+export interface WorkflowOptions {
+  /** Attempts of the whole run; a retry goes on at the step that failed. */
+  retry?: Policy["retry"];
+  deadline?: Duration;
+  /** Workflow to start with the outcome. */
+  onFinish?: string | { readonly name: string };
+  version?: string;
+  label?: string;
+}
+
+interface Schemas<I extends AnySchema, O extends AnySchema> {
+  input?: I | undefined;
+  output?: O | undefined;
+}
+
+type Result<T> = Promise<T> | T;
+
+const STEP_NAMES = new Set(["retry", "timeout", "atMostOnce", "input", "output"]);
+const WORKFLOW_NAMES = new Set(["retry", "deadline", "onFinish", "version", "label", "input", "output"]);
+const APP_NAMES = new Set([
+  "database",
+  "schema",
+  "namespace",
+  "environment",
+  "version",
+  "role",
+  "queues",
+  "slots",
+  "lease",
+  "outageBudget",
+  "maxPayload",
+  "autoMigrate",
+  "replay",
+  "strict",
+  "settings",
+]);
+
+/**
+ * A durable-workflow engine inside this process. Making one connects nothing and starts no thread; `await launch()` does. Several may live in one process.
+ */
+export class Everstep implements AsyncDisposable {
+  readonly #engine: Engine;
+  readonly #logger = new Logger();
+
+  constructor(options: EverstepOptions | string = {}) {
+    const given: EverstepOptions = typeof options === "string" ? { database: options } : options;
+    checkNames(given, APP_NAMES, "Everstep");
+    const config = {
+      ...given.settings,
+      database: given.database,
+      schema: given.schema,
+      namespace: given.namespace,
+      environment: given.environment,
+      version: given.version,
+      language: "node",
+      role: given.role,
+      queues: given.queues,
+      slots: given.slots,
+      lease_ms: given.lease === undefined ? undefined : milliseconds(given.lease, "lease"),
+      outage_budget_ms: given.outageBudget === undefined ? undefined : milliseconds(given.outageBudget, "outageBudget"),
+      max_payload: given.maxPayload,
+      auto_migrate: given.autoMigrate,
+      replay: given.replay,
+    };
+    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), given.strict === true);
+  }
+
+  // -- declarations
+
+  /** Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again. */
+  step<I extends AnySchema, O extends AnySchema>(
+    name: string,
+    step: (input: SchemaOutput<I>, step: StepContext) => Result<SchemaInput<O>>,
+    options: StepOptions & { input: I; output: O },
+  ): Step<SchemaInput<I>, SchemaOutput<O>>;
+  step<I extends AnySchema, Output>(
+    name: string,
+    step: (input: SchemaOutput<I>, step: StepContext) => Result<Output>,
+    options: StepOptions & { input: I; output?: undefined },
+  ): Step<SchemaInput<I>, Decoded<Output>>;
+  step<Input, O extends AnySchema>(
+    name: string,
+    step: (input: Input, step: StepContext) => Result<SchemaInput<O>>,
+    options: StepOptions & { input?: undefined; output: O },
+  ): Step<Input, SchemaOutput<O>>;
+  step<Input, Output>(name: string, step: (input: Input, step: StepContext) => Result<Output>, options?: StepOptions): Step<Input, Decoded<Output>>;
+  step(name: string, step: (input: never, step: StepContext) => unknown, options: StepOptions & Schemas<AnySchema, AnySchema> = {}): unknown {
+    checkNames(options, STEP_NAMES, `step ${JSON.stringify(name)}`);
+    const registered = this.#declare({ kind: "step", name, body: step, where: location(this.step), ...options });
+    return makeStep(this.#engine, registered);
+  }
+
+  /**
+   * Declares a step whose rows and checkpoint commit together or not at all. `source`: `pgTx(pool)` and its like, on the engine's database; without one the
+   * engine's own connection, on both stores. Committing is not the function's business.
+   */
+  transaction<Tx, Input, Output>(
+    name: string,
+    source: TransactionSource<Tx>,
+    body: (tx: Tx, input: Input, step: StepContext) => Result<Output>,
+    options?: Policy,
+  ): TransactionStep<Input, Decoded<Output>>;
+  transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: Policy): TransactionStep<Input, Decoded<Output>>;
+  transaction(name: string, ...args: unknown[]): unknown {
+    const own = typeof args[0] === "function";
+    const [source, body, options = {}] = (own ? [null, ...args] : args) as [TransactionSource<unknown> | null, Declaration["body"], Policy?];
+    if (!own && typeof source?.open !== "function") {
+      throw new ConfigInvalid(`transaction ${JSON.stringify(name)} takes a source such as pgTx(pool), or no source at all for the engine's own connection`);
+    }
+    checkNames(options, STEP_NAMES, `transaction ${JSON.stringify(name)}`);
+    const registered = this.#declare({ kind: "step", name, body, where: location(this.transaction), source, ...options });
+    return makeTransaction(this.#engine, registered);
+  }
+
+  /** Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects. */
+  workflow<I extends AnySchema, O extends AnySchema>(
+    name: string,
+    workflow: (input: SchemaOutput<I>, context: WorkflowContext) => Result<SchemaInput<O>>,
+    options: WorkflowOptions & { input: I; output: O },
+  ): Workflow<SchemaInput<I>, SchemaOutput<O>>;
+  workflow<I extends AnySchema, Output>(
+    name: string,
+    workflow: (input: SchemaOutput<I>, context: WorkflowContext) => Result<Output>,
+    options: WorkflowOptions & { input: I; output?: undefined },
+  ): Workflow<SchemaInput<I>, Decoded<Output>>;
+  workflow<Input, O extends AnySchema>(
+    name: string,
+    workflow: (input: Input, context: WorkflowContext) => Result<SchemaInput<O>>,
+    options: WorkflowOptions & { input?: undefined; output: O },
+  ): Workflow<Input, SchemaOutput<O>>;
+  workflow<Input, Output>(name: string, workflow: (input: Input, context: WorkflowContext) => Result<Output>, options?: WorkflowOptions): Workflow<Input, Decoded<Output>>;
+  workflow(
+    name: string,
+    workflow: (input: never, context: WorkflowContext) => unknown,
+    options: WorkflowOptions & Schemas<AnySchema, AnySchema> = {},
+  ): unknown {
+    checkNames(options, WORKFLOW_NAMES, `workflow ${JSON.stringify(name)}`);
+    const registered = this.#declare({ kind: "workflow", name, body: workflow, where: location(this.workflow), ...options });
+    return makeWorkflow(this.#engine, registered);
+  }
+
+  #declare(declaration: Declaration): Registered {
+    for (const end of ["input", "output"] as const) {
+      if (declaration[end] !== undefined && !isSchema(declaration[end])) throw new ConfigInvalid(`${end} of ${JSON.stringify(declaration.name)} is no Standard Schema (zod, valibot, arktype)`);
+    }
+    const registered = new Registered(declaration);
+    this.#engine.register(registered);
+    return registered;
+  }
+
+  /** A workflow known by name: of another process, another program, another language. */
+  reference<Input = unknown, Output = unknown>(name: string): Reference<Input, Output> {
+    return makeReference(this.#engine, name) as Reference<Input, Output>;
+  }
+
+  /** Declares an error type: it is recorded by its own properties and rebuilt as this class, on the first run and on replay. */
+  error<E extends Error>(code: string, kind: ErrorClass<E>, form?: ErrorForm<E>): void {
+    this.#engine.declared.add(code, kind, form);
+  }
+
+  /** Declares a queue, made at launch. What an operator changed since is left alone. Returns its name. */
+  queue(name: string, options: QueueOptions = {}): string {
+    if (this.#engine.launched) throw new RegisteredLate(`queue ${JSON.stringify(name)} was declared after launch; putQueue changes queues at run time`);
+    this.#engine.queues.push(queueRecord(queueOf(name, options)));
+    return name;
+  }
+
+  // -- life
+
+  /** Connects, claims, runs. A client only connects. */
+  launch(): Promise<void> {
+    return this.#engine.launch();
+  }
+
+  /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. */
+  close(options: { grace?: Duration } = {}): Promise<void> {
+    return this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
+  }
+
+  /** For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes. */
+  serve(options: { grace?: Duration } = {}): Promise<void> {
+    return this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Brings the schema to this library's version. */
+  async migrate(): Promise<number> {
+    return Number((await this.#engine.request(OP_MIGRATE, []))[0]);
+  }
+
+  /** Stamps this environment and this database: a copied database may run from now on. */
+  async adopt(): Promise<void> {
+    await this.#engine.request(OP_ADOPT, []);
+  }
+
+  /** The migrations as text, to run by hand where this role may not change the schema. */
+  migrationSql(store: "postgres" | "sqlite" = "postgres", schema?: string): string {
+    return String(this.#engine.call(OP_MIGRATION_SQL, [store, schema])[0]);
+  }
+
+  /** Counters and settings of this engine. */
+  info(): Record<string, unknown> {
+    return JSON.parse(String(this.#engine.call(OP_INFO, [])[0])) as Record<string, unknown>;
+  }
+
+  // -- runs
+
+  /** The handle of a run by its id, or by its key. Looks nothing up. */
+  run<Output = unknown>(id: string | { key: string }): Run<Output> {
+    if (typeof id === "object") return new Run<Output>(this.#engine, id.key, undefined);
+    return new Run<Output>(this.#engine, this.keyOf(id), undefined, id);
+  }
+
+  /** The key of the run with this id. */
+  keyOf(id: string): string {
+    return String(this.#engine.call(OP_RUN_KEY, [id])[0]);
+  }
+
+  /** Runs, newest first, one page; `after` is the `next` of the page before. */
+  async runs(filter: RunFilter = {}): Promise<Page<RunInfo>> {
+    const [records, next] = await this.#engine.request(OP_LIST_RUNS, [filterRecord(filter)]);
+    return { items: (records as Read[]).map(runInfo), next: typeof next === "string" ? next : null };
+  }
+
+  /** A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded. */
+  async send(run: Run<unknown> | string, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    const scope = recordingScope(this.#engine);
+    if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
+    const key = run instanceof Run ? run.key : this.keyOf(run);
+    await this.#engine.request(OP_SEND, [key, topic, new Text(encode(message)), options.idempotencyKey]);
+  }
+
+  /** Waits for an event of a run (its handle or id); null when the time is over. */
+  async getEvent<T = unknown>(run: Run<unknown> | string, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    return (run instanceof Run ? run : this.run(run)).getEvent<T>(key, options);
+  }
+
+  // -- queues
+
+  /** Makes or changes a queue now, as an operator: effective in the whole fleet within two seconds. */
+  async putQueue(name: string, options: QueueOptions = {}): Promise<QueueInfo> {
+    return queueInfo((await this.#engine.request(OP_PUT_QUEUE, [queueRecord(queueOf(name, options)), true]))[0] as Read);
+  }
+
+  async queues(): Promise<QueueInfo[]> {
+    return ((await this.#engine.request(OP_LIST_QUEUES, []))[0] as Read[]).map(queueInfo);
+  }
+
+  /** Nothing more is claimed from it; what runs goes on. */
+  pauseQueue(name: string): Promise<void> {
+    return this.#setPaused(name, true);
+  }
+
+  resumeQueue(name: string): Promise<void> {
+    return this.#setPaused(name, false);
+  }
+
+  async #setPaused(name: string, paused: boolean): Promise<void> {
+    const known = await this.queues();
+    const queue = known.find((other) => other.name === name);
+    if (queue === undefined) {
+      const nearest = this.#engine.nearest(
+        name,
+        known.map((other) => other.name),
+      );
+      throw new UnknownQueue(`there is no queue ${JSON.stringify(name)}.${nearest}`);
+    }
+    await this.#engine.request(OP_PUT_QUEUE, [queueRecord({ ...queue, paused }), true]);
+  }
+
+  // -- sugar: the context of the surrounding workflow
+
+  /** The context of the workflow this code runs in, or of its innermost branch. */
+  context(): WorkflowContext {
+    return new WorkflowContext(scopeInWorkflow("context"));
+  }
+
+  sleep(duration: Duration): Promise<void> {
+    return this.#inside("sleep").sleep(duration);
+  }
+
+  sleepUntil(when: Date): Promise<void> {
+    return this.#inside("sleepUntil").sleepUntil(when);
+  }
+
+  now(): Promise<Date> {
+    return this.#inside("now").now();
+  }
+
+  uuid(): Promise<string> {
+    return this.#inside("uuid").uuid();
+  }
+
+  random(): Promise<number> {
+    return this.#inside("random").random();
+  }
+
+  runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options?: InlineOptions): Promise<Decoded<T>> {
+    return this.#inside("runStep").runStep(name, step, options);
+  }
+
+  all<const F extends readonly BranchFunction<unknown>[]>(branches: F): ReturnType<typeof WorkflowContext.prototype.all<F>> {
+    return this.#inside("all").all(branches);
+  }
+
+  any<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+    return this.#inside("any").any(branches);
+  }
+
+  race<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+    return this.#inside("race").race(branches);
+  }
+
+  map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Promise<T> | T, options?: MapOptions<Item>): Promise<T[]> {
+    return this.#inside("map").map(items, branch, options);
+  }
+
+  receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
+    return this.#inside("receive").receive<T>(topic, options);
+  }
+
+  setEvent(key: string, value: unknown): Promise<void> {
+    return this.#inside("setEvent").setEvent(key, value);
+  }
+
+  patch(name: string): boolean {
+    return this.#inside("patch").patch(name);
+  }
+
+  shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
+    return this.#inside("shielded").shielded(cleanUp);
+  }
+
+  #inside(verb: string): WorkflowContext {
+    return new WorkflowContext(scopeInWorkflow(verb));
+  }
+
+  /** For workflow and step code: replayed records below warning are dropped. */
+  get logger(): Logger {
+    return this.#logger;
+  }
+
+  /** The key of the run this code belongs to; undefined outside one. */
+  get runKey(): string | undefined {
+    return scopeHere()?.execution.run;
+  }
+
+  /** The key to pass to an outside service: the same in every attempt of this step. */
+  idempotencyKey(): string {
+    return this.#step("idempotencyKey").idempotencyKey;
+  }
+
+  /** Which attempt of the running step this is, from 1. */
+  attempt(): number {
+    return stepHere()?.attempt ?? 1;
+  }
+
+  /** Aborted when the running step is to end. */
+  signal(): AbortSignal {
+    return this.#step("signal").signal;
+  }
+
+  #step(verb: string): StepContext {
+    const step = stepHere();
+    if (step?.context === undefined) throw new OutsideStep(`${verb} exists only inside a step: outside there is nothing it could stay the same for`);
+    return step.context;
+  }
+}
+
+export type { Branch, StandardSchema, StartArguments, Startable, StartOptions };

@@ -1,0 +1,213 @@
+/** What a workflow's function gets as its second argument; each branch has its own. */
+
+import { callNow, callStep } from "./calls.js";
+import { ConfigInvalid } from "./errors_gen.js";
+import type { StartArguments, Startable } from "./functions.js";
+import { type Branch, branchesOf, first, gather } from "./groups.js";
+import { Logger } from "./logging.js";
+import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
+import type { Attributes, Policy, StartOptions } from "./options.js";
+import { Registered } from "./registered.js";
+import { Run } from "./run.js";
+import type { AnySchema } from "./schema.js";
+import { HERE, Scope, location, scopeInWorkflow } from "./scope.js";
+import { start } from "./starting.js";
+import type { StepContext } from "./step_context.js";
+import type { Duration } from "./times.js";
+import type { Decoded } from "./types.js";
+import * as waits from "./waits.js";
+
+/** Options of a step that is not declared. */
+export interface InlineOptions extends Policy {
+  /** Tells same-named calls of one branch apart. */
+  key?: string;
+  /** What the step depends on: recorded as a digest, so that a replay with another input is noticed. */
+  input?: unknown;
+  output?: AnySchema;
+}
+
+export interface MapOptions<Item> {
+  /** Names the branches, so that items may come in another order on replay. */
+  key?: (item: Item, index: number) => string;
+  /** So many at a time; default all. */
+  limit?: number;
+}
+
+/** A function of one branch. */
+export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
+
+type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
+
+const logger = new Logger();
+
+export class WorkflowContext {
+  readonly #scope: Scope;
+
+  /** @internal */
+  constructor(scope: Scope) {
+    this.#scope = scope;
+  }
+
+  /** Key of this run, a uuid. */
+  get run(): string {
+    return this.#scope.execution.run;
+  }
+
+  /** The id it was started with, if any. */
+  get runId(): string | undefined {
+    return this.#scope.execution.runId ?? undefined;
+  }
+
+  /** Which attempt of the run this is, from 1. */
+  get attempt(): number {
+    return this.#scope.execution.attempt;
+  }
+
+  /** True while recorded calls are handed back. */
+  get replaying(): boolean {
+    return this.#scope.execution.replaying;
+  }
+
+  get attributes(): Attributes {
+    const { attributes } = this.#scope.execution;
+    return attributes === null ? {} : (JSON.parse(attributes) as Attributes);
+  }
+
+  /** W3C trace context the run was started with, if any. */
+  get traceParent(): string | undefined {
+    return this.#scope.execution.traceParent ?? undefined;
+  }
+
+  /** Replay-aware: replayed records below warning are dropped. */
+  get logger(): Logger {
+    return logger;
+  }
+
+  #here(verb: string): Scope {
+    return scopeInWorkflow(verb, this.#scope);
+  }
+
+  /** A durable wait: it holds no slot, and goes on where it was after a restart. */
+  sleep(duration: Duration): Promise<void> {
+    return waits.sleep(this.#here("sleep"), duration, location(this.sleep));
+  }
+
+  sleepUntil(when: Date): Promise<void> {
+    return waits.sleepUntil(this.#here("sleepUntil"), when, location(this.sleepUntil));
+  }
+
+  /** The database's time, recorded: the same on every replay. */
+  now(): Promise<Date> {
+    return waits.now(this.#here("now"), location(this.now));
+  }
+
+  /** A random uuid, recorded. */
+  uuid(): Promise<string> {
+    return waits.uuid(this.#here("uuid"), location(this.uuid));
+  }
+
+  /** A number in [0, 1), recorded. */
+  random(): Promise<number> {
+    return waits.random(this.#here("random"), location(this.random));
+  }
+
+  /** Records any function as a step of this name. */
+  runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options: InlineOptions = {}): Promise<Decoded<T>> {
+    const at = location(this.runStep);
+    const scope = this.#here("runStep");
+    const { key, input, ...policy } = options;
+    const body = (_: unknown, context: StepContext): unknown => step(context);
+    const registered = new Registered({ kind: "step", name, body, where: at, ...policy });
+    return callStep(scope, registered, at, input, key) as Promise<Decoded<T>>;
+  }
+
+  /** Runs the branches at once; waits for every one, then throws the first failure in their order. */
+  all<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>> {
+    return gather(this.#here("all"), "all", branchesOf("all", branches), undefined, undefined, location(this.all)) as Promise<Values<F>>;
+  }
+
+  /** The first branch to succeed; the others get their cancel signal and are not waited for. */
+  any<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+    return first(this.#here("any"), "any", branchesOf("any", branches), location(this.any)) as Promise<T>;
+  }
+
+  /** The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for. */
+  race<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+    return first(this.#here("race"), "race", branchesOf("race", branches), location(this.race)) as Promise<T>;
+  }
+
+  /** One step of this name an item, at once. */
+  map<Item, T>(
+    name: string,
+    items: Iterable<Item>,
+    step: (item: Item, step: StepContext) => Promise<T> | T,
+    options?: MapOptions<Item> & Policy & { output?: AnySchema },
+  ): Promise<Decoded<T>[]>;
+  /** One branch an item, at once. */
+  map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Promise<T> | T, options?: MapOptions<Item>): Promise<T[]>;
+  map(...args: unknown[]): Promise<unknown[]> {
+    const at = location(this.map);
+    const scope = this.#here("map");
+    const [name, given, body, options] = (typeof args[0] === "string" ? args : [undefined, ...args]) as [
+      string | undefined,
+      Iterable<unknown>,
+      (item: unknown, context: never) => unknown,
+      (MapOptions<unknown> & Policy)?,
+    ];
+    if (typeof body !== "function") throw new ConfigInvalid("map takes the items and a function: ctx.map(items, fn), or ctx.map(name, items, fn) for one step an item");
+    const { key, limit, ...policy } = options ?? {};
+    const items = [...given];
+    const keys = key === undefined ? undefined : items.map((item, index) => key(item, index));
+    let branches: Branch[];
+    if (name === undefined) branches = items.map((item) => (context: WorkflowContext) => body(item, context as never));
+    else {
+      const registered = new Registered({ kind: "step", name, body: body as never, where: at, ...policy });
+      branches = items.map((item) => (_: WorkflowContext, branch: Scope) => callStep(branch, registered, at, item, undefined));
+    }
+    return gather(scope, "map", branches, keys, limit, at);
+  }
+
+  /** Starts a child run. */
+  start<Input, Output>(workflow: Startable<Input, Output>, ...args: StartArguments<Input>): Promise<Run<Output>> {
+    const [input, options = {}] = args as [unknown, StartOptions?];
+    const { engine } = this.#scope.execution;
+    return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, location(this.start), this.#here("start"));
+  }
+
+  /** The next message of this topic to this run, exactly once; null when the time is over. */
+  receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
+    return waits.receive(this.#here("receive"), topic, options.timeout, location(this.receive)) as Promise<T | null>;
+  }
+
+  /** A message to a run (its handle or id), recorded with this one. */
+  send(run: Run<unknown> | string, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    return waits.send(this.#here("send"), this.#key(run), topic, message, options.idempotencyKey, location(this.send));
+  }
+
+  /** Publishes a value of this run; others wait for it with `getEvent`. */
+  setEvent(key: string, value: unknown): Promise<void> {
+    return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
+  }
+
+  /** Waits for an event of a run (its handle or id); null when the time is over. */
+  getEvent<T = unknown>(run: Run<unknown> | string, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    return waits.event(this.#here("getEvent"), this.#key(run), key, options.timeout, location(this.getEvent)) as Promise<T | null>;
+  }
+
+  #key(run: Run<unknown> | string): string {
+    return run instanceof Run ? run.key : String(this.#scope.execution.engine.call(OP_RUN_KEY, [run])[0]);
+  }
+
+  /** True for runs that reach this point after the change; false for those recorded before it. */
+  patch(name: string): boolean {
+    const scope = this.#here("patch");
+    return callNow(scope.execution, OP_PATCH, [scope.branch, scope.flags, name, location(this.patch)])[0] === true;
+  }
+
+  /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */
+  async shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
+    const scope = this.#here("shielded");
+    const inner = new Scope(scope.execution, scope.branch, scope.flags | FLAG_SHIELDED, undefined);
+    return HERE.run(inner, cleanUp, new WorkflowContext(inner));
+  }
+}

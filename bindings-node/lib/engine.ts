@@ -1,0 +1,228 @@
+/** One engine as JavaScript sees it: its handle, its client, its functions, its life. */
+
+import { isMainThread } from "node:worker_threads";
+import { Client } from "./client.js";
+import { AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate } from "./errors_gen.js";
+import { DeclaredErrors, nativeError } from "./failures.js";
+import type { Frame, Value } from "./frame.js";
+import { log } from "./logging.js";
+import { native } from "./native.js";
+import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } from "./ops_gen.js";
+import type { Registered } from "./registered.js";
+import type { Execution } from "./scope.js";
+
+/** How often an engine that has nothing pending looks whether that is still so before it lets the process end. */
+const LOOK_MS = 20;
+const FOREVER_MS = 0x7fffffff;
+
+export class Engine {
+  readonly declared = new DeclaredErrors();
+  readonly functions = new Map<string, Registered>();
+  readonly executions = new Map<number, Execution>();
+  /** Records of the queues declared here, made at launch. */
+  readonly queues: Value[][] = [];
+  launched = false;
+  closed = false;
+  private closing: Promise<void> | undefined;
+  private client: Client | undefined;
+  private holding: NodeJS.Timeout | undefined;
+  private serving = false;
+
+  constructor(
+    private readonly config: Readonly<Record<string, unknown>>,
+    readonly strict: boolean,
+  ) {}
+
+  // -- functions
+
+  register(registered: Registered): void {
+    if (this.closed) throw new Closed("this engine is closed; make a new one");
+    const known = this.functions.get(registered.name);
+    if (known !== undefined) {
+      throw new AlreadyRegistered(
+        `the name ${JSON.stringify(registered.name)} is taken by the ${known.kind} declared at ${known.where}; this one is declared at ${registered.where}. ` +
+          "Declare functions once, at the top of a module, not in a request handler",
+      );
+    }
+    if (this.launched) {
+      throw new RegisteredLate(`${JSON.stringify(registered.name)} (${registered.where}) was declared after launch; import the module that declares it first`);
+    }
+    if (this.client !== undefined) this.announce(registered, this.client);
+    this.functions.set(registered.name, registered);
+  }
+
+  private announce(registered: Registered, client: Client): void {
+    if (registered.isTransaction) return;
+    client.call(OP_REGISTER, [client.id, registered.kind, registered.name, registered.version, registered.registration]);
+  }
+
+  /** The nearest declared name, as half a sentence. */
+  nearest(name: string, among: Iterable<string> = this.functions.keys()): string {
+    const [best] = [...among].map((known) => ({ known, far: distance(name, known) })).sort((a, b) => a.far - b.far);
+    return best !== undefined && best.far <= Math.max(2, name.length / 3) ? ` Did you mean ${JSON.stringify(best.known)}?` : "";
+  }
+
+  // -- the handle
+
+  /** The client, opened on first use: importing a program opens nothing. */
+  open(): Client {
+    if (this.closed) throw new Closed("this engine is closed; make a new one");
+    if (this.client === undefined) {
+      try {
+        const handle = native().open(JSON.stringify(this.config), !isMainThread);
+        this.client = new Client(this, handle);
+      } catch (error) {
+        throw nativeError(error);
+      }
+      if (isMainThread) {
+        process.on("exit", this.atExit);
+        process.on("beforeExit", this.beforeExit);
+      }
+      for (const registered of this.functions.values()) this.announce(registered, this.client);
+    }
+    return this.client;
+  }
+
+  call(op: number, values: readonly Value[]): Frame {
+    return this.open().call(op, values);
+  }
+
+  /** An operation from outside any run. */
+  async request(op: number, values: readonly Value[]): Promise<Frame> {
+    return this.open().ask(undefined, op, values);
+  }
+
+  // -- life
+
+  async launch(): Promise<void> {
+    if (this.launched) throw new AlreadyLaunched("launch was called twice");
+    const client = this.open();
+    this.launched = true;
+    try {
+      for (const queue of this.queues) await client.ask(undefined, OP_PUT_QUEUE, [queue, false]);
+      const answer = await client.ask(undefined, this.config["role"] === "client" ? OP_CONNECT : OP_LAUNCH, []);
+      const [notice, held] = answer;
+      if (typeof notice === "string") log.info(notice);
+      if (typeof held === "string") log.warn(held);
+    } catch (error) {
+      // A launch that failed may be tried again: the database was down, the password wrong.
+      await this.end(client);
+      this.launched = false;
+      this.closed = false;
+      this.client = undefined;
+      throw error;
+    }
+  }
+
+  /** Claim no more, let runs finish or park, hand the rest over. A second call waits for the first. */
+  close(deadlineMs: number): Promise<void> {
+    this.closing ??= this.closeOnce(deadlineMs);
+    return this.closing;
+  }
+
+  private async closeOnce(deadlineMs: number): Promise<void> {
+    const { client } = this;
+    if (client === undefined || this.closed) {
+      this.closed = true;
+      return;
+    }
+    if (this.launched && deadlineMs > 0) {
+      try {
+        await client.ask(undefined, OP_DRAIN, [deadlineMs]);
+      } catch (error) {
+        log.warn("drain", { error });
+      }
+    }
+    await this.end(client);
+  }
+
+  private async end(client: Client): Promise<void> {
+    this.closed = true;
+    process.off("exit", this.atExit);
+    process.off("beforeExit", this.beforeExit);
+    for (const execution of this.executions.values()) execution.stop("closed");
+    this.executions.clear();
+    client.leave();
+    const ended = native().close(client.handle, 1_000);
+    // What native work is under way keeps the loop alive by itself.
+    this.releaseLoop();
+    await ended;
+  }
+
+  /** Runs until the process is asked to stop, then drains. */
+  async serve(graceMs: number): Promise<void> {
+    if (!isMainThread) throw new ConfigInvalid("serve waits for signals, which only the main thread gets: use launch and close in a worker thread");
+    const asked = new Promise<void>((resolve) => {
+      for (const signal of ["SIGTERM", "SIGINT"] as const) {
+        process.once(signal, () => {
+          resolve();
+        });
+      }
+    });
+    await this.launch();
+    this.serving = true;
+    this.holdLoop();
+    await asked;
+    this.serving = false;
+    await this.close(graceMs);
+  }
+
+  // -- the event loop
+
+  /**
+   * The loop is kept alive while something is pending: a promise of a caller, an execution, work the engine holds for us. A timer does that, for the completion
+   * queue itself is weak. Two calls of the timer's an operation would cost more than the operation, so it is only looked at when it may have become idle.
+   */
+  holdLoop(): void {
+    if (this.holding !== undefined) return;
+    this.holding = setInterval(this.look, LOOK_MS);
+  }
+
+  private readonly look = (): void => {
+    if (this.serving) {
+      this.releaseLoop();
+      this.holding = setInterval(() => undefined, FOREVER_MS);
+      return;
+    }
+    if (!this.closed && (this.client?.idle === false || this.executions.size > 0 || this.executing() > 0)) return;
+    this.releaseLoop();
+  };
+
+  private releaseLoop(): void {
+    clearInterval(this.holding);
+    this.holding = undefined;
+  }
+
+  private executing(): number {
+    const info = JSON.parse(String(this.call(OP_INFO, [])[0])) as { executing: number };
+    return info.executing;
+  }
+
+  ended(execution: Execution): void {
+    this.executions.delete(execution.id);
+  }
+
+  /** Nothing is pending and nobody called close(): the lease is given back as close() would. */
+  private readonly beforeExit = (): void => {
+    void this.close(0);
+  };
+
+  /** `process.exit`: with runs under way this is a crash, and must count as one; without, the lease is given back. */
+  private readonly atExit = (): void => {
+    if (this.client === undefined || this.closed) return;
+    if (this.executions.size === 0) native().closeNow(this.client.handle);
+  };
+}
+
+/** Levenshtein. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min((row[j] as number) + 1, (next[j - 1] as number) + 1, (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}

@@ -1,0 +1,92 @@
+/** What `app.step`, `app.transaction` and `app.workflow` return. */
+
+import { callStep, plainCall } from "./calls.js";
+import type { Engine } from "./engine.js";
+import type { StartOptions } from "./options.js";
+import type { Registered } from "./registered.js";
+import type { Run } from "./run.js";
+import { location, scopeHere } from "./scope.js";
+import { type Target, start, startMany } from "./starting.js";
+import { callTransaction, plainTransaction } from "./transaction.js";
+
+/** The one argument of a function; it may be left out where it may be undefined. */
+export type Arguments<Input> = unknown extends Input ? [input?: Input] : undefined extends Input ? [input?: Input] : [Input] extends [void] ? [input?: Input] : [input: Input];
+export type StartArguments<Input> = unknown extends Input
+  ? [input?: Input, options?: StartOptions]
+  : undefined extends Input
+    ? [input?: Input, options?: StartOptions]
+    : [input: Input, options?: StartOptions];
+
+export interface Startable<Input, Output> {
+  readonly name: string;
+  /** Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child. */
+  start(...args: StartArguments<Input>): Promise<Run<Output>>;
+  /** One run an input, in one round trip; `id` names each, so that a repeat attaches. */
+  startMany(inputs: Iterable<Input>, options?: Omit<StartOptions, "id"> & { id?: (input: Input) => string }): Promise<Run<Output>[]>;
+}
+
+/** A declared transaction: rows and checkpoint commit together. */
+export interface TransactionStep<Input, Output> {
+  (...args: Arguments<Input>): Promise<Output>;
+  readonly name: string;
+  /** `key` tells same-named calls of one branch apart. */
+  options(options: { key: string }): (...args: Arguments<Input>) => Promise<Output>;
+}
+
+/** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function. `start` runs it as a job: one row, one commit. */
+export interface Step<Input, Output> extends TransactionStep<Input, Output>, Startable<Input, Output> {}
+
+/** A declared workflow. */
+export interface Workflow<Input, Output> extends Startable<Input, Output> {
+  /** The plain function would have no context: call `start`. */
+  readonly name: string;
+}
+
+/** A workflow known by name: of another process, another program, another language. */
+export type Reference<Input, Output> = Startable<Input, Output>;
+
+function startable(target: Target): { start: Startable<unknown, unknown>["start"]; startMany: Startable<unknown, unknown>["startMany"] } {
+  const methods = {
+    start: (input?: unknown, options: StartOptions = {}): Promise<Run<unknown>> => start(target, input, options, location(methods.start)),
+    startMany: (inputs: Iterable<unknown>, options: Omit<StartOptions, "id"> & { id?: (input: never) => string } = {}): Promise<Run<unknown>[]> => {
+      const { id, ...rest } = options;
+      return startMany(target, inputs, rest, id);
+    },
+  };
+  return methods;
+}
+
+export function makeReference(engine: Engine, name: string): Reference<unknown, unknown> {
+  return Object.freeze({ name, ...startable({ engine, name, registered: engine.functions.get(name) }) });
+}
+
+export function makeWorkflow(engine: Engine, registered: Registered): Workflow<unknown, unknown> {
+  return Object.freeze({ name: registered.name, ...startable({ engine, name: registered.name, registered }) });
+}
+
+/** What is called, and what makes it so in a run, outside one, or inside another step. */
+function recordedCall(engine: Engine, registered: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
+  const scope = scopeHere();
+  const plain = registered.isTransaction ? plainTransaction : plainCall;
+  if (scope === undefined) return plain(registered, input, engine.strict);
+  if (scope.step !== undefined || scope.execution.engine !== engine) return plain(registered, input, false);
+  return (registered.isTransaction ? callTransaction : callStep)(scope, registered, at, input, key);
+}
+
+function callable(engine: Engine, registered: Registered): TransactionStep<unknown, unknown> {
+  const step = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, location(step), input, undefined);
+  Object.defineProperty(step, "name", { value: registered.name });
+  const options = ({ key }: { key: string }): ((input?: unknown) => Promise<unknown>) => {
+    const keyed = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, location(keyed), input, key);
+    return keyed;
+  };
+  return Object.assign(step, { options });
+}
+
+export function makeTransaction(engine: Engine, registered: Registered): TransactionStep<unknown, unknown> {
+  return Object.freeze(callable(engine, registered));
+}
+
+export function makeStep(engine: Engine, registered: Registered): Step<unknown, unknown> {
+  return Object.freeze(Object.assign(callable(engine, registered), startable({ engine, name: registered.name, registered })));
+}

@@ -1,0 +1,179 @@
+/** What callers say about steps and runs, as plain values; the engine checks them and knows the defaults. */
+
+import type { ErrorClass } from "./failures.js";
+import type { Value } from "./frame.js";
+import { ConfigInvalid } from "./errors_gen.js";
+import { type Duration, milliseconds, point } from "./times.js";
+
+/** Attempts of a step or a run. Without a policy there is one attempt; what a policy does not name has the engine's defaults. */
+export interface Retry {
+  /** Default 5. */
+  maxAttempts?: number;
+  /** Before the second attempt; default 1 s. */
+  initial?: Duration;
+  /** Default 2. */
+  factor?: number;
+  /** Default 1 minute. */
+  maxInterval?: Duration;
+  /** Full jitter; default true. */
+  jitter?: boolean;
+  /** Errors of these classes are final. */
+  nonRetryable?: readonly ErrorClass[];
+  /** Asked for every other error; false is final. */
+  retryIf?: (error: unknown) => boolean;
+}
+
+/** At most one run per key in the scope. A duration as scope: that long from the start. */
+export interface Dedup {
+  key: string;
+  scope?: "queued" | "until_done" | Duration;
+  policy?: "attach" | "reject" | "replace";
+}
+
+export type Attributes = Readonly<Record<string, string | number | boolean>>;
+
+/** Options of one start. */
+export interface StartOptions {
+  /** 1 to 255 bytes; starting it again attaches to the run. */
+  id?: string;
+  queue?: string;
+  label?: string;
+  priority?: number;
+  delay?: Duration;
+  startAt?: Date;
+  /** Not started by then: it fails with `expired`. */
+  expires?: Duration;
+  /** Not finished by then: it is cancelled. */
+  deadline?: Duration;
+  version?: string;
+  attributes?: Attributes;
+  fairnessKey?: string;
+  cost?: number;
+  createdBy?: string;
+  dedup?: Dedup;
+  retry?: Retry;
+  /** Of a step that is started as a job. */
+  timeout?: Duration;
+  onFinish?: string | { readonly name: string };
+  traceParent?: string;
+  traceState?: string;
+  /** Start again although a run of this id existed and was purged. */
+  reusePurged?: boolean;
+  /** What becomes of a child when its parent ends; default cancel. */
+  parentClose?: "cancel" | "abandon";
+}
+
+/** Policy of a step. */
+export interface Policy {
+  retry?: Retry | undefined;
+  timeout?: Duration | undefined;
+  atMostOnce?: boolean | undefined;
+}
+
+const START_OPTIONS: ReadonlySet<string> = new Set<keyof StartOptions>([
+  "id",
+  "queue",
+  "label",
+  "priority",
+  "delay",
+  "startAt",
+  "expires",
+  "deadline",
+  "version",
+  "attributes",
+  "fairnessKey",
+  "cost",
+  "createdBy",
+  "dedup",
+  "retry",
+  "timeout",
+  "onFinish",
+  "traceParent",
+  "traceState",
+  "reusePurged",
+  "parentClose",
+]);
+
+/** A misspelt option would be ignored: an id that is not taken is a run started twice. */
+export function checkNames(options: object, known: ReadonlySet<string>, what: string): void {
+  const unknown = Object.keys(options).filter((name) => !known.has(name));
+  if (unknown.length > 0) throw new ConfigInvalid(`${what}: no such option: ${unknown.join(", ")}`);
+}
+
+/** RETRY of `ops.toml`; null where everything is the default. */
+export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
+  if (retry === undefined && timeout === undefined && atMostOnce !== true) return null;
+  if (retry?.maxAttempts !== undefined && !(Number.isSafeInteger(retry.maxAttempts) && retry.maxAttempts >= 1)) {
+    throw new ConfigInvalid("maxAttempts is a whole number, at least 1");
+  }
+  // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
+  const attempts = retry === undefined ? 1 : retry.maxAttempts;
+  return [
+    attempts,
+    retry?.initial === undefined ? null : milliseconds(retry.initial, "retry.initial"),
+    retry?.factor,
+    retry?.maxInterval === undefined ? null : milliseconds(retry.maxInterval, "retry.maxInterval"),
+    retry?.jitter,
+    timeout === undefined ? null : milliseconds(timeout, "timeout"),
+    atMostOnce === true,
+  ];
+}
+
+/** The same as the JSON of `register`. */
+export function policyFields(policy: Value[] | null): Record<string, unknown> | undefined {
+  if (policy === null) return undefined;
+  const names = ["max_attempts", "initial_ms", "factor", "max_ms", "jitter", "timeout_ms", "at_most_once"];
+  return Object.fromEntries(names.map((name, index): [string, unknown] => [name, policy[index] ?? undefined]).filter(([, value]) => value !== undefined));
+}
+
+export function retryable(retry: Retry | undefined, error: unknown): boolean {
+  if (retry?.nonRetryable?.some((kind) => error instanceof kind) === true) return false;
+  return retry?.retryIf === undefined || retry.retryIf(error);
+}
+
+/** RUN_OPTIONS of `ops.toml`. */
+export function runRecord(given: StartOptions): Value[] | null {
+  checkNames(given, START_OPTIONS, "start");
+  const { dedup } = given;
+  const scope = dedup?.scope;
+  const ttl = typeof scope === "object" ? milliseconds(scope, "dedup.scope") : null;
+  const span = (name: "delay" | "expires" | "deadline"): number | null => (given[name] === undefined ? null : milliseconds(given[name], name));
+  const values: Value[] = [
+    given.id,
+    given.queue,
+    given.label,
+    whole(given.priority, "priority"),
+    span("delay"),
+    given.startAt === undefined ? null : point(given.startAt, "startAt"),
+    span("expires"),
+    span("deadline"),
+    given.version,
+    given.attributes === undefined ? null : attributesJson(given.attributes),
+    given.fairnessKey,
+    whole(given.cost, "cost"),
+    given.createdBy,
+    dedup?.key,
+    dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
+    dedup === undefined ? null : (dedup.policy ?? "attach"),
+    ttl,
+    policyRecord({ retry: given.retry, timeout: given.timeout }),
+    typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish,
+    given.traceParent,
+    given.traceState,
+    given.reusePurged === true ? true : null,
+  ];
+  while (values.length > 0 && (values.at(-1) === null || values.at(-1) === undefined)) values.pop();
+  return values.length === 0 ? null : values;
+}
+
+function whole(value: number | undefined, what: string): number | undefined {
+  if (value !== undefined && !Number.isSafeInteger(value)) throw new ConfigInvalid(`${what} is a whole number`);
+  return value;
+}
+
+function attributesJson(attributes: Attributes): string | null {
+  for (const [name, value] of Object.entries(attributes) as [string, unknown][]) {
+    if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid(`attribute ${JSON.stringify(name)} is a text, a finite number or a boolean`);
+  }
+  return Object.keys(attributes).length === 0 ? null : JSON.stringify(attributes);
+}

@@ -1,0 +1,117 @@
+/** A function as the engine knows it: name, kind, how to call it, with which defaults. */
+
+import { encode, decode, decodedAgain } from "./codec.js";
+import { ConfigInvalid, PayloadInvalid } from "./errors_gen.js";
+import { Text, type Value } from "./frame.js";
+import { type Policy, type Retry, type StartOptions, policyFields, policyRecord, retryable } from "./options.js";
+import { type AnySchema, check } from "./schema.js";
+import { milliseconds } from "./times.js";
+import type { TransactionSource } from "./transaction_source.js";
+
+// Inputs and results are the user's; their types are the surface's business, not this layer's.
+export type Body = (...args: never[]) => unknown;
+
+export interface Declaration extends Policy {
+  kind: "workflow" | "step";
+  name: string;
+  body: Body;
+  where: string;
+  input?: AnySchema | undefined;
+  output?: AnySchema | undefined;
+  deadline?: StartOptions["deadline"];
+  onFinish?: StartOptions["onFinish"];
+  label?: string | undefined;
+  version?: string | undefined;
+  /** Of a transaction: null is the engine's own connection. */
+  source?: TransactionSource<unknown> | null;
+}
+
+export class Registered {
+  readonly kind: "workflow" | "step";
+  readonly name: string;
+  readonly body: Body;
+  readonly where: string;
+  readonly version: string | undefined;
+  readonly policy: Value[] | null;
+  readonly source: TransactionSource<unknown> | null | undefined;
+  readonly retry: Retry | undefined;
+  /** JSON of `register`: the defaults of runs started here. */
+  readonly registration: string;
+  private readonly input: AnySchema | undefined;
+  private readonly output: AnySchema | undefined;
+
+  constructor(given: Declaration) {
+    if (typeof given.name !== "string" || given.name === "") throw new ConfigInvalid(`app.${given.kind} takes a name first: names are what rows carry, and a minifier renames functions`);
+    if (typeof given.body !== "function") throw new ConfigInvalid(`app.${given.kind}(${JSON.stringify(given.name)}) takes a function`);
+    this.kind = given.kind;
+    this.name = given.name;
+    this.body = given.body;
+    this.where = given.where;
+    this.version = given.version;
+    this.source = given.source;
+    this.retry = given.retry;
+    this.policy = policyRecord(given);
+    this.input = given.input;
+    this.output = given.output;
+    const onFinish = typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish;
+    const deadline = given.deadline === undefined ? undefined : milliseconds(given.deadline, "deadline");
+    this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: onFinish, label: given.label });
+  }
+
+  get isTransaction(): boolean {
+    return this.source !== undefined;
+  }
+
+  /** The wire input; null where there is none. The schema sees it on both ends: here what the caller gives, there what was stored. */
+  encodeInput(value: unknown): Text | null {
+    if (this.input !== undefined) check(this.input, value, `input of ${this.name}`);
+    return value === undefined ? null : this.encoded(value, "input");
+  }
+
+  decodeInput(data: Uint8Array | null): unknown {
+    const value = data === null ? undefined : this.decoded(data, "input");
+    return this.input === undefined ? value : check(this.input, value, `input of ${this.name}`);
+  }
+
+  encodeOutput(value: unknown): Text {
+    if (this.output !== undefined) check(this.output, value, `result of ${this.name}`);
+    return this.encoded(value, "result");
+  }
+
+  decodeOutput(data: Uint8Array | null): unknown {
+    return this.seen(data === null ? null : this.decoded(data, "result"));
+  }
+
+  /** What the caller sees of a value just encoded: as decoded. */
+  outputAgain(value: unknown, text: Text): unknown {
+    return this.seen(decodedAgain(value, text.json));
+  }
+
+  private seen(value: unknown): unknown {
+    return this.output === undefined ? value : check(this.output, value, `result of ${this.name}`);
+  }
+
+  private encoded(value: unknown, what: string): Text {
+    try {
+      return new Text(encode(value));
+    } catch (error) {
+      throw this.named(error, what);
+    }
+  }
+
+  private decoded(data: Uint8Array, what: string): unknown {
+    try {
+      return decode(data);
+    } catch (error) {
+      throw this.named(error, what);
+    }
+  }
+
+  private named(error: unknown, what: string): unknown {
+    return error instanceof PayloadInvalid ? new PayloadInvalid(`${what} of ${this.kind} ${JSON.stringify(this.name)}: ${error.message}`) : error;
+  }
+
+  retryable(error: unknown): boolean {
+    return retryable(this.retry, error);
+  }
+}

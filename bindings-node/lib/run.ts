@@ -1,0 +1,121 @@
+/** The handle of one run. Inside a workflow `result()`, `send()` and `getEvent()` are recorded. */
+
+import { decode, encode } from "./codec.js";
+import type { Engine } from "./engine.js";
+import { ResultTimeout, RunCancelled, RunNotFound } from "./errors_gen.js";
+import { Failure } from "./failures.js";
+import { type Frame, type Read, Text, type Value } from "./frame.js";
+import { bytes } from "./calls.js";
+import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS, OP_RESUME_RUN, OP_RETRY_RUN, OP_REWIND_RUN, OP_SEND } from "./ops_gen.js";
+import type { Registered } from "./registered.js";
+import { type CancelOutcome, type ResumeOutcome, type RunInfo, type StepInfo, runInfo, stepInfo } from "./runs.js";
+import { type Scope, location, scopeHere } from "./scope.js";
+import { type Duration, limitMs } from "./times.js";
+import * as waits from "./waits.js";
+
+const PAGE = 500;
+
+/** The scope a call is recorded in: inside a workflow of the same engine, and not inside one of its steps. */
+export function recordingScope(engine: Engine): Scope | undefined {
+  const scope = scopeHere();
+  return scope === undefined || scope.step !== undefined || scope.execution.engine !== engine ? undefined : scope;
+}
+
+export class Run<Output> {
+  readonly #engine: Engine;
+  readonly #registered: Registered | undefined;
+  /** The run's key, a uuid. */
+  readonly key: string;
+  /** The id it was started with, if any. */
+  readonly id: string | undefined;
+  /** True when the run existed before this start. */
+  readonly attached: boolean;
+
+  /** @internal */
+  constructor(engine: Engine, key: string, registered: Registered | undefined, id?: string, attached = false) {
+    this.#engine = engine;
+    this.#registered = registered;
+    this.key = key;
+    this.id = id;
+    this.attached = attached;
+  }
+
+  /** Waits for the end. Throws `RunFailed` (its cause is the run's error), `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what the run waits for. */
+  async result(options: { timeout?: Duration } = {}): Promise<Output> {
+    const scope = recordingScope(this.#engine);
+    if (scope !== undefined) {
+      const { failed, value } = await waits.result(scope, this.key, options.timeout, location(this.result));
+      if (!failed) return this.#output(value);
+      const failure = Failure.read(value);
+      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
+      throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+    }
+    const [state, stored] = await this.#ask(OP_AWAIT_RESULT, limitMs(options.timeout, "timeout"));
+    const value = bytes(stored);
+    if (state === "succeeded") return this.#output(value);
+    const failure = Failure.read(value);
+    if (state === "cancelled") throw new RunCancelled(failure.message || "the run was cancelled", { run: this.key });
+    throw failure.ofRun(this.key, this.#engine.declared);
+  }
+
+  #output(value: Uint8Array | null): Output {
+    const output = this.#registered !== undefined ? this.#registered.decodeOutput(value) : value === null ? null : decode(value);
+    return output as Output;
+  }
+
+  #ask(op: number, ...values: Value[]): Promise<Frame> {
+    return this.#engine.request(op, [this.key, ...values]);
+  }
+
+  async status(): Promise<RunInfo> {
+    const [record] = await this.#ask(OP_GET_RUN);
+    if (record === null || record === undefined) throw new RunNotFound(`there is no run ${this.id ?? this.key}`);
+    return runInfo(record);
+  }
+
+  /** Every recorded call, in order of position. */
+  async steps(): Promise<StepInfo[]> {
+    const out: StepInfo[] = [];
+    let after: Read | undefined = null;
+    do {
+      const answer: Frame = await this.#ask(OP_LIST_STEPS, after, PAGE);
+      out.push(...(answer[0] as Read[]).map(stepInfo));
+      after = answer[1];
+    } while (after !== null && after !== undefined);
+    return out;
+  }
+
+  async cancel(options: { by?: string; why?: string } = {}): Promise<CancelOutcome> {
+    return (await this.#ask(OP_CANCEL_RUN, options.by, options.why))[0] as CancelOutcome;
+  }
+
+  /** A blocked or cancelled run goes on. */
+  async resume(options: { by?: string } = {}): Promise<ResumeOutcome> {
+    return (await this.#ask(OP_RESUME_RUN, options.by))[0] as ResumeOutcome;
+  }
+
+  /** A failed run goes on at the step that failed. */
+  async retry(options: { by?: string } = {}): Promise<ResumeOutcome> {
+    return (await this.#ask(OP_RETRY_RUN, options.by))[0] as ResumeOutcome;
+  }
+
+  /** Forgets the step at this position and everything completed since. */
+  async rewind(seq: number, options: { branch?: string; by?: string } = {}): Promise<ResumeOutcome> {
+    return (await this.#ask(OP_REWIND_RUN, options.branch ?? "", seq, options.by))[0] as ResumeOutcome;
+  }
+
+  /** A message, kept until it is received. */
+  async send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    const scope = recordingScope(this.#engine);
+    if (scope !== undefined) await waits.send(scope, this.key, topic, message, options.idempotencyKey, location(this.send));
+    else await this.#ask(OP_SEND, topic, new Text(encode(message)), options.idempotencyKey);
+  }
+
+  /** Waits for an event the run publishes; null when the time is over. */
+  async getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    const scope = recordingScope(this.#engine);
+    if (scope !== undefined) return (await waits.event(scope, this.key, key, options.timeout, location(this.getEvent))) as T | null;
+    const [value] = await this.#ask(OP_GET_EVENT, key, limitMs(options.timeout, "timeout"));
+    return (value instanceof Uint8Array ? decode(value) : null) as T | null;
+  }
+}

@@ -1,0 +1,143 @@
+/** Where the calling code stands: which execution, which branch, inside which step. */
+
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { Client } from "./client.js";
+import type { Engine } from "./engine.js";
+import { OutsideRun } from "./errors_gen.js";
+import type { Frame } from "./frame.js";
+import type { StepContext } from "./step_context.js";
+
+/** What cut a step short. */
+export type Signal = "cancel" | "timeout" | "branch" | "stop";
+
+/** A step's function while it runs: what a signal reaches. */
+export class RunningStep {
+  /** Once one came. */
+  signal: Signal | undefined;
+  context: StepContext | undefined;
+  /** Called when the function is not waited for any longer. */
+  onLeave: (() => void) | undefined;
+
+  constructor(
+    readonly execution: Execution | undefined,
+    readonly name: string,
+    readonly seq: number,
+    readonly attempt: number,
+    readonly idempotencyKey: string,
+    readonly place: string,
+  ) {}
+
+  raise(signal: Signal, reason: unknown): void {
+    if (this.signal !== undefined) return;
+    this.signal = signal;
+    this.context?.abort(reason);
+    // A cancelled step is waited for: clean-up must not start while the effect it undoes is still on its way. The engine bounds that wait.
+    if (signal !== "cancel") this.onLeave?.();
+  }
+}
+
+/** One execution of one run in this process. `id` is what the engine calls it. */
+export class Execution {
+  readonly run: string;
+  readonly name: string;
+  readonly attempt: number;
+  replaying: boolean;
+  readonly runId: string | null;
+  readonly attributes: string | null;
+  readonly traceParent: string | null;
+  readonly idempotencyKey: string;
+  readonly deadline: number | undefined;
+  /** Why it has ended, once it has: nothing done from then on is recorded. */
+  stopped: string | undefined;
+  cancelled: { by: string; why: string } | undefined;
+  warned = false;
+  /** Running steps by branch and seq. */
+  readonly running = new Map<string, RunningStep>();
+
+  constructor(
+    readonly engine: Engine,
+    readonly client: Client,
+    readonly id: number,
+    frame: Frame,
+  ) {
+    const text = (index: number): string | null => (typeof frame[index] === "string" ? frame[index] : null);
+    this.run = text(0) ?? "";
+    this.name = text(1) ?? "";
+    this.attempt = Number(frame[3]);
+    this.replaying = frame[4] === true;
+    this.runId = text(5);
+    this.attributes = text(7);
+    this.traceParent = text(8);
+    this.idempotencyKey = text(9) ?? "";
+    this.deadline = typeof frame[10] === "number" ? performance.now() + frame[10] : undefined;
+  }
+
+  stop(why: string): void {
+    if (this.stopped !== undefined) return;
+    this.stopped = why;
+    for (const step of this.running.values()) step.raise("stop", new Error(`this execution has ended (${why})`));
+  }
+}
+
+export class Scope {
+  constructor(
+    readonly execution: Execution,
+    readonly branch: string,
+    readonly flags: number,
+    readonly step: RunningStep | undefined,
+  ) {}
+}
+
+/** `undefined`: outside any run. A step called outside a run has a RunningStep and no execution. */
+export interface Here {
+  scope: Scope | undefined;
+  step: RunningStep | undefined;
+}
+
+export const HERE = new AsyncLocalStorage<Scope | RunningStep>();
+
+/** The step this code runs in, if any. */
+export function stepHere(): RunningStep | undefined {
+  const here = HERE.getStore();
+  return here instanceof RunningStep ? here : here?.step;
+}
+
+/** The scope of the surrounding run, if any. */
+export function scopeHere(): Scope | undefined {
+  const here = HERE.getStore();
+  return here instanceof Scope ? here : undefined;
+}
+
+/** The scope of a call that belongs inside a workflow, and not inside one of its steps. `given`: that of the context it was called on. */
+export function scopeInWorkflow(verb: string, given?: Scope): Scope {
+  const here = HERE.getStore();
+  // The surroundings win: the context of the workflow, used inside a branch, must take its place in that branch.
+  const scope = here instanceof Scope && (given === undefined || here.execution === given.execution) ? here : given;
+  if (scope === undefined || here instanceof RunningStep) throw new OutsideRun(`${verb} belongs inside a workflow`);
+  if (scope.step !== undefined) throw new OutsideRun(`${verb} belongs inside a workflow, not inside its step ${JSON.stringify(scope.step.name)}`);
+  return scope;
+}
+
+/** `file:line` of whoever called `below`: for messages only, so the last two parts of the path will do. */
+export function location(below: (...args: never[]) => unknown): string {
+  const limit = Error.stackTraceLimit;
+  const prepare = Error.prepareStackTrace;
+  Error.stackTraceLimit = 3;
+  Error.prepareStackTrace = firstSite;
+  const holder: { stack?: unknown } = {};
+  Error.captureStackTrace(holder, below);
+  const found = holder.stack;
+  Error.prepareStackTrace = prepare;
+  Error.stackTraceLimit = limit;
+  return typeof found === "string" ? found : "";
+}
+
+function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
+  // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
+  const site = sites.find((other) => other.getFileName()?.startsWith(__dirname) === false) ?? sites[0];
+  if (site === undefined) return "";
+  const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
+  let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
+  cut = Math.max(file.lastIndexOf("/", cut - 1), file.lastIndexOf("\\", cut - 1));
+  return `${cut < 0 ? file : file.slice(cut + 1)}:${String(site.getLineNumber() ?? 0)}`;
+}

@@ -1,0 +1,40 @@
+import type { TransactionSource } from "../transaction_source.js";
+import { firstColumn } from "./callback.js";
+
+/** A transaction of Knex, as far as it is used here. */
+export interface KnexTransaction {
+  raw(sql: string, bindings: never): PromiseLike<unknown>;
+  commit(): unknown;
+  rollback(): unknown;
+}
+
+/** Transactions on Knex with the `pg` client: the function gets a `Knex.Transaction`. */
+export function knexTx<Tx extends KnexTransaction>(
+  knex: { transaction(config?: never): Promise<Tx> },
+  config?: { isolationLevel?: "read committed" | "repeatable read" | "serializable" },
+): TransactionSource<Tx> {
+  return {
+    style: "question",
+    async open() {
+      const transaction = await knex.transaction(config as never);
+      let over = false;
+      return {
+        given: transaction,
+        async guard(sql, params) {
+          const answer = await transaction.raw(sql, [...params] as never);
+          return firstColumn((answer as { rows?: unknown }).rows);
+        },
+        async commit() {
+          over = true;
+          await transaction.commit();
+        },
+        async rollback() {
+          if (over) return;
+          over = true;
+          await transaction.rollback();
+        },
+        close: () => undefined,
+      };
+    },
+  };
+}

@@ -1,0 +1,57 @@
+import type { TransactionSource } from "../transaction_source.js";
+import { firstColumn } from "./callback.js";
+
+/** A client of node-postgres, as far as it is used here. */
+export interface PgClient {
+  query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
+  release(error?: Error | boolean): void;
+}
+
+export interface PgOptions {
+  /** Default: the database's own, READ COMMITTED unless it was changed. */
+  isolation?: "read committed" | "repeatable read" | "serializable";
+}
+
+/** Transactions on a `Pool` of `pg`: the function gets a `PoolClient`. */
+export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client> }, options: PgOptions = {}): TransactionSource<Client> {
+  const begin = options.isolation === undefined ? "begin" : `begin isolation level ${options.isolation}`;
+  return {
+    style: "dollar",
+    async open() {
+      const client = await pool.connect();
+      let broken: Error | undefined;
+      const query = async (text: string, values?: unknown[]): Promise<unknown[]> => {
+        try {
+          return (await client.query(text, values)).rows;
+        } catch (error) {
+          // A connection whose COMMIT or ROLLBACK failed is in a state nobody knows: it must not go back into the pool.
+          if (values === undefined) broken = error instanceof Error ? error : new Error(String(error));
+          throw error;
+        }
+      };
+      try {
+        await query(begin);
+      } catch (error) {
+        client.release(true);
+        throw error;
+      }
+      let over = false;
+      return {
+        given: client,
+        guard: async (sql, params) => firstColumn(await query(sql, [...params])),
+        async commit() {
+          over = true;
+          await query("commit");
+        },
+        async rollback() {
+          if (over) return;
+          over = true;
+          await query("rollback");
+        },
+        close() {
+          client.release(broken);
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,30 @@
+import type { TransactionSource } from "../transaction_source.js";
+import { firstColumn, openCallback } from "./callback.js";
+
+/** What an interactive transaction of Prisma hands out, as far as it is used here. */
+export interface PrismaTransaction {
+  $queryRawUnsafe(query: string, ...values: unknown[]): Promise<unknown>;
+}
+
+export interface PrismaOptions {
+  /** Milliseconds a transaction may take; Prisma's own default of 5 s also holds the engine's last statement. */
+  timeout?: number;
+  /** Milliseconds to wait for a connection. */
+  maxWait?: number;
+  isolationLevel?: "ReadCommitted" | "RepeatableRead" | "Serializable";
+}
+
+/** Interactive transactions of a Prisma client on PostgreSQL: the function gets its transaction client. */
+export function prismaTx<Tx extends PrismaTransaction>(
+  prisma: { $transaction(inside: (tx: Tx) => Promise<void>, options?: never): Promise<unknown> },
+  options?: PrismaOptions,
+): TransactionSource<Tx> {
+  return {
+    style: "dollar",
+    open: () =>
+      openCallback<Tx>(
+        (inside) => prisma.$transaction(inside, options as never),
+        async (given, text, params) => firstColumn(await given.$queryRawUnsafe(text, ...params)),
+      ),
+  };
+}

@@ -1,0 +1,55 @@
+/** Starting runs: what workflows, steps as jobs, and workflows known by name have in common. */
+
+import { decode, encode } from "./codec.js";
+import { recorded } from "./calls.js";
+import type { Engine } from "./engine.js";
+import { errorOf } from "./failures.js";
+import { type Read, Text, type Value } from "./frame.js";
+import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
+import { type StartOptions, runRecord } from "./options.js";
+import type { Registered } from "./registered.js";
+import { Run, recordingScope } from "./run.js";
+import type { Scope } from "./scope.js";
+
+/** What is started: a function of this program, or one known by name only. */
+export interface Target {
+  readonly engine: Engine;
+  readonly name: string;
+  readonly registered: Registered | undefined;
+}
+
+function encodeInput(target: Target, input: unknown): Text | null {
+  if (target.registered !== undefined) return target.registered.encodeInput(input);
+  return input === undefined ? null : new Text(encode(input));
+}
+
+/** Inside a workflow the start is recorded and the run is a child. */
+export async function start<O>(target: Target, input: unknown, options: StartOptions, at: string, given?: Scope): Promise<Run<O>> {
+  const { engine, name, registered } = target;
+  const scope = given ?? recordingScope(engine);
+  const wire = encodeInput(target, input);
+  if (scope !== undefined) {
+    const value = await recorded(scope, OP_BEGIN_CHILD, [at, name, wire, runRecord(options), options.parentClose]);
+    return new Run<O>(engine, String(decode(value ?? new Uint8Array())), registered, options.id);
+  }
+  const [key, attached] = await engine.request(OP_START, [name, wire, runRecord(options)]);
+  return new Run<O>(engine, String(key), registered, options.id, attached === true);
+}
+
+/** One round trip for many runs. Throws for the first item that was refused; the others stand, and ids make a second call attach to them. */
+export async function startMany<O>(target: Target, inputs: Iterable<unknown>, options: StartOptions, id: ((input: never) => string) | undefined): Promise<Run<O>[]> {
+  const { engine, name, registered } = target;
+  const plain = runRecord(options);
+  const ids: (string | undefined)[] = [];
+  const items: Value[] = [];
+  for (const input of inputs) {
+    const own = id?.(input as never);
+    ids.push(own);
+    items.push([encodeInput(target, input), own === undefined ? plain : runRecord({ ...options, id: own })]);
+  }
+  const [answers] = await engine.request(OP_START_MANY, [name, items]);
+  return (answers as Read[][]).map(([key, attached, code, message], index) => {
+    if (typeof code === "string") throw errorOf(code, `item ${String(index)}: ${String(message)}`);
+    return new Run<O>(engine, String(key), registered, ids[index], attached === true);
+  });
+}

@@ -1,0 +1,58 @@
+/** What a step's function gets as its second argument. */
+
+import { OutsideStep } from "./errors_gen.js";
+import { Cancelled } from "./failures.js";
+import type { RunningStep } from "./scope.js";
+
+export class StepContext {
+  readonly #step: RunningStep;
+  #controller: AbortController | undefined;
+  #reason: unknown;
+
+  /** @internal */
+  constructor(step: RunningStep) {
+    this.#step = step;
+    step.context = this;
+  }
+
+  get name(): string {
+    return this.#step.name;
+  }
+
+  /** Which attempt this is, from 1. */
+  get attempt(): number {
+    return this.#step.attempt;
+  }
+
+  /** The key to pass to an outside service: the same in every attempt of this step, whatever dies in between. 36 ASCII characters. */
+  get idempotencyKey(): string {
+    if (this.#step.execution === undefined) throw new OutsideStep("an idempotency key exists only in a step of a run: outside there is nothing it could stay the same for");
+    return this.#step.idempotencyKey;
+  }
+
+  /** Key of the run; undefined where the step was called outside one. */
+  get run(): string | undefined {
+    return this.#step.execution?.run;
+  }
+
+  /** The id the run was started with, if any. */
+  get runId(): string | undefined {
+    return this.#step.execution?.runId ?? undefined;
+  }
+
+  /** Aborted when the run is asked to cancel, when the step's timeout has passed, and when its result counts no more. Pass it to fetch and the like. */
+  get signal(): AbortSignal {
+    // Made when asked for: an AbortController costs more than recording the step does.
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** @internal */
+  abort(reason: unknown): void {
+    this.#reason = reason ?? new Cancelled("", "");
+    this.#controller?.abort(this.#reason);
+  }
+}

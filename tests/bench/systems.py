@@ -1,0 +1,60 @@
+"""The systems under measurement: Everstep in each language, the peer in the same language, and what bounds both."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TARGET = HERE.parents[1] / "target" / "bench"
+
+CORE, POSTGRES = "everstep-core", "postgres"
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language: how its two programs are started, and what the project promises of the first. Ratios are against the second."""
+
+    name: str
+    everstep: list[str]
+    dbos: list[str]
+    steps_ratio: float
+    steps_per_s: float
+    step_p50_ratio: float
+    queue_ratio: float
+    rss_mb: float | None = None
+
+    @property
+    def ours(self) -> str:
+        return f"everstep-{self.name}"
+
+    @property
+    def peer(self) -> str:
+        return f"dbos-{self.name}"
+
+
+LANGUAGES = [
+    Language(
+        "python",
+        [sys.executable, str(HERE / "everstep_child.py")],
+        [sys.executable, str(HERE / "dbos_child.py")],
+        steps_ratio=100,
+        steps_per_s=20_000,
+        step_p50_ratio=1.5,
+        queue_ratio=25,
+        rss_mb=25,
+    ),
+]
+
+SYSTEMS = [CORE, *(language.ours for language in LANGUAGES), *(language.peer for language in LANGUAGES), POSTGRES]
+
+
+def chosen(only: str) -> list[Language]:
+    """ONLY=python: that language; ONLY=core: none; nothing: all."""
+    if only == "core":
+        return []
+    found = [language for language in LANGUAGES if only in ("", language.name)]
+    if not found:
+        raise SystemExit(f"ONLY={only}: core or one of {', '.join(language.name for language in LANGUAGES)}")
+    return found

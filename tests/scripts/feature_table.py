@@ -1,0 +1,63 @@
+"""The README's table of features and languages, made from what the suite found.
+
+`feature_table.py RESULTS [--write]`: RESULTS is what `scenarios --results` wrote. A cell names the stores on which every scenario of
+that feature passed in that language. `--write` puts the table into README.md; without it the two are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BEGIN, END = "<!-- features: made by tests/scripts/feature_table.py -->", "<!-- end of features -->"
+
+
+def order(feature: str) -> tuple[str, int]:
+    return feature[0], int(feature[1:])
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """Features down, languages across; results between two languages count for both."""
+    found: dict[tuple[str, str, str], bool] = {}
+    languages: list[str] = []
+    for one in results:
+        for language in str(one["language"]).split("+"):
+            if language not in languages:
+                languages.append(language)
+            for feature in one["features"]:  # type: ignore[union-attr]
+                key = (str(feature), language, str(one["store"]))
+                found[key] = found.get(key, True) and bool(one["passed"])
+    names = {"python": "Python", "node": "TypeScript", "java": "Java", "go": "Go"}
+    languages.sort(key=list(names).index)
+    lines = ["| | " + " | ".join(names[language] for language in languages) + " |", "|---" * (len(languages) + 1) + "|"]
+    for feature in sorted({feature for feature, _, _ in found}, key=order):
+        cells = []
+        for language in languages:
+            stores = [short for store, short in (("postgres", "P"), ("sqlite", "S")) if found.get((feature, language, store))]
+            broken = [store for store in ("postgres", "sqlite") if found.get((feature, language, store)) is False]
+            cells.append("**fails**" if broken else " ".join(stores))
+        lines.append(f"| {feature} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    made = f"{BEGIN}\n{table(json.loads(Path(sys.argv[1]).read_text()))}\n{END}"
+    text = README.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        print(f"README.md has no place for the table: {BEGIN} .. {END}")
+        return 1
+    wanted = before + made + after
+    if "--write" in sys.argv:
+        README.write_text(wanted)
+    elif wanted != text:
+        print("README.md's table is not what the suite found; run feature_table.py with --write")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Build the Go package's static library as it is published, into its module in the tree and into target/go/. `go.sh suite`: the library with crash
+# points and switches, and the conformance worker linked with it, in target/suite/go/.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+target=${CARGO_TARGET_DIR:-$root/target}
+features=() profile=${PROFILE:-release}
+[ "${1:-}" = suite ] && features=(--features failpoints,mutations)
+module=bindings-go/lib/linux-amd64
+
+# A directory of its own for each set of features: cargo would otherwise rebuild the other's.
+[ "${1:-}" = suite ] && out=$target/suite/go || out=$target/go
+mkdir -p "$out/work"
+cargo build --quiet --profile "$profile" --locked -p everstep-go ${features[@]+"${features[@]}"}
+archive=$target/$profile/libeverstep_go.a
+
+# Two Rust archives in one program define the same hundreds of symbols, and so do ours and a program's own SQLite. So: one object of what our functions
+# reach, in which every other symbol is local.
+exports=$(nm --defined-only --extern-only "$archive" 2>/dev/null | awk '$2 == "T" && ($3 ~ /^uniffi_everstep_go_(fn|checksum)_func_/ ||
+    $3 == "ffi_everstep_go_uniffi_contract_version" || $3 == "ffi_everstep_go_rustbuffer_free") { print $3 }' | sort -u)
+keep=() undefined=()
+for symbol in $exports; do keep+=(--keep-global-symbol="$symbol") undefined+=(-u "$symbol"); done
+[ ${#keep[@]} = 20 ] || { echo "go.sh: ${#keep[@]} exported symbols, wanted 20" >&2; exit 1; }
+ld -r --gc-sections --entry=uniffi_everstep_go_fn_func_open "${undefined[@]}" -o "$out/work/all.o" "$archive"
+# The unwinder finds the personality function through a symbol that must stay one.
+objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "${keep[@]}" --keep-global-symbol=DW.ref.rust_eh_personality \
+    "$out/work/all.o" "$out/work/everstep.o"
+rm -f "$out/libeverstep_go.a" "$out/work/all.o"
+ar rcs "$out/libeverstep_go.a" "$out/work/everstep.o"
+rm -f "$out/work/everstep.o"
+
+if [ "${1:-}" = suite ]; then
+    mkdir -p "$out/lib"
+    cp $module/go.mod $module/library.go "$out/lib/"
+    mv "$out/libeverstep_go.a" "$out/lib/"
+    printf 'go 1.24.0\n\nuse (\n\t%s\n\t%s\n\t%s\n\t%s\n)\n' "$root/bindings-go" "$root/bindings-go/everpgx" "$root/bindings-go/conformance" "$out/lib" > "$out/go.work"
+    (cd bindings-go/conformance && GOWORK=$out/go.work go build -o "$out/worker" .)
+else
+    cp "$out/libeverstep_go.a" $module/
+fi
