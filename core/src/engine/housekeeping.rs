@@ -120,7 +120,13 @@ impl Engine {
             "this worker's lease was taken over (it was stalled or cut off for longer than the lease); its runs go on elsewhere and it registers anew",
         );
         self.stop_all("lease_lost", "this worker lost its lease");
-        self.claims.look();
+        // At once, although it owns nothing now: whoever watches sees that it is back.
+        self.spawn(|engine| async move {
+            match engine.ensure_lease().await {
+                Err(e) if e.code != Code::Closed => engine.log_all("warning", e.code.as_str(), &e.message),
+                Ok(_) | Err(_) => engine.claims.look(),
+            }
+        });
     }
 
     /// End every execution here without a write.
