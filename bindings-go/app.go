@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"sync"
 	"time"
 
@@ -311,22 +312,30 @@ func (a *App) Info() (map[string]any, error) {
 	return out, nil
 }
 
+// label is only put together for an error: a call that succeeds builds no text.
+func label(what, name string) string {
+	if name == "" {
+		return what
+	}
+	return what + " " + strconv.Quote(name)
+}
+
 // encode writes a value of the program's, or says which one cannot be.
-func encode(what string, value any) ([]byte, error) {
+func encode(what, name string, value any) ([]byte, error) {
 	data, err := payload.Encode(value)
 	if err != nil {
-		return nil, refuse(ErrPayloadInvalid, "%s: %v", what, err)
+		return nil, refuse(ErrPayloadInvalid, "%s: %v", label(what, name), err)
 	}
 	return data, nil
 }
 
-func decode[T any](what string, data []byte) (T, error) {
+func decode[T any](what, name string, data []byte) (T, error) {
 	var out T
 	if data == nil {
 		return out, nil
 	}
 	if err := payload.Decode(data, &out); err != nil {
-		return out, refuse(ErrPayloadInvalid, "%s: %v", what, err)
+		return out, refuse(ErrPayloadInvalid, "%s: %v", label(what, name), err)
 	}
 	return out, nil
 }

@@ -246,8 +246,7 @@ func (c *client) ready(e frame.Event) {
 	go x.play(function)
 }
 
-// end closes the engine and ends every goroutine that will end. Waiters are told last: until then their answers may still come.
-func (c *client) end(ctx context.Context) {
+func (c *client) stopAll() int {
 	c.mu.Lock()
 	running := make([]*execution, 0, len(c.executions))
 	for _, x := range c.executions {
@@ -257,6 +256,12 @@ func (c *client) end(ctx context.Context) {
 	for _, x := range running {
 		x.stop("closed")
 	}
+	return len(running)
+}
+
+// end closes the engine and ends every goroutine that will end. Waiters are told last: until then their answers may still come.
+func (c *client) end(ctx context.Context) {
+	running := c.stopAll()
 	ffi.Close(c.handle, 0)
 	close(c.gone)
 	c.started.Do(func() { close(c.pumped) })
@@ -264,12 +269,14 @@ func (c *client) end(ctx context.Context) {
 		c.app.logger().Debug("the wake-up was closed already", "error", err)
 	}
 	<-c.pumped
+	// What was claimed in the meantime.
+	running += c.stopAll()
 	left := make(chan struct{})
 	go func() { c.runs.Wait(); close(left) }()
 	select {
 	case <-left:
 	case <-ctx.Done():
 		// A step that ignores its context: nothing can end it, and nothing it does counts.
-		c.app.logger().Warn("steps that ignore their context are still running", "runs", len(running))
+		c.app.logger().Warn("steps that ignore their context are still running", "runs", running)
 	}
 }

@@ -94,12 +94,13 @@ func inWorkflow(ctx context.Context, verb string) (*branch, error) {
 	case b == nil:
 		return nil, refuse(ErrOutsideRun, "%s belongs inside a workflow", verb)
 	}
-	return b, b.enter(ctx, verb)
+	return b, b.enter(ctx, verb, "")
 }
 
 // enter checks who calls. It does not return where the execution has ended.
-func (b *branch) enter(ctx context.Context, verb string) error {
+func (b *branch) enter(ctx context.Context, verb, name string) error {
 	if owner := b.lane.owner.Load(); owner != goroutine.Current() {
+		verb = label(verb, name)
 		if owner == 0 {
 			return refuse(ErrForeignThread, "%s: this context's function has returned; a context is good for its own run, and only until then", verb)
 		}
@@ -107,10 +108,10 @@ func (b *branch) enter(ctx context.Context, verb string) error {
 			"and the context their functions get", verb)
 	}
 	if step := b.lane.step; step != nil {
-		return refuse(ErrOutsideRun, "%s belongs inside a workflow, not inside its step %q: use the context the step gets", verb, step.name)
+		return refuse(ErrOutsideRun, "%s belongs inside a workflow, not inside its step %q: use the context the step gets", label(verb, name), step.name)
 	}
 	if b.execution.hasStopped() {
-		runtime.Goexit()
+		b.execution.leave()
 	}
 	if ctx != context.Context(b) {
 		// Of a context the program derived. Without this the call would take its place in the run and then leave it.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/goroutine"
 )
 
 // place is where a step runs.
@@ -54,10 +54,8 @@ type execution struct {
 	kind           string
 	attempt        int64
 	runID          string
-	attributes     string
 	input          []byte
 	idempotencyKey string
-	deadline       time.Time
 
 	// Done when this execution has ended, however it did.
 	ctx    context.Context
@@ -66,7 +64,9 @@ type execution struct {
 	ended      chan struct{}
 	stoppedWhy string
 	warned     atomic.Bool
-	replaying  atomic.Bool
+	// Goroutines on their way out.
+	left      sync.Map
+	replaying atomic.Bool
 
 	mu        sync.Mutex
 	running   map[place]*runningStep
@@ -85,12 +85,11 @@ func newExecution(c *client, id uint64, data []byte) (*execution, error) {
 	x := &execution{app: c.app, client: c, id: id, ended: make(chan struct{}), running: map[place]*runningStep{}}
 	x.run, x.name, x.kind, x.attempt = r.Str(), r.Str(), r.Str(), r.Int()
 	x.replaying.Store(r.Bool())
-	x.runID, x.input, x.attributes = r.Str(), r.Bytes(), r.Str()
+	x.runID, x.input = r.Str(), r.Bytes()
+	// Attributes and the trace's parent: nothing here shows them.
+	r.Str()
 	r.Str()
 	x.idempotencyKey = r.Str()
-	if ms, ok := r.OptInt(); ok {
-		x.deadline = time.Now().Add(time.Duration(ms) * time.Millisecond)
-	}
 	x.ctx, x.cancel = context.WithCancelCause(context.Background())
 	return x, r.Err()
 }
@@ -198,7 +197,14 @@ func cancelError(by, why string) *Error {
 // leave ends the calling goroutine, running its deferred functions: a stop in Go, which has no exception that could not be caught. Every
 // engine call of those functions ends the same way.
 func (x *execution) leave() {
+	x.left.Store(goroutine.Current(), true)
 	runtime.Goexit()
+}
+
+// hasLeft tells a stop from a Goexit of the program's own, once, at the end of a goroutine.
+func (x *execution) hasLeft() bool {
+	_, left := x.left.LoadAndDelete(goroutine.Current())
+	return left
 }
 
 // verdictStopped takes an execution down, or only the goroutine of a branch that lost.

@@ -186,7 +186,7 @@ func run[R any](ctx context.Context, g *group, index int, function func(Context)
 			delete(x.branches, open)
 			x.mu.Unlock()
 			cancel(nil)
-			if result.gone && !x.hasStopped() && !g.lost(inner) {
+			if left := x.hasLeft(); result.gone && !left && !x.hasStopped() {
 				result.gone, result.err = false, refuse(ErrStepFailed, "a branch called runtime.Goexit, which ends its goroutine without a result")
 			}
 			out <- result
@@ -200,17 +200,11 @@ func run[R any](ctx context.Context, g *group, index int, function func(Context)
 	}()
 }
 
-// lost: another branch was first.
-func (g *group) lost(ctx context.Context) bool { return ctx.Err() != nil }
-
 // next is the next branch that settles. A stop ends the wait: a branch may be inside a long call of the user's.
 func next[R any](g *group, out <-chan settled[R]) settled[R] {
 	x := g.outer.execution
 	select {
 	case one := <-out:
-		if one.gone && x.hasStopped() {
-			x.leave()
-		}
 		return one
 	case <-x.ended:
 	}
@@ -235,6 +229,10 @@ func every[R any](ctx context.Context, kind string, branches []func(Context) (R,
 	}
 	for range branches {
 		one := next(g, out)
+		if one.gone {
+			// Its branch is closed, so this one, around it, is.
+			g.outer.execution.leave()
+		}
 		values[one.index], failures[one.index] = one.value, one.err
 		if _, err := g.outer.execution.call(ops.LeaveBranch, frame.New().Str(g.path(one.index))); err != nil {
 			return nil, err
@@ -269,6 +267,9 @@ func first[R any](ctx context.Context, kind string, branches []func(Context) (R,
 	if g.winner >= 0 {
 		run(inner, g, g.winner, branches[g.winner], out)
 		one := next(g, out)
+		if one.gone {
+			g.outer.execution.leave()
+		}
 		return one.value, one.err
 	}
 	for i := range branches {
@@ -277,8 +278,11 @@ func first[R any](ctx context.Context, kind string, branches []func(Context) (R,
 	chosen := -1
 	for range branches {
 		one := next(g, out)
+		if one.gone {
+			g.outer.execution.leave()
+		}
 		ended[one.index] = &one
-		if kind == "any" && one.err != nil || one.gone {
+		if kind == "any" && one.err != nil {
 			continue
 		}
 		x := g.outer.execution
@@ -299,6 +303,9 @@ func first[R any](ctx context.Context, kind string, branches []func(Context) (R,
 	}
 	for ended[chosen] == nil {
 		one := next(g, out)
+		if one.gone && one.index == chosen {
+			g.outer.execution.leave()
+		}
 		ended[one.index] = &one
 	}
 	return ended[chosen].value, ended[chosen].err

@@ -68,7 +68,7 @@ func (r *Run[Out]) Result(ctx context.Context, given ...WaitOption) (Out, error)
 	if err != nil {
 		return none, err
 	}
-	return decode[Out]("the result of run "+r.key, data)
+	return decode[Out]("the result of run", r.key, data)
 }
 
 func (h *handle) result(ctx context.Context, skip int, given []WaitOption) ([]byte, error) {
@@ -142,7 +142,7 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 	if err != nil {
 		return err
 	}
-	data, err := encode("the message on topic \""+topic+"\"", message)
+	data, err := encode("the message on topic", topic, message)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func GetEvent[T any](ctx context.Context, run AnyRun, key string, given ...WaitO
 	if err != nil || data == nil {
 		return none, false, err
 	}
-	out, err := decode[T]("event \""+key+"\"", data)
+	out, err := decode[T]("event", key, data)
 	return out, err == nil, err
 }
 

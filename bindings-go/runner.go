@@ -22,7 +22,7 @@ func (x *execution) play(f *registered) {
 	defer func() {
 		own.owner.Store(0)
 		x.cancel(refuse(ErrStopped, "this run's function has returned"))
-		if !returned && !x.hasStopped() {
+		if !x.hasLeft() && !returned && !x.hasStopped() {
 			err := errors.New("the function called runtime.Goexit, which ends its goroutine without a result")
 			x.finished(f, nil, NonRetryable(err), false)
 		}

@@ -95,7 +95,7 @@ func doStep[In, Out any](ctx context.Context, s *Step[In, Out], in In, location 
 	if plain {
 		return s.function(ctx, in)
 	}
-	arguments, err := encodeInput("argument of step \""+d.name+"\"", in)
+	arguments, err := encodeInput("argument of step", d.name, in)
 	if err != nil {
 		return none, err
 	}
@@ -112,7 +112,7 @@ func doStep[In, Out any](ctx context.Context, s *Step[In, Out], in In, location 
 	if err != nil {
 		return none, err
 	}
-	return decode[Out]("the result of step \""+d.name+"\"", data)
+	return decode[Out]("the result of step", d.name, data)
 }
 
 // Do runs a function without arguments as a step of this name.
@@ -126,18 +126,18 @@ func Do[Out any](ctx context.Context, name string, function func(ctx context.Con
 }
 
 // encodeInput is nil for None: a function without parameters takes nothing, and has no digest.
-func encodeInput(what string, in any) ([]byte, error) {
+func encodeInput(what, name string, in any) ([]byte, error) {
 	if _, none := in.(None); none {
 		return nil, nil
 	}
-	return encode(what, in)
+	return encode(what, name, in)
 }
 
 // badOutput is a result that cannot be recorded: final, for it will not be better the next time.
 type badOutput struct{ error }
 
 func encodeOutput(name string, out any) ([]byte, error) {
-	data, err := encode("the result of step \""+name+"\"", out)
+	data, err := encode("the result of step", name, out)
 	if err != nil {
 		return nil, badOutput{err}
 	}
@@ -156,7 +156,7 @@ func recording(ctx context.Context, d *stepDefinition) (b *branch, plain bool, e
 		}
 		return nil, true, ctx.Err()
 	}
-	return b, false, b.enter(ctx, "step \""+d.name+"\"")
+	return b, false, b.enter(ctx, "step", d.name)
 }
 
 // step is one step of a workflow, with its attempts.

@@ -165,7 +165,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	if plain || b.execution.app != t.app {
 		return t.plain(ctx, in)
 	}
-	arguments, err := encodeInput("argument of transaction \""+d.name+"\"", in)
+	arguments, err := encodeInput("argument of transaction", d.name, in)
 	if err != nil {
 		return none, err
 	}
@@ -185,7 +185,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	if err != nil {
 		return none, err
 	}
-	return decode[Out]("the result of transaction \""+d.name+"\"", data)
+	return decode[Out]("the result of transaction", d.name, data)
 }
 
 func (b *branch) transactionHead(v verdict) *frame.Writer {

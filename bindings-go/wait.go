@@ -50,7 +50,7 @@ func value[T any](ctx context.Context, verb, which string) (T, error) {
 	if err != nil {
 		return none, err
 	}
-	return decode[T](verb, data)
+	return decode[T](verb, "", data)
 }
 
 // Now is the database's time, recorded: the same on every replay.
@@ -115,13 +115,13 @@ func Receive[T any](ctx context.Context, topic string, given ...WaitOption) (T, 
 	if err != nil || data == nil {
 		return none, false, err
 	}
-	out, err := decode[T]("the message on topic \""+topic+"\"", data)
+	out, err := decode[T]("the message on topic", topic, data)
 	return out, err == nil, err
 }
 
 // SetEvent publishes a value of this run; others wait for it with GetEvent.
 func SetEvent(ctx context.Context, key string, content any) error {
-	data, err := encode("event \""+key+"\"", content)
+	data, err := encode("event", key, content)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 	if err := collect(given, func(option RegisterOption, o *options) { option.applyRegister(o) }, &o); err != nil {
 		return nil, err
 	}
+	if err := o.ofRegistration(); err != nil {
+		return nil, err
+	}
 	if err := checkTypes[In, Out](kind, name); err != nil {
 		return nil, err
 	}
@@ -50,7 +53,7 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 		f.retryIf = o.policy.retry.If
 	}
 	f.run = func(ctx Context, step *stepContext, input []byte) ([]byte, error) {
-		in, err := decode[In]("the input of \""+name+"\"", input)
+		in, err := decode[In]("the input of", name, input)
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +71,15 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 		return nil, err
 	}
 	return &Workflow[In, Out]{app, name, o.startDefaults()}, nil
+}
+
+// ofRegistration refuses what only a start can say: it would be forgotten.
+func (o *options) ofRegistration() error {
+	if o.id != nil || o.idOf != nil || o.queue != "" || o.priority != nil || o.cost != nil || o.delay != nil || o.startAt != nil || o.expires != nil ||
+		o.dedup != nil || o.attributes != "" || o.fairnessKey != "" || o.createdBy != "" || o.traceParent != "" || o.reusePurged || o.parentClose != "" {
+		return refuse(ErrConfigInvalid, "an option of a start was given to a registration: pass it to Start")
+	}
+	return nil
 }
 
 // registration is what the engine is told beyond the name: the defaults of runs started here.
@@ -121,7 +133,7 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, given ...StartOpti
 	if err != nil {
 		return nil, err
 	}
-	input, err := encodeInput("the input of \""+w.name+"\"", in)
+	input, err := encodeInput("the input of", w.name, in)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +148,7 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, given ...StartOpti
 		if err != nil {
 			return nil, err
 		}
-		key, err := decode[string]("the key of a child", value)
+		key, err := decode[string]("the key of a child", "", value)
 		return &Run[Out]{handle{app: w.app, key: key, id: o.named()}}, err
 	}
 	arguments := frame.New().Str(w.name).OptBytes(input)
@@ -162,7 +174,7 @@ func (w *Workflow[In, Out]) StartMany(ctx context.Context, inputs []In, given ..
 	arguments := frame.New().Str(w.name).List(len(inputs))
 	ids := make([]string, len(inputs))
 	for i, in := range inputs {
-		input, err := encodeInput("an input of \""+w.name+"\"", in)
+		input, err := encodeInput("an input of", w.name, in)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +230,7 @@ func (a *App) parent(ctx context.Context, verb string) (*branch, error) {
 	if b == nil || b.execution.app != a {
 		return nil, nil
 	}
-	return b, b.enter(ctx, verb)
+	return b, b.enter(ctx, verb, "")
 }
 
 func (o *options) named() string {

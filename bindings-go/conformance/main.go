@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -23,7 +24,7 @@ type command struct {
 	Op        string         `json:"op"`
 	ID        string         `json:"id"`
 	Workflow  string         `json:"workflow"`
-	Program   []any          `json:"program"`
+	Program   ordered        `json:"program"`
 	Options   map[string]any `json:"options"`
 	Count     int            `json:"count"`
 	TimeoutMs *int64         `json:"timeout_ms"`
@@ -31,9 +32,9 @@ type command struct {
 	Branch    string         `json:"branch"`
 	Why       string         `json:"why"`
 	Topic     string         `json:"topic"`
-	Message   any            `json:"message"`
+	Message   ordered        `json:"message"`
 	Key       string         `json:"key"`
-	Value     any            `json:"value"`
+	Value     ordered        `json:"value"`
 	Deadline  int64          `json:"deadline_ms"`
 	// Of a message, of a list, of a queue.
 	MessageKey  string   `json:"idempotency_key"`
@@ -48,12 +49,65 @@ type command struct {
 	KeyLimit    int `json:"key_limit"`
 }
 
-type input struct {
-	ID      string `json:"id"`
-	Program []any  `json:"program"`
+// flow's input is {id, program}: an Object, which keeps the order of keys, for a program may be started or finished in another language.
+type flow = everstep.Workflow[everstep.Object, []any]
+
+func input(id string, program any) everstep.Object {
+	return everstep.Object{{Key: "id", Value: id}, {Key: "program", Value: program}}
 }
 
-type flow = everstep.Workflow[input, []any]
+func interpreter(ctx everstep.Context, in everstep.Object) ([]any, error) {
+	id, _ := in.Get("id")
+	program, _ := in.Get("program")
+	return play(ctx, id.(string), program.([]any), "")
+}
+
+// ordered is JSON as it was written: keys in order, whole numbers of any size.
+type ordered struct{ value any }
+
+func (o *ordered) UnmarshalJSON(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var err error
+	o.value, err = read(decoder)
+	return err
+}
+
+func read(decoder *json.Decoder) (any, error) {
+	token, err := decoder.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('['):
+		out := []any{}
+		for decoder.More() {
+			item, err := read(decoder)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, item)
+		}
+		_, err = decoder.Token()
+		return out, err
+	case json.Delim('{'):
+		out := everstep.Object{}
+		for decoder.More() {
+			key, err := decoder.Token()
+			if err != nil {
+				return nil, err
+			}
+			value, err := read(decoder)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, everstep.Member{Key: key.(string), Value: value})
+		}
+		_, err = decoder.Token()
+		return out, err
+	}
+	return token, nil
+}
 
 var (
 	config struct {
@@ -79,10 +133,10 @@ func main() {
 	check(err)
 	check(app.DeclareError("flaky", errFlaky))
 	declareSteps()
-	interpret, err = everstep.Register(app, "interpret", func(ctx everstep.Context, in input) ([]any, error) { return play(ctx, in.ID, in.Program, "") })
+	interpret, err = everstep.Register(app, "interpret", interpreter)
 	check(err)
 	if os.Getenv("EVERSTEP_SUITE_WITHOUT") != "other" {
-		_, err = everstep.Register(app, "other", func(ctx everstep.Context, in input) ([]any, error) { return play(ctx, in.ID, in.Program, "") })
+		_, err = everstep.Register(app, "other", interpreter)
 		check(err)
 	}
 	lines := bufio.NewReaderSize(os.Stdin, 1<<20)
@@ -93,7 +147,10 @@ func main() {
 			return
 		}
 		var c command
-		check(json.Unmarshal(line, &c))
+		// A number beyond 2^53 must come to the workflow as it was written.
+		exact := json.NewDecoder(bytes.NewReader(line))
+		exact.UseNumber()
+		check(exact.Decode(&c))
 		last.Add(1)
 		go func() {
 			defer last.Done()
@@ -136,7 +193,8 @@ func startOptions(given map[string]any) []everstep.StartOption {
 	var out []everstep.StartOption
 	var dedup everstep.Dedup
 	for key, value := range given {
-		n, _ := value.(float64)
+		exact, _ := value.(json.Number)
+		n, _ := exact.Int64()
 		text, _ := value.(string)
 		switch key {
 		case "queue":
@@ -146,11 +204,11 @@ func startOptions(given map[string]any) []everstep.StartOption {
 		case "priority":
 			out = append(out, everstep.WithPriority(int(n)))
 		case "delay_ms":
-			out = append(out, everstep.WithDelay(ms(int64(n))))
+			out = append(out, everstep.WithDelay(ms(n)))
 		case "expires_ms":
-			out = append(out, everstep.WithExpiry(ms(int64(n))))
+			out = append(out, everstep.WithExpiry(ms(n)))
 		case "deadline_ms":
-			out = append(out, everstep.WithDeadline(ms(int64(n))))
+			out = append(out, everstep.WithDeadline(ms(n)))
 		case "version":
 			out = append(out, everstep.WithVersion(text))
 		case "attributes":
@@ -194,26 +252,26 @@ func execute(ctx context.Context, c command) (any, error) {
 	case "start":
 		target := interpret
 		if c.Workflow != "" && c.Workflow != "interpret" {
-			target = everstep.Reference[input, []any](app, c.Workflow)
+			target = everstep.Reference[everstep.Object, []any](app, c.Workflow)
 		}
-		started, err := target.Start(ctx, input{c.ID, c.Program}, append(startOptions(c.Options), everstep.WithID(c.ID))...)
+		started, err := target.Start(ctx, input(c.ID, c.Program.value), append(startOptions(c.Options), everstep.WithID(c.ID))...)
 		if err != nil {
 			return nil, err
 		}
 		note("accepted", strings.ReplaceAll(started.Key(), "-", ""), "-", "-", 0)
 		return map[string]any{"run": started.Key(), "attached": started.Attached()}, nil
 	case "start_step":
-		started, err := job.Start(ctx, c.Value, everstep.WithID(c.ID))
+		started, err := job.Start(ctx, c.Value.value, everstep.WithID(c.ID))
 		if err != nil {
 			return nil, err
 		}
 		return started.Key(), nil
 	case "start_many":
-		var inputs []input
+		var inputs []everstep.Object
 		for i := range c.Count {
-			inputs = append(inputs, input{fmt.Sprintf("%s-%d", c.ID, i), c.Program})
+			inputs = append(inputs, input(fmt.Sprintf("%s-%d", c.ID, i), c.Program.value))
 		}
-		options := append(startOptions(c.Options), everstep.WithIDs(func(in input) string { return in.ID }))
+		options := append(startOptions(c.Options), everstep.WithIDs(func(in everstep.Object) string { return in[0].Value.(string) }))
 		runs, err := interpret.StartMany(ctx, inputs, options...)
 		for _, started := range runs {
 			note("accepted", strings.ReplaceAll(started.Key(), "-", ""), "-", "-", 0)
@@ -275,7 +333,7 @@ func execute(ctx context.Context, c command) (any, error) {
 		if c.MessageKey != "" {
 			options = append(options, everstep.WithIdempotencyKey(c.MessageKey))
 		}
-		return nil, run.Send(ctx, c.Topic, c.Message, options...)
+		return nil, run.Send(ctx, c.Topic, c.Message.value, options...)
 	case "event":
 		value, found, err := everstep.GetEvent[any](ctx, run, c.Key, wait(c)...)
 		if !found {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,28 @@ var (
 	payDriver *everstep.Transaction[payment, int64]
 	said      sayings
 )
+
+// sample is one of each kind of value; sampleOf's is what every language has.
+type sample struct {
+	Int   int64            `json:"int"`
+	Dec   everstep.Decimal `json:"dec"`
+	Bytes []byte           `json:"bytes"`
+	Time  time.Time        `json:"time"`
+	Date  everstep.Date    `json:"date"`
+	UUID  everstep.UUID    `json:"uuid"`
+	None  *int             `json:"none"`
+	Text  string           `json:"text"`
+}
+
+func sampleOf() sample {
+	id, err := everstep.ParseUUID("0192f0c1-2345-7abc-8def-0123456789ab")
+	check(err)
+	return sample{
+		1<<60 + 1, "12.50", []byte{0, 255}, time.Date(2026, 1, 2, 3, 4, 5, 250_000_000, time.UTC), everstep.Date{Year: 2026, Month: 1, Day: 2}, id, nil, "a\x00ü",
+	}
+}
+
+var sampled = everstep.NewStep("sample", func(context.Context, everstep.None) (sample, error) { return sampleOf(), nil })
 
 // note is a record of the event log: one write, on the clock that outlives a process.
 func note(kind, run, place, detail string, attempt int) {
@@ -224,8 +247,12 @@ func number(value any) int64 {
 func one(ctx context.Context, run string, instruction []any, place string) (any, error) {
 	verb := instruction[0].(string)
 	o := settings{}
-	if last, ok := instruction[len(instruction)-1].(map[string]any); ok && verb != "build" && len(instruction) > 2 {
-		text, err := json.Marshal(last)
+	if last, ok := instruction[len(instruction)-1].(everstep.Object); ok && verb != "build" && len(instruction) > 2 {
+		options := map[string]any{}
+		for _, member := range last {
+			options[member.Key] = member.Value
+		}
+		text, err := json.Marshal(options)
 		check(err)
 		check(json.Unmarshal(text, &o))
 	}
@@ -246,6 +273,11 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 			name = "work"
 		}
 		return recorded(ctx, at, "-", func(ctx context.Context) (any, error) { return steps[name].Do(ctx, instruction[1]) })
+	case "sample":
+		return recorded(ctx, at, "-", func(ctx context.Context) (bool, error) {
+			got, err := sampled.Do(ctx, everstep.None{})
+			return reflect.DeepEqual(got, sampleOf()), err
+		})
 	case "tx":
 		transaction := pay
 		if o.Driver {
@@ -329,7 +361,7 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 		if build == "" {
 			build = "v1"
 		}
-		return play(ctx, run, instruction[1].(map[string]any)[build].([]any), place+".")
+		return play(ctx, run, programOf(instruction[1], build), place+".")
 	case "try":
 		values, err := play(ctx, run, instruction[1].([]any), place+".")
 		var ours *everstep.Error
@@ -361,6 +393,11 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 	return nil, fmt.Errorf("unknown instruction %v", instruction)
 }
 
+func programOf(programs any, build string) []any {
+	program, _ := programs.(everstep.Object).Get(build)
+	return program.([]any)
+}
+
 func child(ctx context.Context, run string, program []any, place string, o settings) (any, error) {
 	id := o.ID
 	if id == "" {
@@ -370,7 +407,7 @@ func child(ctx context.Context, run string, program []any, place string, o setti
 	if o.Policy == "abandon" {
 		options = append(options, everstep.AbandonOnClose())
 	}
-	started, err := interpret.Start(ctx, input{id, program}, options...)
+	started, err := interpret.Start(ctx, input(id, program), options...)
 	if err != nil || o.Wait != nil && !*o.Wait {
 		if err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
@@ -35,7 +36,8 @@ func NewTransactionWith[In, Out any](
 	app *everstep.App, name string, pool Pool, with pgx.TxOptions, function func(ctx context.Context, tx pgx.Tx, in In) (Out, error),
 	options ...everstep.StepOption,
 ) (*everstep.Transaction[In, Out], error) {
-	if pool == nil {
+	// A nil *pgxpool.Pool in the interface is none either.
+	if typed, ok := pool.(*pgxpool.Pool); pool == nil || ok && typed == nil {
 		return nil, &everstep.Error{Code: everstep.ErrConfigInvalid, Message: fmt.Sprintf("transaction %q has no pool", name)}
 	}
 	return everstep.NewTransactionOn(app, name, &source{pool, with}, function, options...)

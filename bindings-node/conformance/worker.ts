@@ -9,7 +9,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Everstep, EverstepError, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
 import pg from "pg";
 
-/* eslint-disable @typescript-eslint/no-explicit-any -- Programs and options are JSON of the suite. */
+ 
 const CONFIG = JSON.parse(process.argv[2] ?? "");
 const { EVERSTEP_SUITE_BUILD: BUILD = "v1", EVERSTEP_SUITE_WITHOUT: WITHOUT } = process.env;
 const LOG = openSync(CONFIG.log, "a");
@@ -209,7 +209,7 @@ async function execute(op: string, { id, timeout_ms, ...c }: any): Promise<unkno
     }
     case "result": {
       const value = await app.run(id).result(ms(timeout_ms));
-      note("result", id, "-", createHash("sha256").update(JSON.stringify(value)).digest("hex").slice(0, 16));
+      note("result", id, "-", createHash("sha256").update(JSON.stringify(value, (_, item) => (typeof item === "bigint" ? String(item) : item))).digest("hex").slice(0, 16));
       return value;
     }
     case "status":
@@ -253,15 +253,17 @@ async function answer({ n, op, ...command }: any): Promise<void> {
     const { code, name, message } = error as EverstepError;
     out = { error: { code: error instanceof EverstepError ? code : name, message: `${name}: ${message}` } };
   }
-  writeSync(1, `${JSON.stringify({ n, ...out })}\n`);
+  const text = JSON.stringify({ n, ...out }, (_, value) => (typeof value === "bigint" ? `\0${value}` : value));
+  writeSync(1, `${text.replace(/"\\u0000(-?\d+)"/g, "$1")}\n`);
 }
 
+const BIG = /([[:,]\s*)(-?\d{16,})(?=\s*[,\]}])/g; // whole numbers that JSON.parse would round
 const SAID: string[] = [];
 setLogger((level, message, fields) => {
   SAID.push(message);
   if (level !== "debug") console.error(new Date().toISOString(), level, message, JSON.stringify(fields), fields["error"] ?? "");
 });
 createInterface({ input: process.stdin, crlfDelay: Infinity }).on("line", (line) => {
-  const command = JSON.parse(line);
+  const command = JSON.parse(line.replace(BIG, '$1"\\u0000$2"'), (_, value) => (typeof value === "string" && value.startsWith("\0") ? BigInt(value.slice(1)) : value));
   void answer(command).then(() => command.op === "close" && process.exit(0));
 });

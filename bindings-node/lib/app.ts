@@ -18,7 +18,7 @@ import {
   makeTransaction,
   makeWorkflow,
 } from "./functions.js";
-import { type BranchFunction, type InlineOptions, type MapOptions, WorkflowContext } from "./context.js";
+import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
 import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
 import { type Policy, type StartOptions, checkNames } from "./options.js";
@@ -378,15 +378,15 @@ export class Everstep implements AsyncDisposable {
     return this.#inside("runStep").runStep(name, step, options);
   }
 
-  all<const F extends readonly BranchFunction<unknown>[]>(branches: F): ReturnType<typeof WorkflowContext.prototype.all<F>> {
+  all<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>> {
     return this.#inside("all").all(branches);
   }
 
-  any<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+  any<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("any").any(branches);
   }
 
-  race<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
+  race<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("race").race(branches);
   }
 

@@ -147,7 +147,7 @@ export function raised(step: Registered, error: unknown, execution: Execution, f
 }
 
 export function timedOut(step: Registered, execution: Execution): Outcome {
-  return raised(step, new StepTimeout(`step ${JSON.stringify(step.name)} took longer than ${String(step.policy?.[5])} ms`), execution);
+  return raised(step, new StepTimeout(`step ${JSON.stringify(step.name)} took longer than ${step.timeoutMs ?? 0} ms`), execution);
 }
 
 export function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {

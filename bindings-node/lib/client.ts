@@ -168,7 +168,10 @@ export class Client {
 
   // -- turns
 
+  /** One at a time an execution: two of its completions in one callback would leave no room for the code between them. */
   wantTurn(execution: Execution): void {
+    if (execution.turning) return;
+    execution.turning = true;
     this.turns.push({ left: IMMEDIATES_A_TURN, execution });
     if (!this.turning) {
       this.turning = true;
@@ -188,6 +191,7 @@ export class Client {
   };
 
   private turn(execution: Execution): void {
+    execution.turning = false;
     if (execution.stopped !== undefined || this.engine.closed) return;
     let answer: Frame;
     try {
@@ -202,7 +206,10 @@ export class Client {
       this.pending.delete(token);
       waiter?.resolve(unpack(verdict, 0, verdict.length, false));
     }
-    if (more === true) this.turns.push({ left: IMMEDIATES_A_TURN, execution });
+    if (more === true) {
+      execution.turning = true;
+      this.turns.push({ left: IMMEDIATES_A_TURN, execution });
+    }
   }
 }
 
@@ -222,11 +229,7 @@ function signal(execution: Execution, frame: Frame): void {
       return;
     }
     case "branch": {
-      const prefix = text(first);
-      for (const [at, step] of execution.running) {
-        const branch = at.slice(0, at.lastIndexOf("#"));
-        if (branch === prefix || branch.startsWith(`${prefix}/`)) step.raise("branch", new Cancelled("", "another branch has won"));
-      }
+      execution.leaveBranch(text(first), new Cancelled("", "another branch has won"));
       return;
     }
     default:

@@ -83,7 +83,7 @@ function lowerRecord(value: Record<string, unknown>, depth: number): Json {
     const lowered = lower(item, depth + 1);
     if (out === undefined && lowered !== item) {
       out = {};
-      for (let before = 0; before < i; before++) put(out, keys[before] as string, value[keys[before] as string] as Json);
+      for (let before = 0; before < i; before++) put(out, keys[before] as string, value[keys[before] as string]);
     }
     if (out !== undefined) put(out, key, lowered);
   }

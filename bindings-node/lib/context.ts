@@ -36,7 +36,8 @@ export interface MapOptions<Item> {
 /** A function of one branch. */
 export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
 
-type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
+/** What the branches of a group give. */
+export type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
 
 const logger = new Logger();
 
@@ -127,13 +128,13 @@ export class WorkflowContext {
   }
 
   /** The first branch to succeed; the others get their cancel signal and are not waited for. */
-  any<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
-    return first(this.#here("any"), "any", branchesOf("any", branches), location(this.any)) as Promise<T>;
+  any<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
+    return first(this.#here("any"), "any", branchesOf("any", branches), location(this.any)) as Promise<Values<F>[number]>;
   }
 
   /** The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for. */
-  race<T>(branches: readonly BranchFunction<T>[]): Promise<T> {
-    return first(this.#here("race"), "race", branchesOf("race", branches), location(this.race)) as Promise<T>;
+  race<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
+    return first(this.#here("race"), "race", branchesOf("race", branches), location(this.race)) as Promise<Values<F>[number]>;
   }
 
   /** One step of this name an item, at once. */
@@ -161,7 +162,7 @@ export class WorkflowContext {
     let branches: Branch[];
     if (name === undefined) branches = items.map((item) => (context: WorkflowContext) => body(item, context as never));
     else {
-      const registered = new Registered({ kind: "step", name, body: body as never, where: at, ...policy });
+      const registered = new Registered({ kind: "step", name, body: body, where: at, ...policy });
       branches = items.map((item) => (_: WorkflowContext, branch: Scope) => callStep(branch, registered, at, item, undefined));
     }
     return gather(scope, "map", branches, keys, limit, at);

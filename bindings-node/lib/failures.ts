@@ -2,6 +2,7 @@
 
 import { decode, encode } from "./codec.js";
 import { EverstepError } from "./error_base.js";
+import { PACKAGE_FOLDER } from "./native.js";
 import { AlreadyRegistered, BY_CODE, ConfigInvalid, InternalError, PayloadInvalid, RunCancelled, RunFailed, StepError } from "./errors_gen.js";
 
 const MAX_MESSAGE = 8 * 1024;
@@ -20,7 +21,7 @@ export class Cancelled extends EverstepError {
     readonly by: string,
     readonly why: string,
   ) {
-    super(why === "" ? (by === "" ? "cancelled" : `cancelled by ${by}`) : `cancelled by ${by}: ${why}`);
+    super(`cancelled${by === "" ? "" : ` by ${by}`}${why === "" ? "" : `: ${why}`}`);
   }
 }
 
@@ -163,7 +164,7 @@ function documentOf(error: unknown, declared: DeclaredErrors, retryable: boolean
 function thrown(value: unknown): string {
   let text: string;
   try {
-    text = typeof value === "string" ? value : `a thrown ${value === null ? "null" : typeof value}${typeof value === "object" || typeof value === "function" ? "" : `: ${String(value)}`}`;
+    text = typeof value === "string" ? value : `a thrown ${value === null ? "null" : typeof value}${typeof value === "number" || typeof value === "bigint" || typeof value === "boolean" ? `: ${String(value)}` : ""}`;
   } catch {
     text = "a thrown value without a text";
   }
@@ -176,7 +177,7 @@ function typeOf(error: Error): string {
 
 /** Innermost call last, as every language writes it, without the frames of this package. */
 function stackOf(error: Error): string {
-  const lines = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line) && !line.includes(__dirname) && !line.includes("node:internal"));
+  const lines = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line) && (PACKAGE_FOLDER === undefined || !line.includes(PACKAGE_FOLDER)) && !line.includes("node:internal"));
   return lines.reverse().join("\n");
 }
 

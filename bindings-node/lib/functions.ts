@@ -10,7 +10,7 @@ import { type Target, start, startMany } from "./starting.js";
 import { callTransaction, plainTransaction } from "./transaction.js";
 
 /** The one argument of a function; it may be left out where it may be undefined. */
-export type Arguments<Input> = unknown extends Input ? [input?: Input] : undefined extends Input ? [input?: Input] : [Input] extends [void] ? [input?: Input] : [input: Input];
+export type Arguments<Input> = unknown extends Input ? [input?: Input] : undefined extends Input ? [input?: Input] : [input: Input];
 export type StartArguments<Input> = unknown extends Input
   ? [input?: Input, options?: StartOptions]
   : undefined extends Input

@@ -9,6 +9,7 @@ import { bytes, call, droppable, never, unwind } from "./calls.js";
 import { decode } from "./codec.js";
 import { WorkflowContext } from "./context.js";
 import { ConfigInvalid, Mismatch } from "./errors_gen.js";
+import { Cancelled } from "./failures.js";
 import { OP_BEGIN_GROUP, OP_FINISH_GROUP, OP_LEAVE_BRANCH, VERDICT_RECORDED, VERDICT_RUN } from "./ops_gen.js";
 import type { Frame } from "./frame.js";
 import { HERE, Scope } from "./scope.js";
@@ -44,16 +45,27 @@ class Group {
   private indexOf(winner: unknown): number {
     // As recorded, JSON: an index as a number, a key as a text.
     const data = bytes(winner);
-    const name = data !== null ? decode(data) : typeof winner === "string" ? JSON.parse(winner) : winner;
+    const name: unknown = data !== null ? decode(data) : typeof winner === "string" ? JSON.parse(winner) : winner;
     const text = typeof name === "string" ? `k:${name}` : String(name);
     const index = this.names.indexOf(text);
     if (index < 0) throw new Mismatch(`the recorded winner ${JSON.stringify(text)} of this ${this.kind} is none of its branches: the program has changed`);
     return index;
   }
 
+  private path(index: number): string {
+    return `${this.scope.branch}/${String(this.seq)}/${this.names[index] ?? ""}`;
+  }
+
+  /** The engine answers what losers ask from now on; what they run hears it here. */
+  leaveLosers(winner: number): void {
+    for (let index = 0; index < this.names.length; index++) {
+      if (index !== winner) this.scope.execution.leaveBranch(this.path(index), new Cancelled("", "another branch has won"));
+    }
+  }
+
   async run(index: number, branch: Branch): Promise<Settled> {
     const { execution, flags } = this.scope;
-    const inner = new Scope(execution, `${this.scope.branch}/${String(this.seq)}/${this.names[index] ?? ""}`, flags, undefined);
+    const inner = new Scope(execution, this.path(index), flags, undefined);
     let out: Settled;
     try {
       out = { index, failed: false, value: await HERE.run(inner, branch, new WorkflowContext(inner), inner) };
@@ -130,6 +142,7 @@ export function first(scope: Scope, kind: "any" | "race", branches: readonly Bra
     const decided = await firstOf(running, kind);
     if (decided === undefined) return valueOf(await (running[0] as Promise<Settled>));
     const winner = await group.finish(decided.index);
+    group.leaveLosers(winner);
     return valueOf(winner === decided.index ? decided : await (running[winner] as Promise<Settled>));
   });
 }

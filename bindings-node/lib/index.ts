@@ -1,7 +1,7 @@
 /** Everstep: durable workflows on PostgreSQL or SQLite, in your own process. */
 
 export { Everstep, type EverstepOptions, type StepOptions, type WorkflowOptions } from "./app.js";
-export { type BranchFunction, type InlineOptions, type MapOptions, WorkflowContext } from "./context.js";
+export { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 export { EverstepError, RunError, SetupError, UsageError } from "./error_base.js";
 export * from "./errors_gen.js";
 export { Cancelled, type ErrorClass, type ErrorForm } from "./failures.js";

@@ -5,14 +5,17 @@ import { isAbsolute, resolve } from "node:path";
 import type { Native } from "../native.js";
 import { ConfigInvalid, InternalError } from "./errors_gen.js";
 
+/** Where this package's code is; a bundle as an ES module does not know, and does not need to. */
+export const PACKAGE_FOLDER = typeof __dirname === "string" ? __dirname : undefined;
+
 /** Of the border this package was generated for. */
 const ABI = 1;
 
 function platform(): string {
   const { platform, arch } = process;
   if (platform !== "linux") return `${platform}-${arch}`;
-  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
-  return `${platform}-${arch}-${report?.header?.glibcVersionRuntime === undefined ? "musl" : "gnu"}`;
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return `${platform}-${arch}-${report.header?.glibcVersionRuntime === undefined ? "musl" : "gnu"}`;
 }
 
 /** Places to look from: this file, and, for a bundle that left the package behind, the program and where it was started. */

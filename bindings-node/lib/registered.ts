@@ -58,6 +58,10 @@ export class Registered {
     this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: onFinish, label: given.label });
   }
 
+  get timeoutMs(): number | undefined {
+    return typeof this.policy?.[5] === "number" ? this.policy[5] : undefined;
+  }
+
   get isTransaction(): boolean {
     return this.source !== undefined;
   }

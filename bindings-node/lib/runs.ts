@@ -135,7 +135,7 @@ export function runInfo(record: Read): RunInfo {
     ...rest,
     queue: queue === "" ? null : queue,
     label: label === "" ? null : label,
-    attributes: typeof attributes === "string" && attributes !== "" ? JSON.parse(attributes) : {},
+    attributes: typeof attributes === "string" && attributes !== "" ? (JSON.parse(attributes) as Attributes) : {},
     createdAt: when(createdAtUs),
     finishedAt: when(finishedAtUs),
     startAt: when(startAtUs),

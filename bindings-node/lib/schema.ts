@@ -20,8 +20,8 @@ interface Issue {
 }
 
 export type AnySchema = StandardSchema;
-export type SchemaInput<S> = S extends StandardSchema<infer I, infer _> ? I : never;
-export type SchemaOutput<S> = S extends StandardSchema<infer _, infer O> ? O : never;
+export type SchemaInput<S extends AnySchema> = NonNullable<S["~standard"]["types"]>["input"];
+export type SchemaOutput<S extends AnySchema> = NonNullable<S["~standard"]["types"]>["output"];
 
 export function isSchema(value: unknown): value is AnySchema {
   return (typeof value === "object" || typeof value === "function") && value !== null && "~standard" in value;

@@ -5,6 +5,7 @@ import type { Client } from "./client.js";
 import type { Engine } from "./engine.js";
 import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
+import { PACKAGE_FOLDER } from "./native.js";
 import type { StepContext } from "./step_context.js";
 
 /** What cut a step short. */
@@ -51,6 +52,8 @@ export class Execution {
   stopped: string | undefined;
   cancelled: { by: string; why: string } | undefined;
   warned = false;
+  /** A turn has been asked for and not yet come. */
+  turning = false;
   /** Running steps by branch and seq. */
   readonly running = new Map<string, RunningStep>();
 
@@ -70,6 +73,14 @@ export class Execution {
     this.traceParent = text(8);
     this.idempotencyKey = text(9) ?? "";
     this.deadline = typeof frame[10] === "number" ? performance.now() + frame[10] : undefined;
+  }
+
+  /** Steps of this branch, and of those inside it, are not waited for any longer. */
+  leaveBranch(prefix: string, reason: Error): void {
+    for (const [at, step] of this.running) {
+      const branch = at.slice(0, at.lastIndexOf("#"));
+      if (branch === prefix || branch.startsWith(`${prefix}/`)) step.raise("branch", reason);
+    }
   }
 
   stop(why: string): void {
@@ -132,9 +143,13 @@ export function location(below: (...args: never[]) => unknown): string {
   return typeof found === "string" ? found : "";
 }
 
+function outside(site: NodeJS.CallSite): boolean {
+  return PACKAGE_FOLDER !== undefined && site.getFileName()?.startsWith(PACKAGE_FOLDER) === false;
+}
+
 function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
   // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
-  const site = sites.find((other) => other.getFileName()?.startsWith(__dirname) === false) ?? sites[0];
+  const site = sites.find(outside) ?? sites[0];
   if (site === undefined) return "";
   const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
   let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));

@@ -15,9 +15,9 @@ const PARTS: Readonly<Record<string, number>> = { days: 86_400_000, hours: 3_600
 
 /** Rounded up: a wait is never shorter than asked for. `what` names the option in the message. */
 export function milliseconds(duration: Duration, what: string): number {
-  if (typeof duration !== "object" || (duration as unknown) === null || Array.isArray(duration) || duration instanceof Date) {
-    const seconds = typeof duration === "number" ? String(duration) : "5";
-    throw new ConfigInvalid(`${what} takes a duration such as { seconds: ${seconds} }, not ${duration === null ? "null" : `a ${typeof duration}`}`);
+  const given: unknown = duration;
+  if (typeof given !== "object" || given === null || Array.isArray(given) || given instanceof Date) {
+    throw new ConfigInvalid(`${what} takes a duration such as { seconds: ${typeof given === "number" ? given : 5} }, not ${given === null ? "null" : `a ${typeof given}`}`);
   }
   let sum = 0;
   for (const [part, amount] of Object.entries(duration) as [string, unknown][]) {

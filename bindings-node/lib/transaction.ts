@@ -113,7 +113,7 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
     const value = await runBody(attempt, transaction.given);
     const output = step.encodeOutput(value);
     const [sql, params] = call(scope.execution, OP_TX_GUARD, [...at, output, source.style]);
-    let word = await guarded(transaction, String(sql), (params as unknown[]).map((param) => (param === null ? null : String(param))));
+    let word = await guarded(transaction, String(sql), params as (string | null)[]);
     if (word === "ok") word = await committed(transaction);
     else await transaction.rollback();
     return done(attempt, word, output, value);

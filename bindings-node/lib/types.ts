@@ -18,7 +18,8 @@ type Tag = Date | Uint8Array | import("./values.js").Decimal | import("./values.
  */
 export type Decoded<T> = unknown extends T
   ? T
-  : [T] extends [undefined | void]
+  : // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- A function without a result.
+    [T] extends [undefined | void]
     ? T
     : T extends Same
       ? T

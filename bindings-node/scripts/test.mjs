@@ -21,9 +21,18 @@ await build({
   logLevel: "warning",
 });
 const chosen = files.filter((file) => file.endsWith(".test.ts") && (names.length === 0 || names.some((name) => file.includes(name))));
+// The native part as it was packed (tests/scripts/node.sh), unless another one is named.
+const packed = `${root}../target/node/installed/node_modules`;
+const binary = readdirSync(packed).find((name) => name.startsWith("everstep-"));
+const native = process.env.EVERSTEP_NATIVE ?? `${packed}/${binary}/${readdirSync(`${packed}/${binary}`).find((file) => file.endsWith(".node"))}`;
 const ran = spawnSync(process.execPath, ["--test", "--test-reporter=spec", ...chosen.map((file) => `${root}build/${file.replace(/\.ts$/, ".mjs")}`)], {
-  stdio: "inherit",
+  stdio: ["ignore", "pipe", "inherit"],
   cwd: root,
-  env: { ...process.env, EVERSTEP_ROOT: fileURLToPath(new URL("../..", import.meta.url)) },
+  maxBuffer: 1 << 28,
+  encoding: "utf8",
+  env: { ...process.env, EVERSTEP_NATIVE: native, EVERSTEP_ROOT: fileURLToPath(new URL("../..", import.meta.url)) },
 });
+const count = (word) => Number(new RegExp(`^\\S+ ${word} (\\d+)$`, "m").exec(ran.stdout)?.[1] ?? 0);
+console.log(ran.stdout);
+console.log(`${count("pass")} passed, ${count("fail") + count("cancelled")} failed, ${count("skipped") + count("todo")} skipped`);
 process.exit(ran.status ?? 1);

@@ -8,7 +8,7 @@ import { decode, encode, parse } from "../lib/codec.js";
 import { PayloadInvalid } from "../lib/errors_gen.js";
 import { CalendarDate, Decimal, LocalDateTime, Timestamp, Uuid, readTime } from "../lib/values.js";
 
-/* eslint-disable @typescript-eslint/no-explicit-any -- Vectors are JSON. */
+ 
 const VECTORS = JSON.parse(readFileSync(join(process.env["EVERSTEP_ROOT"] ?? "..", "tests/vectors/payload.json"), "utf8"));
 
 function build(node: any): any {

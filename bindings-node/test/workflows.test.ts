@@ -6,20 +6,16 @@ import {
   Cancelled,
   Decimal,
   Everstep,
-  ExecutionEnded,
   ResultTimeout,
   Run,
   RunCancelled,
   RunFailed,
   StepError,
-  StepInterrupted,
   StepTimeout,
   setLogger,
 } from "everstep";
 import { onEveryStore, until } from "./stage.js";
 
-void StepInterrupted;
-void ExecutionEnded;
 
 class CardDeclined extends Error {
   constructor(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the Go package's static library as it is published, into its module in the tree and into target/go/. `go.sh suite`: the library with crash
-# points and switches, and the conformance worker linked with it, in target/suite/go/.
+# points and switches, and the conformance worker linked with it, in target/suite/go/. `go.sh dist`: also the modules as a proxy directory, target/go/proxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -23,10 +23,15 @@ keep=() undefined=()
 for symbol in $exports; do keep+=(--keep-global-symbol="$symbol") undefined+=(-u "$symbol"); done
 [ ${#keep[@]} = 20 ] || { echo "go.sh: ${#keep[@]} exported symbols, wanted 20" >&2; exit 1; }
 ld -r --gc-sections --entry=uniffi_everstep_go_fn_func_open "${undefined[@]}" -o "$out/work/all.o" "$archive"
-# The unwinder finds the personality function through a symbol that must stay one.
-objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "${keep[@]}" --keep-global-symbol=DW.ref.rust_eh_personality \
-    "$out/work/all.o" "$out/work/everstep.o"
-rm -f "$out/libeverstep_go.a" "$out/work/all.o"
+# The bitcode first: nm's plug-in fails over it.
+objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "$out/work/all.o" "$out/work/code.o"
+# What std asks for weakly (newer functions of libc) must be asked for weakly still: keeping symbols makes it a demand, which would be everybody's in
+# the program. The unwinder finds the personality function through a symbol that must stay one.
+weak=()
+for symbol in $(nm "$out/work/code.o" | awk '$1 == "w" { print $2 }'); do weak+=(--weaken-symbol="$symbol"); done
+objcopy "${keep[@]}" --keep-global-symbol=DW.ref.rust_eh_personality "$out/work/code.o" "$out/work/local.o"
+objcopy --strip-unneeded --keep-symbol=DW.ref.rust_eh_personality ${weak[@]+"${weak[@]}"} "$out/work/local.o" "$out/work/everstep.o"
+rm -f "$out/libeverstep_go.a" "$out/work/all.o" "$out/work/code.o" "$out/work/local.o"
 ar rcs "$out/libeverstep_go.a" "$out/work/everstep.o"
 rm -f "$out/work/everstep.o"
 
@@ -38,4 +43,10 @@ if [ "${1:-}" = suite ]; then
     (cd bindings-go/conformance && GOWORK=$out/go.work go build -o "$out/worker" .)
 else
     cp "$out/libeverstep_go.a" $module/
+fi
+
+if [ "${1:-}" = dist ]; then
+    rm -rf "$out/proxy"
+    version=v$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+    (cd bindings-go/proxy && go run . "$out/proxy" "$version" ..)
 fi

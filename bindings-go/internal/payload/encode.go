@@ -127,7 +127,12 @@ func newEncoder(t reflect.Type) encoder {
 	case entriesType:
 		return func(w *writer, v reflect.Value, depth int) *Error { return w.entries(v.Interface().(Entries), depth) }
 	case numberType:
-		return func(w *writer, v reflect.Value, depth int) *Error { return w.text([]byte(v.String()), depth) }
+		return func(w *writer, v reflect.Value, depth int) *Error {
+			if n, whole := new(big.Int).SetString(v.String(), 10); whole {
+				return w.big(n, depth)
+			}
+			return w.text([]byte(v.String()), depth)
+		}
 	case emptyType:
 		return func(w *writer, _ reflect.Value, _ int) *Error { return w.value(reflect.Value{}, 0) }
 	}

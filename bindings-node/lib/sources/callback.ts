@@ -69,5 +69,5 @@ export function asTemplate(sql: string, params: readonly (string | null)[]): { s
   const parts = sql.split(/\$(\d+)/);
   const strings = parts.filter((_, index) => index % 2 === 0);
   const values = parts.filter((_, index) => index % 2 === 1).map((number) => params[Number(number) - 1] ?? null);
-  return { strings: Object.assign(strings, { raw: strings }) as unknown as TemplateStringsArray, values };
+  return { strings: Object.assign(strings, { raw: strings }), values };
 }

@@ -5,6 +5,8 @@ import { firstColumn } from "./callback.js";
 export interface PgClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
   release(error?: Error | boolean): void;
+  on(event: "error", listener: (error: Error) => void): unknown;
+  removeListener(event: "error", listener: (error: Error) => void): unknown;
 }
 
 export interface PgOptions {
@@ -20,6 +22,11 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
     async open() {
       const client = await pool.connect();
       let broken: Error | undefined;
+      // A client that is checked out and loses its connection emits `error`; without a listener that ends the process. The statement under way fails, too.
+      const onError = (error: Error): void => {
+        broken = error;
+      };
+      client.on("error", onError);
       const query = async (text: string, values?: unknown[]): Promise<unknown[]> => {
         try {
           return (await client.query(text, values)).rows;
@@ -32,6 +39,7 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
       try {
         await query(begin);
       } catch (error) {
+        client.removeListener("error", onError);
         client.release(true);
         throw error;
       }
@@ -49,6 +57,7 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
           await query("rollback");
         },
         close() {
+          client.removeListener("error", onError);
           client.release(broken);
         },
       };

@@ -1,0 +1,296 @@
+package everstep_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	everstep "github.com/everstep/everstep/bindings-go"
+)
+
+type hidden struct {
+	Shown int
+	lost  string
+}
+
+func TestTypesThatWouldLoseSomethingAreRefusedAtRegistration(t *testing.T) {
+	app := open(t, file(t))
+	_ = hidden{lost: ""}.lost
+	refused := func(err error, says string) {
+		t.Helper()
+		wants(t, err, everstep.ErrPayloadInvalid)
+		if err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %q", err, says)
+		}
+	}
+	_, err := everstep.Register(app, "hidden", func(everstep.Context, hidden) (int, error) { return 0, nil })
+	refused(err, "lost")
+	_, err = everstep.Register(app, "channel", func(everstep.Context, int) (chan int, error) { return nil, nil })
+	refused(err, "chan")
+	_, err = everstep.Register(app, "function", func(everstep.Context, struct{ F func() }) (int, error) { return 0, nil })
+	refused(err, "func")
+	_, err = everstep.Register(app, "interface", func(everstep.Context, []error) (int, error) { return 0, nil })
+	refused(err, "error")
+	_, err = everstep.NewStep("step", func(context.Context, hidden) (int, error) { return 0, nil }).Do(context.Background(), hidden{})
+	refused(err, "lost")
+	refused(everstep.DeclareErrorType[*hiddenError](app, "hidden"), "secret")
+}
+
+type hiddenError struct{ secret string }
+
+func (h *hiddenError) Error() string { return h.secret }
+
+func TestNilsAreErrorsAndNeverPanic(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	var noContext context.Context
+	var noApp *everstep.App
+	var noStep *everstep.Step[int, int]
+	var noRun *everstep.Run[int]
+	var noWorkflow *everstep.Workflow[int, int]
+	var noTransaction *everstep.Transaction[int, int]
+	var noOption everstep.PolicyOption
+	for name, err := range map[string]error{
+		"open":              second(everstep.Open(noContext)),
+		"option of open":    second(everstep.Open(ctx, nil)),
+		"app":               second(everstep.Register(noApp, "x", func(everstep.Context, int) (int, error) { return 0, nil })),
+		"function":          second(everstep.Register[int, int](app, "x", nil)),
+		"option":            second(everstep.Register(app, "x", func(everstep.Context, int) (int, error) { return 0, nil }, noOption)),
+		"step":              second(noStep.Do(ctx, 1)),
+		"step's function":   second(everstep.NewStep[int, int]("x", nil).Do(ctx, 1)),
+		"step's context":    second(plusOne.Do(noContext, 1)),
+		"inline function":   second(everstep.Do[int](ctx, "x", nil)),
+		"run":               second(noRun.Result(ctx)),
+		"workflow":          second(noWorkflow.Start(ctx, 1)),
+		"transaction":       second(noTransaction.Do(ctx, 1)),
+		"own transaction":   second(everstep.NewTransaction[int, int](app, "x", nil)),
+		"other transaction": second(everstep.NewTransactionOn[int, int, int](app, "x", nil, func(context.Context, int, int) (int, error) { return 0, nil })),
+		"sleep":             everstep.Sleep(noContext, 1),
+		"launch":            app.Launch(noContext),
+		"close":             app.Close(noContext),
+		"no app's launch":   noApp.Launch(ctx),
+		"no app's key":      second(noApp.KeyOf("x")),
+		"declared error":    app.DeclareError("x", nil),
+		"no app's queue":    noApp.DeclareQueue(everstep.Queue{Name: "q"}),
+	} {
+		if !errors.Is(err, everstep.ErrConfigInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, _, err := everstep.GetEvent[int](ctx, noRun, "key")
+	wants(t, err, everstep.ErrConfigInvalid)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestRegistrationsAreCheckedByName(t *testing.T) {
+	app := open(t, file(t))
+	f := func(everstep.Context, int) (int, error) { return 0, nil }
+	register(t, app, "taken", f)
+	wants(t, second(everstep.Register(app, "taken", f)), everstep.ErrAlreadyRegistered)
+	wants(t, second(everstep.Register(app, "", f)), everstep.ErrIDInvalid)
+	wants(t, second(everstep.Register(app, "a\nb", f)), everstep.ErrIDInvalid)
+	must(t, app.DeclareError("declared", errDeclined))
+	wants(t, app.DeclareError("declared", errors.New("other")), everstep.ErrAlreadyRegistered)
+	wants(t, app.DeclareError("run_failed", errors.New("other")), everstep.ErrAlreadyRegistered)
+	wants(t, second(everstep.Register(app, "options", f, everstep.OnQueue("q"))), everstep.ErrConfigInvalid)
+	launch(t, app)
+	wants(t, second(everstep.Register(app, "late", f)), everstep.ErrRegisteredLate)
+	wants(t, app.DeclareQueue(everstep.Queue{Name: "late"}), everstep.ErrRegisteredLate)
+	wants(t, app.Launch(context.Background()), everstep.ErrAlreadyLaunched)
+}
+
+func TestStartsAreChecked(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	w := register(t, app, "started", func(_ everstep.Context, in any) (any, error) { return in, nil })
+	launch(t, app)
+	wants(t, second(w.Start(ctx, make(chan int))), everstep.ErrPayloadInvalid)
+	wants(t, second(w.Start(ctx, "\xff")), everstep.ErrPayloadInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.WithID(""))), everstep.ErrIDInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.WithID(strings.Repeat("x", 256)))), everstep.ErrIDInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.OnQueue("nowhere"))), everstep.ErrUnknownQueue)
+	wants(t, second(w.Start(ctx, strings.Repeat("x", 17<<20))), everstep.ErrPayloadTooLarge)
+	wants(t, second(w.Start(ctx, 1, everstep.WithMaxAttempts(0))), everstep.ErrConfigInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.WithAttributes(map[string]any{"f": func() {}}))), everstep.ErrConfigInvalid)
+	wants(t, second(w.StartMany(ctx, []any{1}, everstep.WithIDs(func(int) string { return "x" }))), everstep.ErrConfigInvalid)
+	run, err := everstep.RunByID[int](app, "nobody")
+	must(t, err)
+	wants(t, second(run.Status(ctx)), everstep.ErrRunNotFound)
+	wants(t, second(run.Cancel(ctx)), everstep.ErrRunNotFound)
+	wants(t, run.Send(ctx, "topic", 1), everstep.ErrRunNotFound)
+	wants(t, second(everstep.RunByKey[int](app, "no key").Result(ctx)), everstep.ErrRunNotFound)
+}
+
+func TestACancelledContextIsHonouredByEveryCall(t *testing.T) {
+	app := open(t, file(t))
+	w := register(t, app, "started", func(_ everstep.Context, n int) (int, error) { return n, nil })
+	launch(t, app)
+	run, err := w.Start(context.Background(), 1, everstep.WithDelay(time.Hour))
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, _, eventErr := everstep.GetEvent[int](ctx, run, "key")
+	for name, err := range map[string]error{
+		"open": second(everstep.Open(ctx)), "start": second(w.Start(ctx, 1)), "start many": second(w.StartMany(ctx, []int{1})), "result": second(run.Result(ctx)),
+		"status": second(run.Status(ctx)), "steps": second(run.Steps(ctx)), "cancel": second(run.Cancel(ctx)), "resume": second(run.Resume(ctx)),
+		"retry": second(run.Retry(ctx)), "rewind": second(run.Rewind(ctx, "", 0)), "send": run.Send(ctx, "topic", 1), "event": eventErr,
+		"runs": second(app.Runs(ctx, everstep.Filter{Limit: 1})), "queues": second(app.Queues(ctx)), "put queue": second(app.PutQueue(ctx, everstep.Queue{Name: "q"})),
+		"adopt": app.Adopt(ctx), "migrate": second(app.Migrate(ctx)), "step": second(plusOne.Do(ctx, 1)),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	waiting, stop := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer stop()
+	_, _, err = everstep.GetEvent[int](waiting, run, "key")
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a wait: %v", err)
+	}
+}
+
+func TestAContextDerivedInAWorkflowEndsItsCalls(t *testing.T) {
+	_, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		bounded, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := plusOne.Do(bounded, 1); !errors.Is(err, context.Canceled) {
+			return 0, errors.New("a step was not refused")
+		}
+		if err := everstep.Sleep(bounded, time.Hour); !errors.Is(err, context.Canceled) {
+			return 0, errors.New("a sleep was not refused")
+		}
+		timed, stop := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer stop()
+		if err := everstep.Sleep(timed, time.Hour); !errors.Is(err, context.DeadlineExceeded) {
+			return 0, errors.New("a sleep was not cut short")
+		}
+		return plusOne.Do(context.WithValue(ctx, hidden{}, 1), 1)
+	})
+	must(t, err)
+}
+
+func TestCallsBelongWhereTheyBelong(t *testing.T) {
+	ctx := context.Background()
+	wants(t, everstep.Sleep(ctx, 1), everstep.ErrOutsideRun)
+	wants(t, second(everstep.Now(ctx)), everstep.ErrOutsideRun)
+	wants(t, second(everstep.All(ctx, func(everstep.Context) (int, error) { return 0, nil })), everstep.ErrOutsideRun)
+	wants(t, everstep.SetEvent(ctx, "key", 1), everstep.ErrOutsideRun)
+	wants(t, second(everstep.Patch(ctx, "name")), everstep.ErrOutsideRun)
+	wants(t, second(everstep.IdempotencyKey(ctx)), everstep.ErrOutsideStep)
+	strict := everstep.NewStep("strict", func(_ context.Context, n int) (int, error) { return n, nil }, everstep.Strict())
+	wants(t, second(strict.Do(ctx, 1)), everstep.ErrOutsideRun)
+	if out, err := plusOne.Do(ctx, 1); out != 2 || err != nil {
+		t.Errorf("the plain function: %d, %v", out, err)
+	}
+	_, err := play(t, func(outer everstep.Context, _ everstep.None) (int, error) {
+		return everstep.Do(outer, "step", func(ctx context.Context) (int, error) {
+			wants(t, everstep.Sleep(ctx, 1), everstep.ErrOutsideRun)
+			wants(t, everstep.Sleep(outer, 1), everstep.ErrOutsideRun)
+			wants(t, second(plusOne.Do(outer, 1)), everstep.ErrOutsideRun)
+			key, err := everstep.IdempotencyKey(ctx)
+			if len(key) != 36 || err != nil || everstep.Attempt(ctx) != 1 || everstep.RunKey(ctx) == "" {
+				t.Errorf("%q, %v", key, err)
+			}
+			// A step in a step is the plain function.
+			return plusOne.Do(ctx, 1)
+		})
+	})
+	must(t, err)
+	_, err = play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		wants(t, second(everstep.Any[int](ctx)), everstep.ErrConfigInvalid)
+		wants(t, second(everstep.All[int](ctx, nil)), everstep.ErrConfigInvalid)
+		same := everstep.WithKey(func(int) string { return "same" })
+		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, same)), everstep.ErrConfigInvalid)
+		other := everstep.WithKey(func(string) string { return "" })
+		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, other)), everstep.ErrConfigInvalid)
+		return 0, nil
+	})
+	must(t, err)
+}
+
+func TestAStepFromAnotherGoroutineIsRefused(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	leaked := make(chan everstep.Context, 2)
+	w := register(t, app, "foreign", func(ctx everstep.Context, _ everstep.None) (int, error) {
+		refused := make(chan error)
+		go func() { refused <- second(plusOne.Do(ctx, 1)) }()
+		wants(t, <-refused, everstep.ErrForeignThread)
+		go func() { refused <- everstep.Sleep(context.WithValue(ctx, hidden{}, 1), 1) }()
+		wants(t, <-refused, everstep.ErrForeignThread)
+		_, err := everstep.All(ctx, func(everstep.Context) (int, error) {
+			// The context of the branch's parent: its calls would count there.
+			wants(t, second(plusOne.Do(ctx, 1)), everstep.ErrForeignThread)
+			return 0, nil
+		})
+		leaked <- ctx
+		return 0, err
+	})
+	user := register(t, app, "user", func(ctx everstep.Context, _ everstep.None) (int, error) {
+		other := <-leaked
+		wants(t, everstep.Sleep(other, 1), everstep.ErrForeignThread)
+		return plusOne.Do(ctx, 1)
+	})
+	launch(t, app)
+	run, err := w.Start(ctx, everstep.None{})
+	must(t, err)
+	must(t, second(run.Result(ctx, everstep.WithTimeout(patience))))
+	next, err := user.Start(ctx, everstep.None{})
+	must(t, err)
+	must(t, second(next.Result(ctx, everstep.WithTimeout(patience))))
+}
+
+func TestAClosedEngineSaysSo(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	begun := make(chan struct{})
+	w := register(t, app, "started", func(ctx everstep.Context, n int) (int, error) {
+		close(begun)
+		return n, everstep.Sleep(ctx, time.Hour)
+	})
+	launch(t, app)
+	run, err := w.Start(ctx, 1)
+	must(t, err)
+	<-begun
+	waited := make(chan error)
+	go func() { waited <- second(run.Result(ctx)) }()
+	end(t, app)
+	wants(t, <-waited, everstep.ErrClosed)
+	wants(t, second(w.Start(ctx, 1)), everstep.ErrClosed)
+	wants(t, app.Launch(ctx), everstep.ErrClosed)
+	must(t, app.Close(ctx))
+}
+
+func TestOpenAndLaunchSayWhatIsWrongWithoutSecrets(t *testing.T) {
+	ctx := context.Background()
+	wants(t, second(everstep.Open(ctx, everstep.WithSetting("no_such", 1))), everstep.ErrConfigInvalid)
+	wants(t, second(everstep.Open(ctx, everstep.WithSetting("slots", make(chan int)))), everstep.ErrConfigInvalid)
+	wants(t, second(everstep.Open(ctx, everstep.WithDatabase("mysql://x"))), everstep.ErrConfigInvalid)
+	app := open(t, "postgres://somebody:s3cret@127.0.0.1:1/nothing", everstep.WithOutageBudget(100*time.Millisecond))
+	bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for range 2 { // A launch that failed may be tried again.
+		err := app.Launch(bounded)
+		wants(t, err, everstep.ErrDatabaseUnreachable)
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("shows the password: %v", err)
+		}
+	}
+}
+
+func TestTwoEnginesLiveInOneProcess(t *testing.T) {
+	ctx := context.Background()
+	for range 2 {
+		app := open(t, file(t))
+		w := register(t, app, "same", func(ctx everstep.Context, n int) (int, error) { return plusOne.Do(ctx, n) })
+		launch(t, app)
+		run, err := w.Start(ctx, 1, everstep.WithID("same"))
+		must(t, err)
+		if out, err := run.Result(ctx, everstep.WithTimeout(patience)); out != 2 || err != nil || run.Attached() {
+			t.Errorf("%d, %v", out, err)
+		}
+	}
+}

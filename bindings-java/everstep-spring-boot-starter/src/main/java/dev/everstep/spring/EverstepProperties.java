@@ -1,0 +1,37 @@
+package dev.everstep.spring;
+
+import java.time.Duration;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+import org.springframework.boot.context.properties.ConfigurationProperties;
+import org.springframework.boot.context.properties.bind.DefaultValue;
+
+/**
+ * What {@code application.yaml} says under {@code everstep}. What it leaves out is the engine's default.
+ *
+ * @param enabled false: no engine in this application
+ * @param database {@code postgresql://user:password@host/name} or {@code sqlite:FILE}; left out: the
+ *     application's own PostgreSQL data source, else {@code EVERSTEP_DATABASE_URL}
+ * @param schema the PostgreSQL schema of the engine's tables
+ * @param namespace isolates applications in one database
+ * @param environment a database stamped with another one is held
+ * @param version the application's build
+ * @param role worker, starter or client
+ * @param queues the queues this worker serves
+ * @param slots how many runs execute at once
+ * @param autoMigrate whether launch brings the schema up to date
+ * @param grace how long a shutdown lets runs finish or park
+ */
+@ConfigurationProperties("everstep")
+public record EverstepProperties(
+    @DefaultValue("true") boolean enabled,
+    @Nullable String database,
+    @Nullable String schema,
+    @Nullable String namespace,
+    @Nullable String environment,
+    @Nullable String version,
+    @Nullable String role,
+    @Nullable List<String> queues,
+    @Nullable Integer slots,
+    @Nullable Boolean autoMigrate,
+    @DefaultValue("25s") Duration grace) {}

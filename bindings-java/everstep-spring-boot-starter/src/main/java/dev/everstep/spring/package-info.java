@@ -1,0 +1,5 @@
+/** Durable workflows as Spring beans. */
+@NullMarked
+package dev.everstep.spring;
+
+import org.jspecify.annotations.NullMarked;

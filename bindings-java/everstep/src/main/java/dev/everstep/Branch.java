@@ -1,0 +1,20 @@
+package dev.everstep;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One branch of all, any or race.
+ *
+ * @param <T> type of its value
+ */
+@FunctionalInterface
+public interface Branch<T extends @Nullable Object> {
+  /**
+   * Runs it.
+   *
+   * @param ctx the context of this branch; belongs to its thread
+   * @return the branch's value
+   * @throws Exception what it fails with
+   */
+  T run(WorkflowContext ctx) throws Exception;
+}

@@ -1,0 +1,135 @@
+package dev.everstep;
+
+import java.util.Arrays;
+import org.jspecify.annotations.Nullable;
+
+/** Asking the engine for a place in the run, and what verdicts mean that end the calling code. */
+final class Calls {
+  private Calls() {}
+
+  /** A call asked for: the first verdict, and who gets the later ones. */
+  static final class Asked {
+    final WorkflowContext ctx;
+    private final long token;
+    private final Waiter.Parked waiter = new Waiter.Parked();
+    Frame.Values verdict;
+
+    private Asked(WorkflowContext ctx, int op, @Nullable Object[] rest) {
+      this.ctx = ctx;
+      Execution execution = ctx.execution;
+      this.token = execution.client.expect(waiter);
+      boolean begun = false;
+      try {
+        verdict = Calls.call(ctx, op, prefixed(rest));
+        begun = true;
+      } finally {
+        if (!begun || verdict.number(0) != Ops.VERDICT_PENDING) {
+          execution.client.forget(token);
+        }
+      }
+    }
+
+    private @Nullable Object[] prefixed(@Nullable Object[] rest) {
+      @Nullable Object[] arguments = new Object[rest.length + 3];
+      arguments[0] = ctx.branch;
+      arguments[1] = token;
+      arguments[2] = ctx.flags;
+      System.arraycopy(rest, 0, arguments, 3, rest.length);
+      return arguments;
+    }
+
+    /** The verdict that a pending one stands for. */
+    void settle() {
+      if (verdict.number(0) == Ops.VERDICT_PENDING) {
+        ctx.execution.replaying = false;
+        verdict = waiter.await(false);
+      }
+    }
+  }
+
+  static Asked begin(WorkflowContext ctx, int op, @Nullable Object... rest) {
+    ended(ctx);
+    return new Asked(ctx, op, rest);
+  }
+
+  /** An operation of this execution that is answered in memory. */
+  static Frame.Values call(WorkflowContext ctx, int op, @Nullable Object... arguments) {
+    ended(ctx);
+    @Nullable Object[] all = new Object[arguments.length + 1];
+    all[0] = ctx.execution.id;
+    System.arraycopy(arguments, 0, all, 1, arguments.length);
+    try {
+      return ctx.execution.client.call(op, all);
+    } catch (EverstepException error) {
+      if (error.code() == ErrorCode.STOPPED || error.code() == ErrorCode.CLOSED) {
+        throw stopped(ctx.execution, error.errorCode());
+      }
+      throw error;
+    }
+  }
+
+  /** An operation of this execution that is answered later, on a thread of the engine's. */
+  static Frame.Values request(WorkflowContext ctx, int op, @Nullable Object... arguments) {
+    ended(ctx);
+    return ctx.execution.client.request(false, op, arguments);
+  }
+
+  private static void ended(WorkflowContext ctx) {
+    String why = ctx.execution.stopped;
+    if (why != null) {
+      throw stopped(ctx.execution, why);
+    }
+  }
+
+  static ExecutionStopped stopped(Execution execution, String why) {
+    // A stop of one branch or one attempt: the execution goes on.
+    if (!why.equals("branch_closed") && !why.equals("superseded") && execution.stopped == null) {
+      execution.stopped = why;
+    }
+    if (execution.stoppedAt == null) {
+      execution.stoppedAt = Location.here();
+    }
+    return new ExecutionStopped(why);
+  }
+
+  /** Verdicts after which the calling code does not go on. */
+  static Error unwind(Execution execution, Frame.Values verdict) {
+    if (verdict.number(0) == Ops.VERDICT_CANCELLED) {
+      execution.cancel(verdict.text(1), verdict.text(2));
+      throw execution.cancelled();
+    }
+    String why = verdict.text(1);
+    return stopped(execution, why.isEmpty() ? "stopped" : why);
+  }
+
+  /** A call that runs nothing here: its value, null where there is none. */
+  static byte @Nullable [] recorded(WorkflowContext ctx, int op, @Nullable Object... rest) {
+    Frame.Values verdict = settled(ctx, op, rest);
+    if (verdict.flag(1)) {
+      throw failed(ctx.execution.engine, verdict.bytes(2));
+    }
+    return verdict.bytes(2);
+  }
+
+  /** The verdict `recorded` of such a call, failed or not. */
+  static Frame.Values settled(WorkflowContext ctx, int op, @Nullable Object... rest) {
+    Asked asked = begin(ctx, op, rest);
+    asked.settle();
+    if (asked.verdict.number(0) != Ops.VERDICT_RECORDED) {
+      throw unwind(ctx.execution, asked.verdict);
+    }
+    return asked.verdict;
+  }
+
+  /** Throws the recorded error, the same way on the first run and on replay. */
+  static RuntimeException failed(Engine engine, byte @Nullable [] data) {
+    Failure failure = Failure.read(engine.payloads, data);
+    return Failure.raise(failure.exception(engine.declaredErrors), failure);
+  }
+
+  static @Nullable Object[] joined(@Nullable Object[] first, @Nullable Object... second) {
+    @Nullable Object[] out = Arrays.copyOf(first, first.length + second.length);
+    System.arraycopy(second, 0, out, first.length, second.length);
+    return out;
+  }
+}

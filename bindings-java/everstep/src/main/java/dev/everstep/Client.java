@@ -1,0 +1,201 @@
+package dev.everstep;
+
+import java.lang.ref.Reference;
+import java.util.Arrays;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * One completion queue of the engine: requests go down with a token of ours, and one daemon thread
+ * brings the answers to who waits for them.
+ *
+ * <p>That thread is the only one that ever blocks in native code. Whoever waits is parked in Java,
+ * so a virtual thread leaves its carrier.
+ */
+final class Client {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep");
+  private static final int BATCH = 1024;
+  private static final long SLICE_MILLIS = 1000;
+
+  final Engine engine;
+  final long handle;
+  final int id;
+  private final AtomicLong tokens = new AtomicLong();
+  private final ConcurrentHashMap<Long, Waiter> waiting = new ConcurrentHashMap<>();
+  private @Nullable Thread poller;
+  private volatile boolean closed;
+
+  Client(Engine engine, long handle) {
+    this.engine = engine;
+    this.handle = handle;
+    this.id = (int) read(Native.attach(handle, false)).number(0);
+  }
+
+  /** The values of an answer, or its error. */
+  static Frame.Values read(byte[] answer) {
+    Frame.Values values = Frame.read(answer, 1, answer.length);
+    if (answer[0] != 0) {
+      throw EverstepException.ofAnswer(values.text(0), values.text(1));
+    }
+    return values;
+  }
+
+  // -- requests
+
+  Frame.Values call(int op, @Nullable Object... arguments) {
+    Frame frame = Frame.of(arguments);
+    return read(Native.call(handle, op, frame.bytes, frame.length));
+  }
+
+  /** Registered before anything is asked: an answer finds its waiter. */
+  long expect(Waiter waiter) {
+    long token = tokens.incrementAndGet();
+    waiting.put(token, waiter);
+    if (closed) {
+      // The poller may have looked for waiters before this one was there.
+      forget(token);
+      throw closedError();
+    }
+    return token;
+  }
+
+  void forget(long token) {
+    waiting.remove(token);
+  }
+
+  private void submit(long token, int op, @Nullable Object... arguments) {
+    startPolling();
+    Frame frame = Frame.of(arguments);
+    if (!Native.submit(handle, id, token, op, frame.bytes, frame.length)) {
+      forget(token);
+      throw closedError();
+    }
+  }
+
+  /** From a thread of the user's: an interrupt ends the wait. */
+  Frame.Values request(int op, @Nullable Object... arguments) {
+    return request(true, op, arguments);
+  }
+
+  Frame.Values request(boolean interruptible, int op, @Nullable Object... arguments) {
+    Waiter.Parked waiter = new Waiter.Parked();
+    long token = expect(waiter);
+    submit(token, op, arguments);
+    try {
+      return waiter.await(interruptible);
+    } catch (WaitInterrupted interrupted) {
+      forget(token);
+      Native.cancel(handle, id, token);
+      throw interrupted;
+    }
+  }
+
+  <T extends @Nullable Object> CompletableFuture<T> requestAsync(
+      Function<Frame.Values, T> read, int op, @Nullable Object... arguments) {
+    Waiter.Future<T> waiter = new Waiter.Future<>(engine.threads, read);
+    submit(expect(waiter), op, arguments);
+    return waiter.future;
+  }
+
+  /** Nobody waits for the answer; a failure is logged. */
+  void submitQuietly(int op, @Nullable Object... arguments) {
+    submit(tokens.incrementAndGet(), op, arguments);
+  }
+
+  private static EverstepException closedError() {
+    return new EverstepException(
+        ErrorCode.CLOSED, "the engine is closed; what was submitted may still take effect");
+  }
+
+  // -- events
+
+  synchronized void startPolling() {
+    if (poller == null && !closed) {
+      poller = new Thread(this::poll, "everstep-poller");
+      poller.setDaemon(true);
+      // The loader of whoever came first is not ours to keep alive.
+      poller.setContextClassLoader(Client.class.getClassLoader());
+      poller.start();
+    }
+  }
+
+  private void poll() {
+    while (!closed) {
+      byte[] events = Native.drain(handle, id, BATCH, SLICE_MILLIS);
+      int at = 0;
+      while (at < events.length) {
+        long token = Frame.int64(events, at);
+        int kind = Frame.int32(events, at + 8) & 0xff;
+        int from = at + 16;
+        at = from + Frame.int32(events, at + 12);
+        try {
+          event(token, kind, events, from, at);
+        } catch (Throwable error) {
+          // Whatever one event does, the next one has someone waiting for it.
+          LOG.error("an event of the engine could not be handled", error);
+        }
+      }
+    }
+    failAll();
+    Reference.reachabilityFence(this);
+  }
+
+  private void event(long token, int kind, byte[] events, int from, int end) {
+    if (kind == Ops.EVENT_COMPLETED || kind == Ops.EVENT_FAILED) {
+      Waiter waiter = waiting.remove(token);
+      if (waiter != null) {
+        waiter.answer(kind, events, from, end);
+      } else if (kind == Ops.EVENT_FAILED) {
+        Frame.Values answer = Frame.read(events, from, end);
+        LOG.error("[{}] {}", answer.text(0), answer.text(1));
+      }
+      return;
+    }
+    Frame.Values frame = Frame.read(events, from, end);
+    switch (kind) {
+      case Ops.EVENT_RUN_READY -> engine.runReady(token, frame);
+      case Ops.EVENT_STOP -> {
+        Execution execution = engine.executions.remove(token);
+        if (execution != null) {
+          execution.stop(frame.text(0));
+        }
+      }
+      case Ops.EVENT_SIGNAL -> {
+        Execution execution = engine.executions.get(token);
+        if (execution != null) {
+          execution.signal(frame);
+        }
+      }
+      case Ops.EVENT_LOG -> log(frame.text(0), frame.text(2));
+      default -> {}
+    }
+  }
+
+  private static void log(String level, String message) {
+    switch (level) {
+      case "debug" -> LOG.debug("{}", message);
+      case "warn", "warning" -> LOG.warn("{}", message);
+      case "error" -> LOG.error("{}", message);
+      default -> LOG.info("{}", message);
+    }
+  }
+
+  /** No further events: every waiter learns that none will come. */
+  synchronized void close() {
+    closed = true;
+  }
+
+  void failAll() {
+    for (Long token : Arrays.asList(waiting.keySet().toArray(new Long[0]))) {
+      Waiter waiter = waiting.remove(token);
+      if (waiter != null) {
+        waiter.fail(closedError());
+      }
+    }
+  }
+}

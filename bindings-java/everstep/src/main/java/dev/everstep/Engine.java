@@ -1,0 +1,339 @@
+package dev.everstep;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.lang.ref.WeakReference;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** One engine as Java sees it: its handle, its client, its functions, its life. */
+final class Engine {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep");
+  private static final ObjectMapper JSON = new ObjectMapper();
+  private static final long CLOSE_MILLIS = 1000;
+
+  final Payloads payloads;
+  final DeclaredErrors declaredErrors;
+  final Threads threads;
+  final Map<Long, Execution> executions = new ConcurrentHashMap<>();
+
+  private final EngineOptions options;
+  private final Map<String, Registered> functions = new ConcurrentHashMap<>();
+  private final List<List<@Nullable Object>> queues = new ArrayList<>();
+  private final CountDownLatch over = new CountDownLatch(1);
+  private @Nullable Client client;
+  private boolean launched;
+  private boolean closing;
+  private volatile boolean closed;
+  private @Nullable Thread exitHook;
+
+  Engine(EngineOptions options) {
+    this.options = options;
+    this.payloads = new Payloads(options.jackson);
+    this.declaredErrors = new DeclaredErrors(payloads);
+    this.threads = new Threads(options.virtualThreads);
+    if (!threads.areVirtual()) {
+      // A wait holds a platform thread here: fewer of them are kept, and given back sooner.
+      options.config.putIfAbsent("max_parked", 100);
+      options.config.putIfAbsent("release_after_ms", 1000);
+    }
+  }
+
+  // -- functions
+
+  synchronized void register(Registered function) {
+    if (functions.containsKey(function.name)) {
+      throw new EverstepException(
+          ErrorCode.ALREADY_REGISTERED, "the name " + function.name + " is taken");
+    }
+    if (launched) {
+      throw new EverstepException(
+          ErrorCode.REGISTERED_LATE, function.name + " was declared after launch");
+    }
+    functions.put(function.name, function);
+    if (client != null) {
+      announce(client, function);
+    }
+  }
+
+  synchronized void declareQueue(List<@Nullable Object> queue) {
+    if (launched) {
+      throw new EverstepException(
+          ErrorCode.REGISTERED_LATE,
+          "queue "
+              + queue.get(0)
+              + " was declared after launch; putQueue changes queues at run time");
+    }
+    queues.add(queue);
+  }
+
+  Registered known(String name, java.lang.reflect.Type output) {
+    Registered found = functions.get(name);
+    return found == null ? Registered.foreign(name, output) : found;
+  }
+
+  static Registered.Body bodyOf(Registered function) {
+    Registered.Body body = function.body;
+    if (body == null) {
+      throw new EverstepException(
+          ErrorCode.UNKNOWN_WORKFLOW, function.name + " is known here by its name only");
+    }
+    return body;
+  }
+
+  private void announce(Client client, Registered function) {
+    if (!function.startable) {
+      return;
+    }
+    Map<String, @Nullable Object> registration = function.registration();
+    if (!threads.areVirtual() && !options.config.containsKey("slots")) {
+      registration.put("slots", 8 * Runtime.getRuntime().availableProcessors());
+    }
+    client.call(
+        Ops.REGISTER,
+        client.id,
+        function.kind,
+        function.name,
+        function.version(),
+        json(registration));
+  }
+
+  private static String json(Map<String, ? extends @Nullable Object> values) {
+    try {
+      return JSON.writeValueAsString(values);
+    } catch (JsonProcessingException error) {
+      throw Options.invalid(
+          "a setting is no text, number, boolean or list: " + error.getOriginalMessage());
+    }
+  }
+
+  void runReady(long id, Frame.Values frame) {
+    Client from = client();
+    Registered function = functions.get(frame.text(1));
+    if (function == null) {
+      from.call(Ops.ABANDON, id, ErrorCode.UNKNOWN_WORKFLOW.text());
+      return;
+    }
+    Execution execution = new Execution(this, from, id, frame);
+    executions.put(id, execution);
+    try {
+      threads.execute(new Runner(execution, function, frame.bytes(6)));
+    } catch (Throwable error) {
+      // No thread to be had: another worker, or this one later.
+      executions.remove(id);
+      from.call(Ops.ABANDON, id, "no_thread");
+      LOG.error("no thread for run {}", execution.run, error);
+    }
+  }
+
+  /**
+   * A driver of the user's must not open the engine's SQLite file: closing it would drop the
+   * engine's locks.
+   */
+  void requirePostgres(String name) {
+    if ("sqlite".equals(info().get("store"))) {
+      throw new EverstepException(
+          ErrorCode.OTHER_DATABASE,
+          "transaction "
+              + name
+              + ": this engine is on SQLite, where only its own connection takes part: leave the"
+              + " data source out");
+    }
+  }
+
+  // -- the handle
+
+  /** Opened on first use: making an engine opens nothing and loads nothing. */
+  synchronized Client client() {
+    if (client == null) {
+      if (closed) {
+        throw new EverstepException(ErrorCode.CLOSED, "this engine is closed; make a new one");
+      }
+      byte[] config = json(options.config).getBytes(StandardCharsets.UTF_8);
+      long handle = Client.read(Native.open(config, config.length)).number(0);
+      Client made = new Client(this, handle);
+      for (Registered function : functions.values()) {
+        announce(made, function);
+      }
+      client = made;
+    }
+    return client;
+  }
+
+  Run<@Nullable Object> handleOf(String id) {
+    Options.required(id, "the run's id");
+    String key = client().call(Ops.RUN_KEY, id).text(0);
+    return new Run<>(this, key, id, false, Registered.foreign("", Object.class));
+  }
+
+  // -- life
+
+  void launch() {
+    Client first;
+    synchronized (this) {
+      first = client();
+      if (closed) {
+        throw new EverstepException(ErrorCode.CLOSED, "this engine is closed; make a new one");
+      }
+      if (launched) {
+        throw new EverstepException(ErrorCode.ALREADY_LAUNCHED, "launch was called twice");
+      }
+      launched = true;
+    }
+    try {
+      first.startPolling();
+      for (List<@Nullable Object> queue : queues) {
+        first.request(Ops.PUT_QUEUE, queue, false);
+      }
+      if ("client".equals(options.config.get("role"))) {
+        said(first.request(Ops.CONNECT));
+      } else {
+        said(first.request(Ops.LAUNCH));
+      }
+    } catch (RuntimeException | Error error) {
+      giveUpLaunch(first);
+      throw error;
+    }
+    if (options.closesAtExit) {
+      closeAtExit();
+    }
+  }
+
+  private static void said(Frame.Values answer) {
+    if (answer.optionalText(0) != null) {
+      LOG.info("{}", answer.text(0));
+    }
+    if (answer.optionalText(1) != null) {
+      LOG.warn("{}", answer.text(1));
+    }
+  }
+
+  /** A launch that failed may be tried again: the database was down, the password wrong. */
+  private synchronized void giveUpLaunch(Client failed) {
+    launched = false;
+    client = null;
+    failed.close();
+    Native.close(failed.handle, CLOSE_MILLIS);
+  }
+
+  boolean isClosed() {
+    return closed;
+  }
+
+  synchronized boolean isLaunched() {
+    return launched && !closing;
+  }
+
+  /** Claims no more, lets runs finish or park, hands the rest over, ends every thread. */
+  void close(Duration grace) {
+    Client last;
+    boolean drain;
+    synchronized (this) {
+      if (closed) {
+        return;
+      }
+      if (client == null) {
+        closed = true;
+        return;
+      }
+      last = client;
+      drain = launched && !closing;
+      if (closing) {
+        last = null;
+      }
+      closing = true;
+    }
+    if (last == null) {
+      awaitClose();
+      return;
+    }
+    try {
+      long millis = Times.milliseconds(grace);
+      if (drain && millis > 0) {
+        drain(last, millis);
+      }
+    } finally {
+      end(last);
+    }
+  }
+
+  private void drain(Client client, long millis) {
+    try {
+      client.request(false, Ops.DRAIN, millis);
+    } catch (EverstepException error) {
+      LOG.warn("drain: {}", error.getMessage());
+    }
+  }
+
+  /** Another thread is closing it. */
+  private void awaitClose() {
+    try {
+      over.await();
+    } catch (InterruptedException interrupt) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private void end(Client client) {
+    closed = true;
+    for (Execution execution : executions.values()) {
+      execution.stop("closed");
+    }
+    client.close();
+    Native.close(client.handle, CLOSE_MILLIS);
+    client.failAll();
+    threads.end();
+    synchronized (this) {
+      if (exitHook != null) {
+        try {
+          Runtime.getRuntime().removeShutdownHook(exitHook);
+        } catch (IllegalStateException exiting) {
+          LOG.debug("closed while the virtual machine exits");
+        }
+        exitHook = null;
+      }
+    }
+    over.countDown();
+  }
+
+  /** Work in flight at an exit goes on in another process, or the next one. */
+  private synchronized void closeAtExit() {
+    WeakReference<Engine> engine = new WeakReference<>(this);
+    Duration grace = options.exitGrace;
+    Thread hook =
+        new Thread(
+            () -> {
+              Engine open = engine.get();
+              if (open != null) {
+                open.close(grace);
+              }
+            },
+            "everstep-exit");
+    try {
+      Runtime.getRuntime().addShutdownHook(hook);
+      exitHook = hook;
+    } catch (IllegalStateException exiting) {
+      LOG.debug("launched while the virtual machine exits");
+    }
+  }
+
+  Map<String, Object> info() {
+    try {
+      @SuppressWarnings("unchecked")
+      Map<String, Object> out =
+          JSON.readValue(client().call(Ops.INFO).text(0), LinkedHashMap.class);
+      return out;
+    } catch (JsonProcessingException error) {
+      throw new EverstepException(ErrorCode.INTERNAL, error.getOriginalMessage());
+    }
+  }
+}

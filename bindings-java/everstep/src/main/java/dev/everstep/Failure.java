@@ -1,0 +1,243 @@
+package dev.everstep;
+
+import dev.everstep.EverstepException.About;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletionException;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One error document ({@code core/docs/payload.md}, "Errors"). The caller sees the error rebuilt
+ * from the document, the first time too.
+ */
+record Failure(
+    String type,
+    @Nullable String code,
+    String message,
+    @Nullable String stack,
+    @Nullable Failure cause,
+    @Nullable Object details,
+    boolean retryable) {
+  private static final int MAX_MESSAGE = 8 * 1024;
+  private static final int MAX_STACK = 16 * 1024;
+  private static final int MAX_CAUSES = 8;
+
+  static Failure of(Throwable error, DeclaredErrors declared, boolean retryable) {
+    return of(error, declared, retryable, 0);
+  }
+
+  private static Failure of(
+      Throwable given, DeclaredErrors declared, boolean retryable, int depth) {
+    // What a branch's checked exception travels in.
+    Throwable error =
+        given instanceof CompletionException && given.getCause() != null ? given.getCause() : given;
+    if (error instanceof EverstepException known) {
+      String type =
+          known.errorType() == null ? known.getClass().getSimpleName() : known.errorType();
+      String stack = known.stack() == null ? stackOf(error) : known.stack();
+      Failure cause = causeOf(error, declared, depth);
+      // A declared checked exception is the cause of its StepFailed: one error, not two.
+      if (cause != null && known.errorCode().equals(cause.code())) {
+        cause = cause.cause();
+      }
+      return new Failure(
+          type,
+          known.errorCode(),
+          clipped(String.valueOf(known.getMessage())),
+          stack,
+          cause,
+          known.details(),
+          retryable);
+    }
+    DeclaredErrors.Declared known = declared.of(error);
+    return new Failure(
+        typeOf(error),
+        known == null ? null : known.code,
+        clipped(messageOf(error)),
+        stackOf(error),
+        causeOf(error, declared, depth),
+        known == null ? null : known.details(error),
+        retryable);
+  }
+
+  private static @Nullable Failure causeOf(Throwable error, DeclaredErrors declared, int depth) {
+    Throwable cause = error.getCause();
+    return cause == null || depth >= MAX_CAUSES ? null : of(cause, declared, true, depth + 1);
+  }
+
+  static Failure read(Payloads payloads, byte @Nullable [] data) {
+    return from(data == null ? Map.of() : payloads.decode(data, Object.class), 0);
+  }
+
+  private static Failure from(@Nullable Object value, int depth) {
+    if (!(value instanceof Map<?, ?> given)) {
+      return new Failure("Error", null, String.valueOf(value), null, null, null, true);
+    }
+    Object cause = given.get("cause");
+    return new Failure(
+        text(given.get("type"), "Error"),
+        (String) given.get("code"),
+        text(given.get("message"), ""),
+        (String) given.get("stack"),
+        cause == null || depth >= MAX_CAUSES ? null : from(cause, depth + 1),
+        given.get("details"),
+        !Boolean.FALSE.equals(given.get("retryable")));
+  }
+
+  private static String text(@Nullable Object value, String otherwise) {
+    return value instanceof String text && !text.isEmpty() ? text : otherwise;
+  }
+
+  Map<String, @Nullable Object> document() {
+    Map<String, @Nullable Object> out = new LinkedHashMap<>();
+    out.put("type", type);
+    out.put("code", code);
+    out.put("message", message);
+    out.put("stack", stack);
+    out.put("cause", cause == null ? null : cause.document());
+    out.put("details", details);
+    out.put("retryable", retryable);
+    return out;
+  }
+
+  byte[] encode(Payloads payloads) {
+    try {
+      return payloads.encode(document());
+    } catch (EverstepException error) {
+      // The details cannot be stored; the error itself must be, or the failure would be lost.
+      String text = clipped(message + " (" + error.getMessage() + ")");
+      return payloads.encode(new Failure(type, code, text, null, null, null, retryable).document());
+    }
+  }
+
+  /**
+   * The error a workflow sees for a failed step: the declared exception, or one of the engine's.
+   */
+  Throwable exception(DeclaredErrors declared) {
+    DeclaredErrors.Declared known = declared.named(code);
+    Throwable out = null;
+    String text = message;
+    if (known != null) {
+      try {
+        out = known.rebuild(message, details);
+      } catch (EverstepException error) {
+        text =
+            message
+                + " (the declared "
+                + known.type.getName()
+                + " could not be rebuilt: "
+                + error.getMessage()
+                + ")";
+      }
+    }
+    if (out == null) {
+      ErrorCode engine = ErrorCode.of(code);
+      About about = new About(code, type, details, stack, null);
+      out =
+          engine == null
+              ? new StepFailed(ErrorCode.STEP_FAILED, text, about)
+              : EverstepException.of(engine, text, about);
+    }
+    if (cause != null && out.getCause() == null) {
+      try {
+        out.initCause(cause.exception(declared));
+      } catch (IllegalStateException fixed) {
+        // Its constructor has set the cause, to null: the type says it has none.
+        out.addSuppressed(cause.exception(declared));
+      }
+    }
+    return out;
+  }
+
+  /**
+   * Throws {@code error} from a method without a throws clause: a checked one as the cause of a
+   * StepFailed.
+   */
+  static RuntimeException raise(Throwable error, Failure failure) {
+    unchecked(error);
+    StepFailed wrapper =
+        new StepFailed(
+            ErrorCode.STEP_FAILED,
+            failure.message,
+            new About(failure.code, failure.type, failure.details, failure.stack, null));
+    wrapper.initCause(error);
+    throw wrapper;
+  }
+
+  /** The same for what the user's own code threw. */
+  static RuntimeException raise(Throwable error) {
+    unchecked(error);
+    throw new CompletionException(error);
+  }
+
+  private static void unchecked(Throwable error) {
+    if (error instanceof RuntimeException unchecked) {
+      throw unchecked;
+    }
+    if (error instanceof Error unchecked) {
+      throw unchecked;
+    }
+  }
+
+  /**
+   * The error a caller of {@code result()} sees: RunFailed with the run's own error as its cause.
+   */
+  EverstepException ofRun(String run, DeclaredErrors declared) {
+    if (ErrorCode.RUN_CANCELLED.text().equals(code)) {
+      return new RunCancelled(message, About.run(run));
+    }
+    RunFailed out =
+        new RunFailed(
+            message.isEmpty() ? type : type + ": " + message,
+            new About(null, null, details, stack, run));
+    out.initCause(exception(declared));
+    return out;
+  }
+
+  static String typeOf(Throwable error) {
+    String name = error.getClass().getSimpleName();
+    return name.isEmpty() ? error.getClass().getName() : name;
+  }
+
+  private static String messageOf(Throwable error) {
+    try {
+      String text = error.getMessage();
+      return text == null ? "" : text;
+    } catch (RuntimeException broken) {
+      return "<its text raised " + broken.getClass().getSimpleName() + ">";
+    }
+  }
+
+  /** Without lone surrogates, which have no UTF-8 form. */
+  private static String printable(String text) {
+    return new String(text.getBytes(StandardCharsets.UTF_8), StandardCharsets.UTF_8);
+  }
+
+  private static String clipped(String text) {
+    String out = printable(text);
+    return out.length() > MAX_MESSAGE ? printable(out.substring(0, MAX_MESSAGE)) : out;
+  }
+
+  /** Innermost call last; frames of this library left out. */
+  private static @Nullable String stackOf(Throwable error) {
+    List<String> lines = new ArrayList<>();
+    int size = 0;
+    for (StackTraceElement frame : error.getStackTrace()) {
+      if (Location.isOurs(frame.getClassName())) {
+        continue;
+      }
+      String line = "  at " + frame + "\n";
+      size += line.length();
+      if (size > MAX_STACK) {
+        break;
+      }
+      lines.add(line);
+    }
+    Collections.reverse(lines);
+    return lines.isEmpty() ? null : printable(String.join("", lines));
+  }
+}

@@ -1,0 +1,45 @@
+package dev.everstep;
+
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * What option classes share: null is never "not given". An id that is null by mistake must not
+ * become a random one.
+ */
+final class Options {
+  private Options() {}
+
+  static <T> T required(@Nullable T value, String what) {
+    if (value == null) {
+      throw invalid(what + " is null; leave the option out instead, or give a value");
+    }
+    return value;
+  }
+
+  static EverstepException invalid(String message) {
+    return new EverstepException(ErrorCode.CONFIG_INVALID, message);
+  }
+
+  static @Nullable Long milliseconds(@Nullable Duration value) {
+    return value == null ? null : Times.milliseconds(value);
+  }
+
+  /** Trailing nulls left out; null when nothing is said at all. */
+  static @Nullable List<@Nullable Object> record(@Nullable Object... values) {
+    int end = values.length;
+    while (end > 0 && values[end - 1] == null) {
+      end--;
+    }
+    if (end == 0) {
+      return null;
+    }
+    List<@Nullable Object> out = new ArrayList<>(end);
+    for (int index = 0; index < end; index++) {
+      out.add(values[index]);
+    }
+    return out;
+  }
+}

@@ -1,0 +1,55 @@
+package dev.everstep;
+
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.util.Locale;
+import java.util.Map;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import org.slf4j.MDC;
+
+/** The logger of workflow code: silent below WARN while its run replays. */
+final class ReplayLogger {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep.workflow");
+
+  private ReplayLogger() {}
+
+  static Logger of(WorkflowContext ctx) {
+    return (Logger)
+        Proxy.newProxyInstance(
+            Logger.class.getClassLoader(),
+            new Class<?>[] {Logger.class},
+            (proxy, method, arguments) -> {
+              String name = method.getName().toLowerCase(Locale.ROOT);
+              boolean low =
+                  name.contains("trace") || name.contains("debug") || name.contains("info");
+              if (low && ctx.replaying() && ctx.step() == null) {
+                if (method.getReturnType() == boolean.class) {
+                  return false;
+                }
+                if (method.getReturnType() == void.class) {
+                  return null;
+                }
+              }
+              RunningStep step = ctx.step();
+              Map<String, String> fields =
+                  Map.of(
+                      "everstep.run",
+                      ctx.runKey(),
+                      "everstep.workflow",
+                      ctx.execution.name,
+                      "everstep.step",
+                      step == null ? "" : step.name(),
+                      "everstep.attempt",
+                      Integer.toString(step == null ? ctx.attempt() : step.attempt()));
+              fields.forEach(MDC::put);
+              try {
+                return method.invoke(LOG, arguments);
+              } catch (InvocationTargetException error) {
+                throw error.getTargetException();
+              } finally {
+                fields.keySet().forEach(MDC::remove);
+              }
+            });
+  }
+}

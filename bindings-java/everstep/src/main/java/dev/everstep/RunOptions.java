@@ -1,0 +1,286 @@
+package dev.everstep;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Consumer;
+import org.jspecify.annotations.Nullable;
+
+/** How a run is started. What is not said is the workflow's default, then the engine's. */
+public final class RunOptions extends RetryOptions<RunOptions> {
+  private static final ObjectMapper JSON = new ObjectMapper();
+
+  @Nullable String id;
+  @Nullable String parentClose;
+  private @Nullable String queue;
+  private @Nullable String label;
+  private @Nullable Long priority;
+  private @Nullable Duration delay;
+  private @Nullable Instant startAt;
+  private @Nullable Duration expires;
+  private @Nullable Duration deadline;
+  private @Nullable String version;
+  private @Nullable String attributes;
+  private @Nullable String fairnessKey;
+  private @Nullable Long cost;
+  private @Nullable String createdBy;
+  private @Nullable Dedup dedup;
+  private @Nullable String onFinish;
+  private @Nullable String traceParent;
+  private @Nullable String traceState;
+  private @Nullable Boolean reusePurged;
+
+  RunOptions() {}
+
+  /** Of {@code configurer}, on top of what {@code function} declares. */
+  static RunOptions of(Registered function, @Nullable Consumer<RunOptions> configurer) {
+    RunOptions out = new RunOptions();
+    if (configurer != null) {
+      configurer.accept(out);
+    }
+    if (function.declared instanceof WorkflowOptions declared) {
+      out.deadline = out.deadline == null ? declared.deadline : out.deadline;
+      out.onFinish = out.onFinish == null ? declared.onFinish : out.onFinish;
+      out.label = out.label == null ? declared.label : out.label;
+    }
+    return out;
+  }
+
+  @Override
+  RunOptions self() {
+    return this;
+  }
+
+  /**
+   * Names the run: a second start of the same id attaches to it.
+   *
+   * @param text 1 to 255 bytes of UTF-8 without control characters
+   * @return this
+   */
+  public RunOptions id(String text) {
+    id = Options.required(text, "id");
+    return this;
+  }
+
+  /**
+   * The queue it waits in.
+   *
+   * @param name the queue's name
+   * @return this
+   */
+  public RunOptions queue(String name) {
+    queue = Options.required(name, "queue");
+    return this;
+  }
+
+  /**
+   * Only workers that registered this label take the run.
+   *
+   * @param text the label
+   * @return this
+   */
+  public RunOptions label(String text) {
+    label = Options.required(text, "label");
+    return this;
+  }
+
+  /**
+   * Order within a queue: lower numbers first.
+   *
+   * @param number default 0
+   * @return this
+   */
+  public RunOptions priority(int number) {
+    priority = (long) number;
+    return this;
+  }
+
+  /**
+   * Starts no sooner than so long from now.
+   *
+   * @param time how long
+   * @return this
+   */
+  public RunOptions delay(Duration time) {
+    delay = Options.required(time, "delay");
+    return this;
+  }
+
+  /**
+   * Starts no sooner than then.
+   *
+   * @param when the point in time
+   * @return this
+   */
+  public RunOptions startAt(Instant when) {
+    startAt = Options.required(when, "startAt");
+    return this;
+  }
+
+  /**
+   * Is cancelled when it has not started so long from now.
+   *
+   * @param time how long
+   * @return this
+   */
+  public RunOptions expires(Duration time) {
+    expires = Options.required(time, "expires");
+    return this;
+  }
+
+  /**
+   * Is cancelled when it has not ended so long from now.
+   *
+   * @param time how long
+   * @return this
+   */
+  public RunOptions deadline(Duration time) {
+    deadline = Options.required(time, "deadline");
+    return this;
+  }
+
+  /**
+   * The version of the workflow's code that shall run it.
+   *
+   * @param text the version
+   * @return this
+   */
+  public RunOptions version(String text) {
+    version = Options.required(text, "version");
+    return this;
+  }
+
+  /**
+   * What {@link Everstep#runs} can filter by.
+   *
+   * @param values texts, numbers and booleans by name
+   * @return this
+   */
+  public RunOptions attributes(Map<String, ?> values) {
+    try {
+      attributes = JSON.writeValueAsString(Options.required(values, "attributes"));
+    } catch (JsonProcessingException error) {
+      throw Options.invalid("attributes: " + error.getOriginalMessage());
+    }
+    return this;
+  }
+
+  /**
+   * Runs of different keys of one queue take turns.
+   *
+   * @param key the key
+   * @return this
+   */
+  public RunOptions fairnessKey(String key) {
+    fairnessKey = Options.required(key, "fairnessKey");
+    return this;
+  }
+
+  /**
+   * What it counts against limits.
+   *
+   * @param number default 1
+   * @return this
+   */
+  public RunOptions cost(int number) {
+    cost = (long) number;
+    return this;
+  }
+
+  /**
+   * Who starts it, for people.
+   *
+   * @param text a name
+   * @return this
+   */
+  public RunOptions createdBy(String text) {
+    createdBy = Options.required(text, "createdBy");
+    return this;
+  }
+
+  /**
+   * At most one run a key.
+   *
+   * @param rule the rule
+   * @return this
+   */
+  public RunOptions dedup(Dedup rule) {
+    dedup = Options.required(rule, "dedup");
+    return this;
+  }
+
+  /**
+   * The workflow or step that is started when the run ends.
+   *
+   * @param name its name
+   * @return this
+   */
+  public RunOptions onFinish(String name) {
+    onFinish = Options.required(name, "onFinish");
+    return this;
+  }
+
+  /**
+   * The W3C trace context it belongs to.
+   *
+   * @param parent the header {@code traceparent}
+   * @param state the header {@code tracestate}, or null
+   * @return this
+   */
+  public RunOptions trace(String parent, @Nullable String state) {
+    traceParent = Options.required(parent, "traceParent");
+    traceState = state;
+    return this;
+  }
+
+  /**
+   * Starts anew although a run of this id existed and was removed by retention.
+   *
+   * @return this
+   */
+  public RunOptions reusePurged() {
+    reusePurged = true;
+    return this;
+  }
+
+  /**
+   * A child run goes on when its parent is cancelled; without this it is cancelled too.
+   *
+   * @return this
+   */
+  public RunOptions abandonOnParentCancel() {
+    parentClose = "abandon";
+    return this;
+  }
+
+  /** RUN_OPTIONS of {@code ops.toml}. */
+  @Nullable List<@Nullable Object> record(Registered function) {
+    List<@Nullable Object> retry = policy() == null ? function.policy : policy();
+    return Options.record(
+        id,
+        queue,
+        label,
+        priority,
+        Options.milliseconds(delay),
+        startAt == null ? null : Times.microseconds(startAt),
+        Options.milliseconds(expires),
+        Options.milliseconds(deadline),
+        version,
+        attributes,
+        fairnessKey,
+        cost,
+        createdBy,
+        dedup == null ? null : dedup.key,
+        dedup == null ? null : dedup.scope,
+        dedup == null ? null : dedup.policy,
+        dedup == null ? null : dedup.ttlMillis,
+        retry,
+        onFinish,
+        traceParent,
+        traceState,
+        reusePurged);
+  }
+}

@@ -1,0 +1,76 @@
+package dev.everstep;
+
+import org.jspecify.annotations.Nullable;
+
+/** A step's function while it runs: what a signal reaches. */
+final class RunningStep implements StepContext {
+  private final Execution execution;
+  private final String name;
+  private final int attempt;
+  private final String key;
+  private final Thread thread = Thread.currentThread();
+  private @Nullable String signal;
+  private boolean ended;
+
+  RunningStep(Execution execution, String name, int attempt, String key) {
+    this.execution = execution;
+    this.name = name;
+    this.attempt = attempt;
+    this.key = key;
+  }
+
+  String name() {
+    return name;
+  }
+
+  /** From another thread: cancel, timeout, branch or stop. */
+  synchronized void raise(String what) {
+    if (signal == null && !ended) {
+      signal = what;
+      thread.interrupt();
+    }
+  }
+
+  /** No signal interrupts this thread from here on. Returns the one that has come, if any. */
+  synchronized @Nullable String end() {
+    if (!ended) {
+      ended = true;
+      if (signal != null) {
+        // The interrupt was ours: what comes after on this thread is not to see it.
+        Thread.interrupted();
+      }
+    }
+    return signal;
+  }
+
+  synchronized @Nullable String signal() {
+    return signal;
+  }
+
+  @Override
+  public String idempotencyKey() {
+    return key;
+  }
+
+  @Override
+  public int attempt() {
+    return attempt;
+  }
+
+  @Override
+  public String runKey() {
+    return execution.run;
+  }
+
+  @Override
+  public boolean cancelRequested() {
+    return signal() != null;
+  }
+
+  @Override
+  public void throwIfCancelled() {
+    if (signal() != null) {
+      throw execution.cancelled();
+    }
+  }
+}

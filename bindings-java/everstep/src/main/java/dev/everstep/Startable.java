@@ -1,0 +1,164 @@
+package dev.everstep;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.Consumer;
+import java.util.function.Function;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * What can be started as a run of its own.
+ *
+ * @param <I> type of the input
+ * @param <O> type of the output
+ */
+public abstract sealed class Startable<I extends @Nullable Object, O extends @Nullable Object>
+    permits StepRef, WorkflowRef {
+  final Engine engine;
+  final Registered function;
+
+  Startable(Engine engine, Registered function) {
+    this.engine = engine;
+    this.function = function;
+  }
+
+  /**
+   * The name its runs go by.
+   *
+   * @return the name
+   */
+  public final String name() {
+    return function.name;
+  }
+
+  /**
+   * Starts a run.
+   *
+   * @param input its input
+   * @return its handle
+   */
+  public final Run<O> start(I input) {
+    return start(input, options -> {});
+  }
+
+  /**
+   * Starts a run, or attaches to the run of this id.
+   *
+   * @param input its input
+   * @param options id, queue, delay and so on
+   * @return its handle
+   */
+  public final Run<O> start(I input, Consumer<RunOptions> options) {
+    WorkflowContext.refuseInside(engine, "start()", "start(ctx, input)");
+    RunOptions run = RunOptions.of(function, options);
+    Frame.Values answer =
+        engine.client().request(Ops.START, function.name, encode(input), run.record(function));
+    return started(run.id, answer);
+  }
+
+  /**
+   * The same without blocking.
+   *
+   * @param input its input
+   * @param options id, queue, delay and so on
+   * @return completes once the start is committed
+   */
+  public final CompletableFuture<Run<O>> startAsync(I input, Consumer<RunOptions> options) {
+    WorkflowContext.refuseInside(engine, "startAsync()", "start(ctx, input)");
+    RunOptions run = RunOptions.of(function, options);
+    return engine
+        .client()
+        .requestAsync(
+            answer -> started(run.id, answer),
+            Ops.START,
+            function.name,
+            encode(input),
+            run.record(function));
+  }
+
+  /**
+   * Starts a child of the workflow {@code ctx} belongs to; the start is recorded there.
+   *
+   * @param ctx the parent's context
+   * @param input the child's input
+   * @return its handle
+   */
+  public final Run<O> start(WorkflowContext ctx, I input) {
+    return start(ctx, input, options -> {});
+  }
+
+  /**
+   * Starts a child of the workflow {@code ctx} belongs to; the start is recorded there.
+   *
+   * @param ctx the parent's context
+   * @param input the child's input
+   * @param options id, queue, delay and so on
+   * @return its handle
+   */
+  public final Run<O> start(WorkflowContext ctx, I input, Consumer<RunOptions> options) {
+    Options.required(ctx, "the context");
+    ctx.check("start of " + function.name);
+    RunOptions run = RunOptions.of(function, options);
+    byte[] key =
+        Calls.recorded(
+            ctx,
+            Ops.BEGIN_CHILD,
+            Location.here(),
+            function.name,
+            encode(input),
+            run.record(function),
+            run.parentClose);
+    String text = (String) Options.required(engine.payloads.decode(key, String.class), "the key");
+    return new Run<>(engine, text, run.id, false, function);
+  }
+
+  /**
+   * Starts a run an input, in one round trip.
+   *
+   * @param inputs the inputs
+   * @param id names the run of an input, so that a repeat attaches; null: random ids
+   * @param options what all of them share
+   * @return their handles, in order
+   */
+  public final List<Run<O>> startMany(
+      List<? extends I> inputs,
+      @Nullable Function<? super I, String> id,
+      Consumer<RunOptions> options) {
+    WorkflowContext.refuseInside(engine, "startMany()", "start(ctx, input)");
+    List<@Nullable Object> items = new ArrayList<>();
+    for (I input : Options.required(inputs, "inputs")) {
+      RunOptions run = RunOptions.of(function, options);
+      if (id != null) {
+        run.id(id.apply(input));
+      }
+      List<@Nullable Object> item = new ArrayList<>();
+      item.add(encode(input));
+      item.add(run.record(function));
+      items.add(item);
+    }
+    Frame.Values answer = engine.client().request(Ops.START_MANY, function.name, items);
+    List<Run<O>> out = new ArrayList<>();
+    int count = answer.list(0).size();
+    for (int index = 0; index < count; index++) {
+      Frame.Values item = answer.record(0).record(index);
+      if (item.optionalText(2) != null) {
+        throw EverstepException.ofAnswer(item.text(2), "item " + index + ": " + item.text(3));
+      }
+      out.add(new Run<>(engine, item.text(0), null, item.flag(1), function));
+    }
+    return out;
+  }
+
+  private Run<O> started(@Nullable String id, Frame.Values answer) {
+    return new Run<>(engine, answer.text(0), id, answer.flag(1), function);
+  }
+
+  byte[] encode(I input) {
+    try {
+      return engine.payloads.encode(input);
+    } catch (EverstepException error) {
+      throw Payloads.invalid("input of " + function.name + ": " + error.getMessage());
+    }
+  }
+}

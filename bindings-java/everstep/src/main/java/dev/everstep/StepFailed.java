@@ -1,0 +1,13 @@
+package dev.everstep;
+
+/**
+ * A step failed. Raised the same way on the first run and on replay, rebuilt from what was
+ * recorded. A declared checked exception is its cause, unless the call names the class.
+ */
+public class StepFailed extends EverstepException {
+  private static final long serialVersionUID = 1L;
+
+  StepFailed(ErrorCode code, String message, About about) {
+    super(code, message, about);
+  }
+}

@@ -1,0 +1,23 @@
+package dev.everstep;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * What a transactional step does. Committing is not its business.
+ *
+ * @param <T> what gives it the transaction
+ * @param <I> type of the input
+ * @param <O> type of the output
+ */
+@FunctionalInterface
+public interface TransactionFunction<T, I extends @Nullable Object, O extends @Nullable Object> {
+  /**
+   * Runs it.
+   *
+   * @param transaction the open transaction
+   * @param input the step's input
+   * @return the step's output
+   * @throws Exception what it fails with
+   */
+  O run(T transaction, I input) throws Exception;
+}

@@ -1,0 +1,63 @@
+package dev.everstep;
+
+import java.time.Duration;
+import org.jspecify.annotations.Nullable;
+
+/** How a workflow is declared: defaults of its runs. */
+public final class WorkflowOptions extends RetryOptions<WorkflowOptions> {
+  @Nullable String version;
+  @Nullable Duration deadline;
+  @Nullable String onFinish;
+  @Nullable String label;
+
+  WorkflowOptions() {}
+
+  @Override
+  WorkflowOptions self() {
+    return this;
+  }
+
+  /**
+   * The version of this workflow's code.
+   *
+   * @param text any text
+   * @return this
+   */
+  public WorkflowOptions version(String text) {
+    version = Options.required(text, "version");
+    return this;
+  }
+
+  /**
+   * How long a run may take from its start; then it is cancelled.
+   *
+   * @param limit default none
+   * @return this
+   */
+  public WorkflowOptions deadline(Duration limit) {
+    deadline = Options.required(limit, "deadline");
+    return this;
+  }
+
+  /**
+   * The workflow or step that is started when a run ends.
+   *
+   * @param name its name
+   * @return this
+   */
+  public WorkflowOptions onFinish(String name) {
+    onFinish = Options.required(name, "onFinish");
+    return this;
+  }
+
+  /**
+   * Only workers that registered this label take the runs.
+   *
+   * @param text the label
+   * @return this
+   */
+  public WorkflowOptions label(String text) {
+    label = Options.required(text, "label");
+    return this;
+  }
+}

@@ -1,0 +1,5 @@
+/** Transactional steps on JDBI. */
+@NullMarked
+package dev.everstep.jdbi;
+
+import org.jspecify.annotations.NullMarked;

@@ -1,0 +1,59 @@
+package dev.everstep.jooq;
+
+import dev.everstep.OpenTransaction;
+import dev.everstep.TransactionSource;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.util.Objects;
+import org.jooq.ConnectionProvider;
+import org.jooq.DSLContext;
+import org.jooq.impl.DSL;
+
+/** Transactional steps on jOOQ. */
+public final class JooqTransactions {
+  private JooqTransactions() {}
+
+  /**
+   * Transactions on connections of a context's provider; the step gets a context on that
+   * connection.
+   *
+   * @param context a context on the engine's database
+   * @return the source
+   */
+  public static TransactionSource<DSLContext> of(DSLContext context) {
+    ConnectionProvider provider =
+        Objects.requireNonNull(context, "context").configuration().connectionProvider();
+    return () -> {
+      Connection connection = Objects.requireNonNull(provider.acquire(), "no connection");
+      boolean autoCommit = connection.getAutoCommit();
+      connection.setAutoCommit(false);
+      DSLContext given = DSL.using(context.configuration().derive(connection));
+      return new Open(provider, connection, autoCommit, given);
+    };
+  }
+
+  private record Open(
+      ConnectionProvider provider, Connection connection, boolean autoCommit, DSLContext given)
+      implements OpenTransaction<DSLContext> {
+    @Override
+    public void commit() throws Exception {
+      connection.commit();
+    }
+
+    @Override
+    public void rollback() throws Exception {
+      connection.rollback();
+    }
+
+    @Override
+    public void close() throws SQLException {
+      try {
+        if (!connection.isClosed()) {
+          connection.setAutoCommit(autoCommit);
+        }
+      } finally {
+        provider.release(connection);
+      }
+    }
+  }
+}

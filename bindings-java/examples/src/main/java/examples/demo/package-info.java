@@ -1,0 +1,2 @@
+/** The Java worker of the demo. */
+package examples.demo;

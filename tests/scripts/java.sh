@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Build the Java packages as they would be published, into target/java: jars, and a Maven repository with them in target/java/repository;
+# `java.sh suite`: the variant with crash points and the switches the suite needs, with the conformance worker, into target/suite/java.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+if [ "${1:-}" = suite ]; then
+    out=$PWD/target/suite/java features=(--features failpoints,mutations) goal=(package -pl "everstep,conformance")
+else
+    out=$PWD/target/java features=() goal=(deploy "-DaltDeploymentRepository=everstep::file://$PWD/target/java/repository")
+fi
+cargo build --quiet --release --locked -p everstep-java ${features[@]+"${features[@]}"}
+
+# Named as the loader looks for them (NativeLoader.platform).
+machine=$(uname -m)
+case $(uname -s) in
+Linux) platform=linux-${machine/arm64/aarch64} library=libeverstep_java.so ;;
+Darwin) platform=macos-${machine/arm64/aarch64} library=libeverstep_java.dylib ;;
+*) echo "java.sh: no package for $(uname -s)" >&2; exit 1 ;;
+esac
+resources=$out/native-resources/native/$platform
+rm -rf "$out/repository" "$resources"
+mkdir -p "$resources"
+cp "$target/release/$library" "$resources/"
+cd bindings-java
+exec mvn -q -B -DskipTests "-Deverstep.build=$out" "${goal[@]}" </dev/null
