@@ -92,6 +92,8 @@ pub struct ExecState {
     /// Holds none of its client's slots: everything waits.
     pub parked: bool,
     pub parked_since: Option<Instant>,
+    /// While parked: whether it was counted among those that may be released.
+    pub releasable: bool,
     /// A look at what the waits would get is under way; true: look again after it.
     pub looking: Option<bool>,
     pub drift_warned: bool,
@@ -191,6 +193,7 @@ impl Exec {
                 has_children,
                 parked: false,
                 parked_since: None,
+                releasable: false,
                 looking: None,
                 drift_warned: false,
             }),
