@@ -49,6 +49,7 @@ final class PayloadModule extends SimpleModule {
 
   private final transient Payloads payloads;
 
+  @SuppressWarnings("JavaUtilDate") // Old beans have them.
   PayloadModule(Payloads payloads) {
     super("everstep");
     this.payloads = payloads;

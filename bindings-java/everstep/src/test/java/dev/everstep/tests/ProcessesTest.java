@@ -92,7 +92,7 @@ final class ProcessesTest {
   /** One application in a class loader of its own, as a container has it. */
   private WeakReference<ClassLoader> application(Path database) throws Exception {
     List<URL> path = new ArrayList<>();
-    for (String entry : System.getProperty("java.class.path").split(File.pathSeparator)) {
+    for (String entry : System.getProperty("java.class.path").split(File.pathSeparator, -1)) {
       path.add(Path.of(entry).toUri().toURL());
     }
     try (URLClassLoader loader =
