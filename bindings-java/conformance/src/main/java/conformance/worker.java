@@ -38,7 +38,7 @@ import java.util.stream.IntStream;
 
 /** The conformance worker: an interpreter of the programs of tests/README.md on the public API, driven by JSON lines on stdin. */
 @SuppressWarnings("StatementSwitchToExpressionSwitch")
-public final class Worker {
+final class Worker {
   record Program(String id, List<Object> program) {}
   record Move(int account, int amount) {}
   record Sample(@JsonProperty("int") long number, BigDecimal dec, byte[] bytes, Instant time, LocalDate date, UUID uuid, String none, String text) {}
