@@ -35,8 +35,8 @@ class Registered:
     ) -> None:
         if isinstance(function, (classmethod, staticmethod)) or not callable(function):
             raise ConfigInvalid("decorate a function; a method needs its bound form: app.step(service.method)")
-        named = name or getattr(function, "__name__", "")
-        if not named or named == "<lambda>":
+        named = getattr(function, "__name__", "") if name is None else name
+        if name is None and named in ("", "<lambda>"):
             raise ConfigInvalid("this function has no name of its own: give one, name=")
         self.function = function
         self.kind = kind
