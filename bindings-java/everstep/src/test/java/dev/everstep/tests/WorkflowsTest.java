@@ -173,7 +173,7 @@ final class WorkflowsTest {
               },
               o -> o.timeout(Duration.ofMillis(100)));
       StepRef<Void, Void> deep =
-          app.step("deep", Void.class, Void.class, in -> recurse(0) > 0 ? null : null);
+          app.step("deep", Void.class, Void.class, in -> dropped(recurse(0)));
       StepRef<Void, Void> huge =
           app.step(
               "huge",
@@ -208,6 +208,12 @@ final class WorkflowsTest {
     }
   }
 
+  private static Void dropped(int depth) {
+    assertTrue(depth > 0);
+    return null;
+  }
+
+  @SuppressWarnings("InfiniteRecursion") // That is the point.
   private static int recurse(int depth) {
     return recurse(depth + 1) + 1;
   }
@@ -336,6 +342,36 @@ final class WorkflowsTest {
       return error.code().text();
     } catch (Exception error) {
       return error.toString();
+    }
+  }
+
+  @ParameterizedTest
+  @MethodSource("databases")
+  void aSwallowedStopChangesNothing(TestDatabase database) {
+    try (Everstep app = open(database)) {
+      WorkflowRef<String, List<String>> greedy =
+          app.workflow(
+              "greedy",
+              TypeRef.of(String.class),
+              new TypeRef<List<String>>() {},
+              (ctx, in) -> {
+                String first;
+                try {
+                  ctx.sleep(Duration.ofMillis(20));
+                  first = "slept";
+                } catch (Throwable swallowed) {
+                  first = "swallowed";
+                }
+                String second;
+                try {
+                  second = ctx.step("second", String.class, step -> "ran");
+                } catch (Throwable swallowed) {
+                  second = "swallowed";
+                }
+                return List.of(first, second);
+              });
+      app.launch();
+      assertEquals(List.of("slept", "ran"), greedy.start("x").result(LONG));
     }
   }
 

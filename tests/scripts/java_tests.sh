@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Checks of the Java packages after tests/scripts/java.sh: `java_tests.sh lint` (format, Javadoc; the compiler's lints and error-prone ran with the
+# build), `java_tests.sh test` (JUnit, on both stores).
+set -euo pipefail
+cd "$(dirname "$0")/../../bindings-java"
+build=$PWD/../target/java
+case $1 in
+lint) exec mvn -q -B "-Deverstep.build=$build" -pl everstep,everstep-spring-boot-starter,examples spotless:check javadoc:javadoc </dev/null ;;
+test) exec mvn -B "-Deverstep.build=$build" -Dmaven.test.failure.ignore=false -pl everstep,everstep-spring-boot-starter,examples package </dev/null ;;
+*) echo "java_tests.sh lint|test" >&2; exit 2 ;;
+esac
