@@ -45,7 +45,7 @@ def test_the_longest_id_works(database: Database) -> None:
         assert echo.options(id="é" * 127 + "x").start(1).result(SOON) == 1
 
 
-@pytest.mark.parametrize("name", ["a\x00b", "x" * 256, "tab\there"])
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 256, "tab\there"])
 def test_names(database: Database, name: str) -> None:
     app, _ = small(database)
 
