@@ -42,5 +42,6 @@ export default tseslint.config(
       "@typescript-eslint/no-unsafe-return": "off",
     },
   },
+  { files: ["test/*.types.ts"], rules: { "@typescript-eslint/no-unused-vars": "off", "@typescript-eslint/no-unnecessary-type-parameters": "off" } },
   { files: ["**/*.mjs"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } }, rules: { "no-empty": "off", "no-unused-vars": ["error", { varsIgnorePattern: "^_" }] } },
 );

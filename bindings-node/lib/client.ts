@@ -116,6 +116,7 @@ export class Client {
         if (bare === EVENT_COMPLETED) waiter.resolve(frame);
         else waiter.reject(errorOf(String(frame[0]), String(frame[1])));
         if (kind >= TURN && waiter.execution !== undefined) this.wantTurn(waiter.execution);
+        if (this.pending.size === 0) this.engine.mayBeIdle();
         return;
       }
     }

@@ -11,8 +11,9 @@ import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } f
 import type { Registered } from "./registered.js";
 import type { Execution } from "./scope.js";
 
-/** How often an engine that has nothing pending looks whether that is still so before it lets the process end. */
+/** How soon an engine that may have nothing pending looks whether that is so, before it lets the process end; while something is, it looks ever more seldom. */
 const LOOK_MS = 20;
+const SELDOM_MS = 2_000;
 const FOREVER_MS = 0x7fffffff;
 
 export class Engine {
@@ -26,6 +27,7 @@ export class Engine {
   private closing: Promise<void> | undefined;
   private client: Client | undefined;
   private holding: NodeJS.Timeout | undefined;
+  private lookAfter = LOOK_MS;
   private serving = false;
 
   constructor(
@@ -175,21 +177,30 @@ export class Engine {
    */
   holdLoop(): void {
     if (this.holding !== undefined) return;
-    this.holding = setInterval(this.look, LOOK_MS);
+    this.lookAfter = LOOK_MS;
+    this.holding = setTimeout(this.look, LOOK_MS);
+  }
+
+  /** The last promise is settled, the last execution over. */
+  mayBeIdle(): void {
+    if (this.lookAfter === LOOK_MS || this.executions.size > 0 || this.holding === undefined || this.serving) return;
+    this.releaseLoop();
+    this.holdLoop();
   }
 
   private readonly look = (): void => {
     if (this.serving) {
-      this.releaseLoop();
       this.holding = setInterval(() => undefined, FOREVER_MS);
-      return;
+    } else if (!this.closed && (this.client?.idle === false || this.executions.size > 0 || this.executing() > 0)) {
+      this.lookAfter = Math.min(this.lookAfter * 2, SELDOM_MS);
+      this.holding = setTimeout(this.look, this.lookAfter);
+    } else {
+      this.releaseLoop();
     }
-    if (!this.closed && (this.client?.idle === false || this.executions.size > 0 || this.executing() > 0)) return;
-    this.releaseLoop();
   };
 
   private releaseLoop(): void {
-    clearInterval(this.holding);
+    clearTimeout(this.holding);
     this.holding = undefined;
   }
 
@@ -200,6 +211,7 @@ export class Engine {
 
   ended(execution: Execution): void {
     this.executions.delete(execution.id);
+    this.mayBeIdle();
   }
 
   /** Nothing is pending and nobody called close(): the lease is given back as close() would. */

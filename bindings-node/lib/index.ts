@@ -15,7 +15,7 @@ export type { StandardSchema } from "./schema.js";
 export { type DrizzleSql, drizzleTx } from "./sources/drizzle.js";
 export { type KnexTransaction, knexTx } from "./sources/knex.js";
 export { type KyselyControlled, kyselyTx } from "./sources/kysely.js";
-export { type PgClient, type PgOptions, pgTx } from "./sources/pg.js";
+export { type PgClient, type PgOptions, type PgPool, pgTx } from "./sources/pg.js";
 export { type PostgresOptions, type PostgresSql, postgresTx } from "./sources/postgres.js";
 export { type PrismaOptions, type PrismaTransaction, prismaTx } from "./sources/prisma.js";
 export { StepContext } from "./step_context.js";

@@ -131,28 +131,56 @@ export function scopeInWorkflow(verb: string, given?: Scope): Scope {
 
 /** `file:line` of whoever called `below`: for messages only, so the last two parts of the path will do. */
 export function location(below: (...args: never[]) => unknown): string {
-  const limit = Error.stackTraceLimit;
+  const direct = siteAbove(below, 1);
+  // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
+  return direct !== undefined && PACKAGE_FOLDER !== undefined && direct.file.startsWith(PACKAGE_FOLDER) ? (siteAbove(below, 4) ?? direct).text : (direct?.text ?? "");
+}
+
+interface Site {
+  file: string;
+  text: string;
+}
+
+function siteAbove(below: (...args: never[]) => unknown, limit: number): Site | undefined {
+  const before = Error.stackTraceLimit;
   const prepare = Error.prepareStackTrace;
-  Error.stackTraceLimit = 3;
-  Error.prepareStackTrace = firstSite;
+  Error.stackTraceLimit = limit;
+  Error.prepareStackTrace = limit === 1 ? firstSite : outerSite;
   const holder: { stack?: unknown } = {};
   Error.captureStackTrace(holder, below);
   const found = holder.stack;
   Error.prepareStackTrace = prepare;
-  Error.stackTraceLimit = limit;
-  return typeof found === "string" ? found : "";
+  Error.stackTraceLimit = before;
+  return typeof found === "object" ? (found as Site) : undefined;
 }
 
-function outside(site: NodeJS.CallSite): boolean {
-  return PACKAGE_FOLDER !== undefined && site.getFileName()?.startsWith(PACKAGE_FOLDER) === false;
+/** By file, then by the offset in it: the number of its line costs more to find than everything else about a call, and there are few places that call. */
+const sites = new Map<string, Map<number, Site>>();
+
+function siteOf(site: NodeJS.CallSite): Site {
+  const file = site.getFileName() ?? "";
+  const offset = (site as unknown as { getPosition(): number }).getPosition();
+  let known = sites.get(file);
+  if (known === undefined) {
+    known = new Map();
+    // Code that is made at run time has no file and no end of places.
+    if (file !== "") sites.set(file, known);
+  }
+  let found = known.get(offset);
+  if (found === undefined) {
+    let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
+    cut = Math.max(file.lastIndexOf("/", cut - 1), file.lastIndexOf("\\", cut - 1));
+    found = { file, text: `${cut < 0 ? file : file.slice(cut + 1)}:${String(site.getLineNumber() ?? 0)}` };
+    known.set(offset, found);
+  }
+  return found;
 }
 
-function firstSite(_: Error, sites: NodeJS.CallSite[]): string {
-  // The sugar of the engine calls the context's methods: the caller is whoever stands outside this package.
-  const site = sites.find(outside) ?? sites[0];
-  if (site === undefined) return "";
-  const file = site.getFileName() ?? site.getEvalOrigin() ?? "";
-  let cut = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\"));
-  cut = Math.max(file.lastIndexOf("/", cut - 1), file.lastIndexOf("\\", cut - 1));
-  return `${cut < 0 ? file : file.slice(cut + 1)}:${String(site.getLineNumber() ?? 0)}`;
+function firstSite(_: Error, [site]: NodeJS.CallSite[]): Site | undefined {
+  return site === undefined ? undefined : siteOf(site);
+}
+
+function outerSite(_: Error, above: NodeJS.CallSite[]): Site | undefined {
+  const site = above.find((other) => PACKAGE_FOLDER !== undefined && other.getFileName()?.startsWith(PACKAGE_FOLDER) === false) ?? above[0];
+  return site === undefined ? undefined : siteOf(site);
 }

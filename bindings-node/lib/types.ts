@@ -15,6 +15,7 @@ type Tag = Date | Uint8Array | import("./values.js").Decimal | import("./values.
 /**
  * The type of a value that was encoded, recorded and decoded: what a step or a workflow returns to its caller. Plain data is unchanged; functions, symbols and
  * methods of classes become `NotEncodable`, so that their use is an error of the compiler instead of one at night.
+ * An optional field may be absent; it is never undefined.
  */
 export type Decoded<T> = unknown extends T
   ? T
@@ -44,8 +45,5 @@ export type Decoded<T> = unknown extends T
                         : T extends readonly unknown[]
                           ? { [K in keyof T]: Decoded<T[K]> }
                           : T extends object
-                            ? { [K in keyof T]: DecodedField<T[K]> }
+                            ? { [K in keyof T]: Decoded<Exclude<T[K], undefined>> }
                             : never;
-
-/** An optional field may be absent; it is never undefined. */
-type DecodedField<T> = undefined extends T ? Decoded<Exclude<T, undefined>> | undefined : Decoded<T>;

@@ -46,7 +46,7 @@ try {
   const package_ = join(work, "main");
   mkdirSync(package_);
   cpSync(join(root, "dist"), join(package_, "dist"), { recursive: true });
-  copyFileSync(join(root, "README.md"), join(package_, "README.md"));
+  for (const file of ["README.md", "native.d.ts"]) copyFileSync(join(root, file), join(package_, file));
   const { devDependencies: _, scripts: __, ...published } = main;
   pack(package_, { ...published, optionalDependencies: { [name]: version } });
 } finally {

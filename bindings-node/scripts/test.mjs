@@ -1,6 +1,6 @@
 // `test.mjs [NAME..]`: builds the tests beside the package, so that they import it by its name, and runs those whose file name contains a NAME.
 import { build } from "esbuild";
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -8,8 +8,15 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const names = process.argv.slice(2);
 const files = readdirSync(`${root}test`).filter((file) => file.endsWith(".ts") && !file.endsWith(".types.ts"));
 rmSync(`${root}build`, { recursive: true, force: true });
+// Prisma would fetch an engine that only its migrations use; what it generates is run by what npm has installed.
+const prisma = fileURLToPath(new URL("../node_modules/prisma/build/index.js", import.meta.url));
+execFileSync(process.execPath, [prisma, "generate", "--schema", `${root}test/prisma/schema.prisma`], {
+  cwd: root,
+  stdio: ["ignore", "ignore", "inherit"],
+  env: { ...process.env, PRISMA_SCHEMA_ENGINE_BINARY: process.execPath, CHECKPOINT_DISABLE: "1" },
+});
 await build({
-  entryPoints: files.map((file) => `${root}test/${file}`),
+  entryPoints: [...files.map((file) => ({ in: `${root}test/${file}`, out: file.replace(/\.ts$/, "") })), { in: `${root}build/prisma/client.ts`, out: "prisma_client" }],
   outdir: `${root}build`,
   outExtension: { ".js": ".mjs" },
   bundle: true,

@@ -1,7 +1,10 @@
 /** Transactional steps on each driver: rows and checkpoint commit together, conflicts run again, another database is refused. */
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { pathToFileURL } from "node:url";
+import { PrismaPg } from "@prisma/adapter-pg";
 import { sql as drizzleSql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { drizzle as drizzlePostgres } from "drizzle-orm/postgres-js";
@@ -9,7 +12,7 @@ import knexOf from "knex";
 import { Kysely, PostgresDialect, sql as kyselySql } from "kysely";
 import pg from "pg";
 import postgresOf from "postgres";
-import { Everstep, EverstepError, type Transaction, type TransactionSource, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, setLogger } from "everstep";
+import { Everstep, EverstepError, type Transaction, type TransactionSource, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, prismaTx, setLogger } from "everstep";
 import { type Postgres, onEveryStore, startPostgres } from "./stage.js";
 
  
@@ -30,6 +33,9 @@ function pool(url: string, max = 4): pg.Pool {
   closing.push(() => made.end());
   return made;
 }
+
+/** Made from test/prisma/schema.prisma by scripts/test.mjs. */
+let PrismaClient: new (options: { adapter: PrismaPg }) => any;
 
 const DRIVERS: Record<string, Driver> = {
   pg: { source: (url) => pgTx(pool(url)), execute: (tx: pg.PoolClient) => (text) => tx.query(text) },
@@ -66,6 +72,14 @@ const DRIVERS: Record<string, Driver> = {
     },
     execute: (tx) => (text) => kyselySql.raw(text).execute(tx),
   },
+  prisma: {
+    source: (url) => {
+      const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: url }) });
+      closing.push(() => prisma.$disconnect());
+      return prismaTx<any>(prisma, { timeout: 10_000 });
+    },
+    execute: (tx) => (text) => tx.$executeRawUnsafe(text),
+  },
 };
 
 describe("drivers", () => {
@@ -75,6 +89,7 @@ describe("drivers", () => {
   const engines: Everstep[] = [];
 
   before(async () => {
+    ({ PrismaClient } = await import(pathToFileURL(join(__dirname, "prisma_client.mjs")).href));
     postgres = await startPostgres();
     look = pool(postgres.url());
     await look.query("create database elsewhere");

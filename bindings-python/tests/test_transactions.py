@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -209,6 +209,171 @@ def test_a_conflict_runs_the_closure_again(postgres: Database) -> None:
         with app:
             assert work.start().result(SOON) == 3
             assert rows(postgres, table) == [("once", 3)]
+
+
+@pytest.mark.parametrize("kind", SYNC)
+def test_the_end_of_a_transaction_is_the_engines(postgres: Database, kind: str) -> None:
+    """What a driver offers inside a transaction is a savepoint or an error, never a commit without the checkpoint."""
+    table = table_of(postgres)
+    with sync_source(kind, postgres.url) as source:
+        app = Everstep(**postgres.settings)
+
+        @app.transaction(source)
+        def nested(tx: Any) -> None:
+            with tx.transaction() if hasattr(tx, "transaction") else tx.begin():
+                insert(tx, table, "nested", 1)
+            raise ValueError("afterwards")
+
+        @app.transaction(source)
+        def commits(tx: Any) -> None:
+            insert(tx, table, "committed", 1)
+            tx.commit()
+
+        @app.workflow
+        def work() -> list[str]:
+            out: list[str] = []
+            for step in (nested, commits):
+                try:
+                    step()
+                except everstep.StepError as error:
+                    out.append(error.message)
+                except everstep.TransactionFailed as error:
+                    out.append(error.code)
+            return out
+
+        with app:
+            first, second = work.start().result(SOON)
+            assert first == "afterwards" or "already" in first
+            assert second == "transaction_failed"
+            assert rows(postgres, table) == [("committed", 1)], "only what was committed against the rules is there, and was not passed over"
+
+
+def test_every_form_of_a_transaction(postgres: Database) -> None:
+    """A sync one in an async workflow runs on a thread; an async one has no sync form, and none is a job."""
+    from psycopg_pool import ConnectionPool
+
+    table = table_of(postgres)
+    with ConnectionPool(postgres.url, min_size=1) as pool:
+        app = Everstep(**postgres.settings)
+
+        @app.transaction(pool)
+        def book(tx: Any, item: str) -> str:
+            insert(tx, table, item, 1)
+            return item
+
+        @app.transaction
+        def own(tx: Transaction, item: str) -> str:
+            tx.execute(f"insert into {table} values ($1, 2)", item)
+            return item
+
+        @app.transaction
+        async def own_async(tx: AsyncTransaction, item: str) -> str:
+            return item
+
+        @app.workflow
+        async def work() -> list[str]:
+            both = await asyncio.gather(book.aio("a"), own.aio("b"))
+            return [*both, await own_async("c")]
+
+        @app.workflow
+        def wrong() -> str:
+            return own_async.sync("d")
+
+        with app:
+            assert work.start().result(SOON) == ["a", "b", "c"]
+            assert rows(postgres, table) == [("a", 1), ("b", 2)]
+            assert asyncio.run(_awaited(book.aio("outside"))) == "outside"
+            with pytest.raises(everstep.RunFailed, match="async"):
+                wrong.start().result(SOON)
+            with pytest.raises(everstep.ConfigInvalid, match="no job"):
+                book.start("e")
+            with pytest.raises(everstep.ConfigInvalid, match="no job"):
+                own.options(id="e").start("e")
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def test_a_wrong_statement_is_not_a_lost_connection(postgres: Database) -> None:
+    """asyncpg raises InterfaceError for both; only one of them is worth another try."""
+
+    async def main() -> None:
+        table = table_of(postgres)
+        async with async_source("asyncpg_pool", postgres.url) as pool:
+            app = AsyncEverstep(**postgres.settings)
+            calls: list[int] = []
+
+            @app.transaction(pool)
+            async def wrong(tx: Any) -> None:
+                calls.append(1)
+                await tx.execute(f"insert into {table} values ($1, $2)", "one argument")
+
+            @app.transaction(pool)
+            async def cut(tx: Any) -> int:
+                calls.append(2)
+                if calls.count(2) == 1:
+                    tx.terminate()
+                await insert_async(tx, table, "again", 1)
+                return calls.count(2)
+
+            @app.workflow
+            async def work() -> int:
+                try:
+                    await wrong()
+                except everstep.StepError as error:
+                    assert error.error_type == "InterfaceError"
+                return await cut()
+
+            async with app:
+                assert await (await work.start()).result(SOON) == 2
+                assert calls == [1, 2, 2]
+                assert rows(postgres, table) == [("again", 1)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["factory", "alchemy"])
+def test_a_database_away_when_a_transaction_opens(postgres: Database, kind: str) -> None:
+    """The drivers say so with a plain OSError; the function's own OSError stays its own."""
+    import asyncpg
+    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+    async def main() -> None:
+        table = table_of(postgres)
+        refusals = [ConnectionRefusedError("connection refused"), ConnectionResetError("reset")]
+
+        async def connect(*_: Any, **__: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return await asyncpg.connect(postgres.url)
+
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=connect)
+        app = AsyncEverstep(**postgres.settings)
+
+        @app.transaction(connect if kind == "factory" else async_sessionmaker(engine))
+        async def book(tx: Any, fail: bool) -> int:
+            if fail:
+                raise ConnectionRefusedError("another server")
+            await insert_async(tx, table, "once", 1)
+            return 1
+
+        @app.workflow
+        async def work() -> str:
+            assert await book(False) == 1
+            try:
+                await book(True)
+            except everstep.StepError as error:
+                return error.message
+            return ""
+
+        async with app:
+            assert await (await work.start()).result(SOON) == "another server"
+            assert not refusals
+            assert rows(postgres, table) == [("once", 1)]
+        await engine.dispose()
+
+    asyncio.run(main())
 
 
 def test_another_database_is_refused(postgres: Database) -> None:

@@ -4,6 +4,7 @@
 #[macro_use]
 pub mod failpoint;
 mod engine;
+mod key_map;
 pub mod protocol;
 mod run;
 pub mod store;

@@ -112,6 +112,39 @@ def suite_wheel() -> Part:
     return Part("suite wheel", ["tests/scripts/wheel.sh", "suite"], needed=True)
 
 
+def go_suite() -> Part:
+    return Part("suite go", ["tests/scripts/go.sh", "suite"], needed=True)
+
+
+def node_suite() -> Part:
+    return Part("suite node", ["tests/scripts/node.sh", "suite"], needed=True)
+
+
+def suites() -> list[Part]:
+    """What the scenarios, faults, mutations and chaos run: a worker a language, with crash points."""
+    return [suite_wheel(), node_suite(), go_suite()]
+
+
+def node_parts() -> list[Part]:
+    return [
+        Part("node packages", ["tests/scripts/node.sh"], needed=True),
+        Part("node quickstart", ["sh", "-c", f"node tests/scripts/quickstart.mjs {TARGET}/node/*.tgz"]),
+        Part("node types", ["npm", "--prefix", "bindings-node", "run", "--silent", "types"]),
+        Part("node lints", ["npm", "--prefix", "bindings-node", "run", "--silent", "lint"]),
+        Part("node test", ["node", "bindings-node/scripts/test.mjs"], closing_line),
+    ]
+
+
+def go_parts() -> list[Part]:
+    proxy = str(ROOT / "target" / "go" / "proxy")
+    return [
+        Part("go modules", ["tests/scripts/go.sh", "dist"], needed=True),
+        Part("go quickstart", ["python", "tests/scripts/go_quickstart.py", proxy]),
+        Part("go lints", ["tests/scripts/go_tests.sh", "lint"]),
+        Part("go test", ["tests/scripts/go_tests.sh", "test"], closing_line),
+    ]
+
+
 def lints() -> list[Part]:
     python = ["bindings-python", "tests"]
     clippy = ["--release", "--locked", "--workspace", "--features", "everstep/tables", "--all-targets"]
@@ -131,7 +164,9 @@ def parts() -> list[Part]:
     return [
         *lints(),
         Part("wheel", ["tests/scripts/wheel.sh"], needed=True),
-        suite_wheel(),
+        *suites(),
+        *node_parts(),
+        *go_parts(),
         Part("quickstart", ["sh", "-c", f"python tests/scripts/quickstart.py {wheels}/everstep-*.whl"]),
         # The package and its user's side, by pyright and mypy, are pytest's; the examples are ours.
         Part("pyright", ["pyright", "--project", "bindings-python", "--pythonpath", str(VENV / "python")]),
@@ -159,7 +194,7 @@ def main() -> int:
     chosen = arguments.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
 
-    wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), suite_wheel(), chaos(chosen.seconds, chosen.seed)]}[chosen.what]()
+    wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), *suites(), chaos(chosen.seconds, chosen.seed)]}[chosen.what]()
     if chosen.only:
         wanted = [part for part in wanted if part.needed or chosen.only in part.name]
         if all(chosen.only not in part.name for part in wanted):

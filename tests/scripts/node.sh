@@ -21,7 +21,13 @@ node bindings-node/scripts/pack.mjs "$out" "$target/release/libeverstep_node.so"
 mkdir -p "$out/installed"
 echo '{ "private": true }' > "$out/installed/package.json"
 npm install --prefix "$out/installed" --offline --no-audit --no-fund --silent "$out"/*.tgz
+# Programs that import the package as an application does: the suite's worker, or the demo's.
+program() {
+    bindings-node/node_modules/.bin/esbuild "$1" --log-level=warning --bundle --platform=node --format=cjs --target=node20 --tsconfig-raw='{}' \
+        --external:everstep --external:pg-native --outfile="$out/installed/$2"
+}
 if [ "${1:-}" = suite ]; then
-    bindings-node/node_modules/.bin/esbuild bindings-node/conformance/worker.ts --log-level=warning --bundle --platform=node --format=cjs \
-        --external:everstep --external:pg-native --outfile="$out/installed/worker.cjs"
+    program bindings-node/conformance/worker.ts worker.cjs
+else
+    program bindings-node/examples/demo/worker.ts demo_worker.cjs
 fi

@@ -50,4 +50,18 @@ need_python() {
     echo "$wanted" > .venv/.made-from
 }
 
+need_node() {
+    command -v node >/dev/null || install nodejs npm
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' || stop "Node 20 or later is needed, this is $(node --version). Install it and put it on the PATH."
+    command -v npm >/dev/null || install npm
+}
+
+need_go() {
+    command -v go >/dev/null || install golang-go
+    # One that is older but knows toolchains fetches the one go.mod names.
+    local minor
+    minor=$(go env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge 21 ] || stop "Go 1.24 or later is needed, this is $(go version). Install it and put it on the PATH."
+}
+
 for part in "$@"; do "need_$part"; done

@@ -14,8 +14,15 @@ export interface PgOptions {
   isolation?: "read committed" | "repeatable read" | "serializable";
 }
 
+/** A pool of node-postgres. Its `connect` has a second form with a callback, which is why the client's type is taken from it by hand. */
+export interface PgPool {
+  connect(): Promise<PgClient>;
+}
+
+type ClientOf<Pool extends PgPool> = Pool["connect"] extends { (): Promise<infer Client>; (callback: never): unknown } ? Client : Awaited<ReturnType<Pool["connect"]>>;
+
 /** Transactions on a `Pool` of `pg`: the function gets a `PoolClient`. */
-export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client> }, options: PgOptions = {}): TransactionSource<Client> {
+export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): TransactionSource<ClientOf<Pool>> {
   const begin = options.isolation === undefined ? "begin" : `begin isolation level ${options.isolation}`;
   return {
     style: "dollar",
@@ -45,7 +52,7 @@ export function pgTx<Client extends PgClient>(pool: { connect(): Promise<Client>
       }
       let over = false;
       return {
-        given: client,
+        given: client as ClientOf<Pool>,
         guard: async (sql, params) => firstColumn(await query(sql, [...params])),
         async commit() {
           over = true;

@@ -33,6 +33,8 @@ B = TypeVar("B")
 C = TypeVar("C")
 T = TypeVar("T")
 Item = TypeVar("Item")
+#: Threads of one `map` without a limit.
+_MAP_THREADS = 64
 
 
 class Everstep(Base):
@@ -57,7 +59,7 @@ class Everstep(Base):
         for record in self._engine.queues:
             self._ask(OP_PUT_QUEUE, record, False)
         if self._engine.config.get("role") == "client":
-            self._ask(OP_CONNECT)
+            self._engine.connected(self._ask(OP_CONNECT))
         else:
             self._engine.launch()
 
@@ -219,11 +221,12 @@ class Everstep(Base):
         return tuple(_groups.gather_threads(group, branches, None))
 
     def map(self, function: Callable[[Item], T], items: Iterable[Item], /, *, key: Callable[[Item], str] | None = None, limit: int | None = None) -> list[T]:
-        """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
+        """`function` for each item at once, `limit` of them at a time (64 threads unless you say more or fewer). `key` names the branches, so that
+        items may come in another order on replay."""
         given = list(items)
         branches = [_groups.bound(function, item) for item in given]
-        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=True)
-        return _groups.gather_threads(group, branches, limit)
+        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=True, limit=limit)
+        return _groups.gather_threads(group, branches, limit or _MAP_THREADS)
 
     def any(self, *branches: Callable[[], T]) -> T:
         """The first branch to succeed; the others get their cancel signal and are not waited for."""
@@ -256,7 +259,7 @@ class Everstep(Base):
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
+            self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
 
     @overload
     def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from . import _logging
+from . import _clock, _logging
 from ._calls import call, scope_in_workflow
 from ._engine import Engine
 from ._errors_gen import ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue
 from ._functions import AsyncStep, AsyncTransactionStep, Step, TransactionStep
 from ._ops_gen import FLAG_SHIELDED, OP_INFO, OP_MIGRATION_SQL, OP_PATCH, OP_RUN_KEY
-from ._options import Named, Retry, RunOptions, policy_record
+from ._options import Named, Retry, RunOptions, check_retry, policy_record
 from ._registered import Registered
 from ._run import Handle
 from ._runs import QueueInfo
@@ -81,6 +81,8 @@ class Base:
 
         `settings`: further keys of the configuration table in core/docs/protocol.md. `strict`: a step called outside a workflow is an error.
         """
+        if isinstance(queues, str):
+            raise ConfigInvalid(f"queues is a list of names: queues=[{queues!r}]")
         config = {
             "database": database,
             "schema": schema,
@@ -113,6 +115,8 @@ class Base:
 
     def error(self, code: str) -> Callable[[E], E]:
         """Declares an error type: it is recorded by its fields and rebuilt as this class, on the first run and on replay."""
+        if not isinstance(code, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigInvalid('app.error takes the code the type is recorded under: @app.error("card_declined")')
 
         def declare(kind: E) -> E:
             self._engine.declared.add(code, kind)
@@ -122,6 +126,7 @@ class Base:
 
     def patch(self, name: str) -> bool:
         """True for runs that reach this point after the change; false for those recorded before it."""
+        _clock.text("the name of a patch", name)
         scope = scope_in_workflow("patch")
         return bool(call(scope, OP_PATCH, (scope.branch, scope.flags, name, location()))[0])
 
@@ -158,7 +163,7 @@ class Base:
 
     def key_of(self, id: str) -> str:
         """The key of the run with this id."""
-        return self._engine.call(OP_RUN_KEY, (id,))[0]
+        return self._engine.call(OP_RUN_KEY, (_clock.text("the id of a run", id),))[0]
 
     def info(self) -> dict[str, Any]:
         """Counters and settings of this engine."""
@@ -169,6 +174,7 @@ class Base:
         return self._engine.call(OP_MIGRATION_SQL, (store, schema))[0]
 
     def _declare_step(self, function: Callable[..., Any], name: str | None, retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> Any:
+        check_retry(retry)
         policy = policy_record(retry, timeout, at_most_once)
         defaults = RunOptions(retry=retry, timeout=timeout, at_most_once=at_most_once)
         registered = Registered(function, "step", name, retry=retry, policy=policy, defaults=defaults)
@@ -176,15 +182,19 @@ class Base:
         return (AsyncStep if registered.is_async else Step)(self._engine, registered)
 
     def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None) -> Any:
+        check_retry(retry)
+
         def declare(function: Callable[..., Any]) -> Any:
-            registered = RegisteredTransaction(function, "step", name, retry=retry, policy=policy_record(retry, timeout, False), skip=1)
+            defaults = RunOptions(retry=retry, timeout=timeout)
+            registered = RegisteredTransaction(function, "step", name, retry=retry, policy=policy_record(retry, timeout, False), defaults=defaults, skip=1)
             if not bare and source is not None:
                 registered.source = Source(source, is_async=registered.is_async)
             self._engine.register(registered)
             return (AsyncTransactionStep if registered.is_async else TransactionStep)(self._engine, registered)
 
-        # `@app.transaction` without a source: a connection factory takes nothing, a transactional function takes its transaction.
-        bare = inspect.isfunction(source) and bool(inspect.signature(source).parameters)
+        # `@app.transaction` without a source: a connection factory needs no argument, a transactional function needs its transaction.
+        first = next(iter(inspect.signature(source).parameters.values()), None) if inspect.isfunction(source) else None
+        bare = first is not None and first.default is first.empty and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
         return declare(source) if bare else declare
 
     def _declare_queue(self, queue: QueueInfo) -> str:
@@ -210,6 +220,7 @@ class Base:
         version: str | None,
         label: str | None,
     ) -> Registered:
+        check_retry(retry)
         finish = on_finish if isinstance(on_finish, str) or on_finish is None else on_finish.name
         defaults = RunOptions(retry=retry, deadline=deadline, on_finish=finish, label=label)
         registered = Registered(function, "workflow", name, retry=retry, version=version, defaults=defaults, policy=policy_record(retry, None, False))
@@ -225,7 +236,7 @@ def _step(verb: str) -> RunningStep:
 
 
 def run_key(engine: Engine, run: Handle | str) -> str:
-    return run.key if isinstance(run, Handle) else engine.call(OP_RUN_KEY, (run,))[0]
+    return run.key if isinstance(run, Handle) else engine.call(OP_RUN_KEY, (_clock.text("the id of a run", run),))[0]
 
 
 _inline: dict[Any, Registered] = {}
@@ -233,6 +244,8 @@ _inline: dict[Any, Registered] = {}
 
 def inline_step(function: Callable[..., Any], kwargs: dict[str, Any]) -> Registered:
     """The registration of a function given to `run_step`, by the function itself. `returns` and `name` are ours unless the function has them."""
+    if not callable(function):
+        raise ConfigInvalid(f"run_step takes a function, not {type(function).__name__}: write run_step(f, x) instead of run_step(f(x))")
     own = getattr(function, "__func__", function)
     known = _inline.get(own)
     if known is not None and "returns" not in kwargs and "name" not in kwargs:

@@ -68,7 +68,7 @@ class AsyncEverstep(Base):
         for record in self._engine.queues:
             await self._ask(OP_PUT_QUEUE, record, False)
         if self._engine.config.get("role") == "client":
-            await self._ask(OP_CONNECT)
+            self._engine.connected(await self._ask(OP_CONNECT))
         else:
             await self._engine.launch_async()
 
@@ -240,7 +240,7 @@ class AsyncEverstep(Base):
         """`function` for each item at once, `limit` of them at a time. `key` names the branches, so that items may come in another order on replay."""
         given = list(items)
         branches = [_groups.bound(function, item) for item in given]
-        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=False)
+        group = _groups.open_group("map", location(), branches, None if key is None else [key(item) for item in given], threads=False, limit=limit)
         return await _groups.gather_async(group, branches, limit)
 
     async def any(self, *branches: Callable[[], Awaitable[T]]) -> T:
@@ -274,7 +274,7 @@ class AsyncEverstep(Base):
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            await self._ask(OP_SEND, key, topic, _codec.encode(message), idempotency_key)
+            await self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
 
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...

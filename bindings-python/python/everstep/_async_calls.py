@@ -4,9 +4,10 @@ what a replay can repeat."""
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from ._calls import begin, begin_step, failed, uncancel, unwind
 from ._errors_gen import WrongLoop
@@ -14,6 +15,9 @@ from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORD
 from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
 from ._registered import Registered
 from ._scope import SCOPE, Execution, RunningStep, Scope
+
+if TYPE_CHECKING:
+    from ._engine import Engine
 
 
 def check_loop(scope: Scope) -> None:
@@ -73,7 +77,14 @@ async def _step(scope: Scope, function: Registered, args: tuple[Any, ...], kwarg
         if kind == VERDICT_RUN:
             execution.replaying = False
             sent = await attempt(scope, function, args, kwargs, verdict)
-            verdict = await execution.client.ask(execution, OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *sent.fields))
+            # `ask` spelled out: a coroutine less for every step of every run.
+            client = execution.client
+            sent_as, answered = client.send(execution, OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *sent.fields))
+            try:
+                verdict = await answered
+            except asyncio.CancelledError:
+                client.forget(sent_as)
+                raise
         elif kind == VERDICT_RECORDED:
             return result(execution, function, verdict, sent)
         elif kind == VERDICT_PENDING:
@@ -106,7 +117,7 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
         if function.is_async:
             value = await function.function(*args, **kwargs)
         else:
-            value = await in_thread(function, args, kwargs, running)
+            value = await on_a_thread(execution.engine, function.function, *args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
     except asyncio.CancelledError:
@@ -117,7 +128,8 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
             raise
         uncancel(task)
         return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # A step that calls sys.exit() has failed; it does not end a server, nor, run again elsewhere, one after the other.
         return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)
@@ -135,10 +147,34 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
     return returned(function, value, execution)
 
 
-async def in_thread(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], running: RunningStep) -> Any:
-    """A sync step of an async workflow: off the loop. A signal reaches it as a token only; its thread ends in its own time."""
-    import contextvars
-    import functools
+def on_a_thread(engine: Engine, function: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    """Sync code of an async run: off the loop, in the caller's context. A signal reaches it as a token only; its thread ends in its own time.
 
+    On the engine's threads: the loop's default executor has a handful, and its end, and the interpreter's, would wait for a step that takes an hour.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(context.run, function.function, *args, **kwargs))
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        value, failure = None, None
+        try:
+            value = context.run(function, *args, **kwargs)
+        except StopIteration as error:  # a future refuses it
+            failure = RuntimeError("StopIteration was raised")
+            failure.__cause__ = error
+        except BaseException as error:
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    engine.threads().workers.run(work)
+    return future

@@ -35,13 +35,13 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
             if task is not None and running is not None and running.signal is not None:
                 uncancel(task)
             fields = cancelled(function, error, execution, running)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if execution.stopped is not None:
                 warn_after_stop(execution, f"a {type(error).__name__} raised", error)
                 return
             fields = broken(function, error, execution)
         except BaseException as error:
-            # SystemExit or KeyboardInterrupt: the process goes down. Another worker takes the run.
+            # KeyboardInterrupt: the process goes down. Another worker takes the run.
             client.engine.call(OP_ABANDON, (execution.id, type(error).__name__))
             raise
         if execution.stopped is not None:

@@ -84,7 +84,8 @@ def unwind(execution: Execution, verdict: tuple[Any, ...]) -> NoReturn:
 
 def failed(execution: Execution, data: bytes | None) -> NoReturn:
     """Raises the recorded error, the same way on the first run and on replay."""
-    raise Failure.read(data).exception(execution.engine.declared) from None
+    error = Failure.read(data).exception(execution.engine.declared)
+    raise error from error.__cause__
 
 
 def blocking_allowed(verb: str, instead: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from . import _codec
 from ._decoding import decoder_of
-from ._errors_gen import ConfigInvalid
+from ._errors_gen import ConfigInvalid, IdInvalid, PayloadInvalid
 from ._ops_gen import OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT
 from ._times import microseconds_since_epoch, milliseconds
 
@@ -16,8 +16,6 @@ Request = tuple[int, tuple[Any, ...]]
 
 
 def sleep(duration: dt.timedelta, place: str) -> Request:
-    if not isinstance(duration, dt.timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigInvalid(f"sleep takes a timedelta, not {type(duration).__name__}: timedelta(seconds={duration!r})")
     return OP_BEGIN_WAIT, ("sleep", place, max(0, milliseconds(duration)))
 
 
@@ -25,12 +23,19 @@ def sleep_until(when: dt.datetime, place: str) -> Request:
     return OP_BEGIN_WAIT, ("sleep", place, None, point(when))
 
 
+def text(what: str, value: str) -> str:
+    """Said here, where the parameter's name is known."""
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise IdInvalid(f"{what} is a str, not {type(value).__name__!r}")
+    return value
+
+
 def receive(topic: str, timeout: dt.timedelta | None, place: str) -> Request:
-    return OP_BEGIN_WAIT, ("receive", place, limit_ms(timeout), None, None, topic)
+    return OP_BEGIN_WAIT, ("receive", place, limit_ms(timeout), None, None, text("the topic", topic))
 
 
 def event(run: str, key: str, timeout: dt.timedelta | None, place: str) -> Request:
-    return OP_BEGIN_WAIT, ("event", place, limit_ms(timeout), None, run, key)
+    return OP_BEGIN_WAIT, ("event", place, limit_ms(timeout), None, run, text("the key of an event", key))
 
 
 def result(run: str, timeout: dt.timedelta | None, place: str) -> Request:
@@ -42,11 +47,11 @@ def value(which: Literal["now", "uuid", "random"], place: str) -> Request:
 
 
 def send(run: str, topic: str, message: Any, idempotency_key: str | None, place: str) -> Request:
-    return OP_BEGIN_SEND, (place, run, topic, _codec.encode(message), idempotency_key)
+    return OP_BEGIN_SEND, (place, run, text("the topic", topic), _codec.encode(message), idempotency_key)
 
 
 def set_event(key: str, content: Any, place: str) -> Request:
-    return OP_BEGIN_EVENT, (place, key, _codec.encode(content))
+    return OP_BEGIN_EVENT, (place, text("the key of an event", key), _codec.encode(content))
 
 
 def limit_ms(timeout: dt.timedelta | None) -> int | None:
@@ -62,4 +67,10 @@ def point(when: dt.datetime) -> int:
 
 def read(data: bytes | None, returns: Any) -> Any:
     """A received value by the type asked for; None where the time was over."""
-    return None if data is None else decoder_of(returns)(_codec.decode(data))
+    if data is None:
+        return None
+    value = _codec.decode(data)
+    try:
+        return decoder_of(returns)(value)
+    except PayloadInvalid as error:
+        raise PayloadInvalid(f"what was received is not what returns= says: {error.message}") from error

@@ -5,6 +5,7 @@ Only types named by the reading program are built: nothing in a stored row can p
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import dataclasses
 import datetime as dt
@@ -248,6 +249,8 @@ def _sequence(value: Any) -> Any:
 
 
 def _mapping(origin: type, key: Any, item: Any) -> Decoder:
+    if issubclass(origin, collections.defaultdict):
+        raise PayloadInvalid("the factory of a defaultdict cannot be recorded: annotate a dict, and make the defaultdict where it is used")
     keys, items = decoder_or_none(key), decoder_or_none(item)
     build = dict if origin is dict or origin.__module__ == "collections.abc" else origin
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from . import _native
 from ._error_base import EverstepError
-from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, NotLaunched, RegisteredLate
+from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate
 from ._failures import DeclaredErrors, error_of
 from ._loop_client import LoopClient
 from ._ops_gen import OP_DRAIN, OP_LAUNCH, OP_REGISTER
 from ._registered import Registered
-from ._scope import Execution
+from ._scope import SCOPE, Execution
 from ._thread_client import ThreadClient
 
 log = logging.getLogger("everstep")
@@ -46,6 +46,7 @@ class Engine:
         self.pid = os.getpid()
         self.handle: int | None = None
         self.launched = False
+        self._warned_unlaunched = False
         self.closing = False
         self.closed = False
         self._threads: ThreadClient | None = None
@@ -150,11 +151,12 @@ class Engine:
             self.launched = True
         atexit.register(_at_exit, weakref.ref(self))
 
-    def _launched(self, answer: tuple[Any, ...]) -> None:
+    def connected(self, answer: tuple[Any, ...]) -> None:
         notice = answer[0] if answer else None
         held = answer[1] if len(answer) > 1 else None
         if notice:
-            log.info("%s", notice)
+            # Shown without any configuration of logging: whoever named no database learns where the runs are.
+            log.warning("%s", notice)
         if held:
             log.warning("%s", held)
 
@@ -165,7 +167,7 @@ class Engine:
             threads.start()
             if any(function.is_async for function in self.functions.values()):
                 self._start_home_thread()
-            self._launched(threads.request(OP_LAUNCH, ()))
+            self.connected(threads.request(OP_LAUNCH, ()))
         except BaseException:
             self._give_up_launch()
             raise
@@ -175,7 +177,7 @@ class Engine:
         try:
             self.home().bind(asyncio.get_running_loop())
             self.threads().start()
-            self._launched(await self.home().request(OP_LAUNCH, ()))
+            self.connected(await self.home().request(OP_LAUNCH, ()))
         except BaseException:
             await asyncio.get_running_loop().run_in_executor(None, self._give_up_launch)
             raise
@@ -196,7 +198,7 @@ class Engine:
             home.bind(loop)
             ready.set()
             try:
-                loop.run_forever()
+                _run_until_stopped(loop)
                 # What was cancelled gets to its `finally` blocks; what does not end is left behind.
                 rest = asyncio.all_tasks(loop)
                 for task in rest:
@@ -213,6 +215,7 @@ class Engine:
 
     def close(self, deadline_ms: int) -> None:
         """Claim no more, let runs finish or park, hand the rest over, end every thread."""
+        self._close_from_outside()
         with self._lock:
             if self.closed or self.handle is None or self.pid != os.getpid():
                 self.closed = self.closed or self.handle is None
@@ -228,7 +231,13 @@ class Engine:
                 log.warning("drain: %s", error)
         self._end(handle)
 
+    def _close_from_outside(self) -> None:
+        scope = SCOPE.get()
+        if scope is not None and scope.execution.engine is self:
+            raise ConfigInvalid("close() inside a run would wait for that run; close from outside")
+
     async def close_async(self, deadline_ms: int) -> None:
+        self._close_from_outside()
         with self._lock:
             if self.closed or self.handle is None or self.pid != os.getpid():
                 self.closed = self.closed or self.handle is None
@@ -259,9 +268,20 @@ class Engine:
         if self._threads is not None:
             self._threads.end()
 
-    def require_launched(self) -> None:
-        if not self.launched:
-            raise NotLaunched("call launch() first, or use the engine in a `with` block")
+    def warn_unlaunched(self) -> None:
+        """Said before a wait that nothing here will end; another worker may."""
+        if not self.launched and self.config.get("role") == "worker" and not self._warned_unlaunched:
+            self._warned_unlaunched = True
+            log.warning("waiting for a run on an engine that is not launched: unless another worker runs it, call launch() or use `with app:`")
+
+
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
+    """A task of the user's that raises SystemExit breaks out of `run_forever`; every other run on this loop goes on."""
+    while True:
+        try:
+            return loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            log.error("a task raised %s, which ends nothing here", type(error).__name__)
 
 
 def _at_exit(reference: weakref.ref[Engine]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from . import _codec
 from ._decoding import decoder_of
 from ._error_base import EverstepError
-from ._errors_gen import BY_CODE, AlreadyRegistered, InternalError, PayloadInvalid, RunCancelled, RunFailed, StepError
+from ._errors_gen import BY_CODE, AlreadyRegistered, ConfigInvalid, IdInvalid, InternalError, PayloadInvalid, RunCancelled, RunFailed, StepError
 
 _MAX_MESSAGE = 8 * 1024
 _MAX_STACK = 16 * 1024
@@ -81,6 +81,10 @@ class DeclaredErrors:
         self._by_kind: dict[type, _Declared] = {}
 
     def add(self, code: str, kind: type[Exception]) -> None:
+        if not 0 < len(code.encode("utf-8", "replace")) <= 255 or not code.isprintable():
+            raise IdInvalid("the code of an error must be 1 to 255 bytes of UTF-8 without control characters")
+        if not isinstance(kind, type) or not issubclass(kind, Exception):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigInvalid(f"app.error declares an exception type, not {kind!r}")
         known = self._by_code.get(code)
         if (known is not None and known.kind is not kind) or code in BY_CODE:
             raise AlreadyRegistered(f"the error code {code!r} is taken by {known.kind.__qualname__ if known else 'the engine'}")
@@ -112,7 +116,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, declared: DeclaredErrors, *, retryable: bool = True, depth: int = 0) -> Failure:
-        following = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        following = error.__cause__ or _first_inside(error) or (None if error.__suppress_context__ else error.__context__)
         cause = cls.of(following, declared, depth=depth + 1) if following is not None and depth < _MAX_CAUSES else None
         stack = _stack_of(error)
         if isinstance(error, EverstepError):
@@ -126,8 +130,14 @@ class Failure:
                 retryable,
             )
         known = declared.of(error)
-        details = known.details(error) if known is not None else None
-        return cls(type(error).__qualname__, _message_of(error), known.code if known else None, stack, cause, details, retryable)
+        message, details = _message_of(error), None
+        if known is not None:
+            try:
+                details = known.details(error)
+            except Exception as problem:
+                # The failure itself must be recorded, or the run would never end.
+                message, known = f"{message} ({getattr(problem, 'message', problem)})", None
+        return cls(type(error).__qualname__, message, known.code if known else None, stack, cause, details, retryable)
 
     @classmethod
     def read(cls, data: bytes | None) -> Failure:
@@ -177,7 +187,7 @@ class Failure:
         if known is not None:
             try:
                 out = known.rebuild(self.message, self.details)
-            except (PayloadInvalid, TypeError) as error:
+            except Exception as error:
                 note = f" (the declared {known.kind.__name__} could not be rebuilt: {error})"
                 out = StepError(self.message + note, error_code=self.code, error_type=self.type, details=self.details, stack=self.stack)
         if out is None:
@@ -201,10 +211,16 @@ class Failure:
 
 def _message_of(error: BaseException) -> str:
     try:
-        text = str(error)
+        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     except Exception as broken:
         text = f"<its text raised {type(broken).__name__}>"
     return _printable(text)[:_MAX_MESSAGE]
+
+
+def _first_inside(error: BaseException) -> BaseException | None:
+    """Of an exception group (a `TaskGroup` raises one) the first error: its own text names none of them."""
+    inside: Any = getattr(error, "exceptions", None)
+    return inside[0] if isinstance(inside, tuple) and inside and isinstance(inside[0], BaseException) else None
 
 
 def _printable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from . import _async_calls, _sync_calls, _transaction
 from ._calls import begin, blocking_allowed
-from ._errors_gen import OutsideRun
+from ._errors_gen import ConfigInvalid, OutsideRun, WrongLoop
 from ._options import RunOptions, StartOptions, StepOptions, run_options
 from ._registered import Registered
 from ._run import AsyncRun, Run
@@ -116,6 +116,11 @@ class TransactionStep(Step[P, R]):
             return _transaction.run_plain(self._registered, args, kwargs)
         return _transaction.step_sync(scope, self._registered, place, args, kwargs, key)
 
+    @property
+    def aio(self) -> AsyncTransactionStep[P, R]:
+        """The same transaction for coroutines, on a thread."""
+        return AsyncTransactionStep(self._engine, self._registered)
+
 
 class AsyncTransactionStep(AsyncStep[P, R]):
     """A step whose rows and checkpoint commit together. Its function's first parameter is the transaction."""
@@ -123,8 +128,14 @@ class AsyncTransactionStep(AsyncStep[P, R]):
     def _record(self, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Coroutine[Any, Any, Any]:
         scope = recording_scope(self._engine, self._registered)
         if scope is None:
-            return _transaction.run_plain_async(self._registered, args, kwargs)
+            return _transaction.run_plain_async(self._engine, self._registered, args, kwargs)
         return _transaction.step_async(scope, self._registered, place, args, kwargs, key)
+
+    @property
+    def sync(self) -> TransactionStep[P, R]:
+        if self._registered.is_async:
+            raise WrongLoop(f"transaction {self.name!r} is async, and its pool belongs to one loop: call it in an async workflow, or declare a sync one")
+        return TransactionStep(self._engine, self._registered)
 
 
 class Starter(Generic[P, R]):
@@ -196,28 +207,39 @@ def _child_key(value: bytes | None) -> str:
     return _codec.decode(value or b"null")
 
 
+def called_with(function: Registered, options: StepOptions) -> Registered:
+    """What options change for a call; the others are for `start`, and not to be ignored."""
+    rest = options.keys() - {"key", "retry", "timeout"}
+    if rest:
+        raise ConfigInvalid(f"a call of step {function.name!r} takes the options key, retry and timeout; {', '.join(sorted(rest))} is for start()")
+    retry, timeout = options.get("retry"), options.get("timeout")
+    return function if retry is None and timeout is None else function.with_policy(retry, timeout)
+
+
 class StepCall(Starter[P, R]):
     """A step with options: call it, or start it as a job."""
 
     def __init__(self, step: Step[P, R], options: StepOptions) -> None:
-        super().__init__(target_of(step._engine, step._registered), run_options(options))
+        super().__init__(target_of(step._engine, step._registered), run_options(options, StepOptions))
         self._step = step
-        self._key = options.get("key")
+        self._given = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._step._record(location(), args, kwargs, self._key)
+        step = type(self._step)(self._step._engine, called_with(self._step._registered, self._given))
+        return step._record(location(), args, kwargs, self._given.get("key"))
 
 
 class AsyncStepCall(AsyncStarter[P, R]):
     """A step with options: call it, or start it as a job."""
 
     def __init__(self, step: AsyncStep[P, R], options: StepOptions) -> None:
-        super().__init__(target_of(step._engine, step._registered), run_options(options))
+        super().__init__(target_of(step._engine, step._registered), run_options(options, StepOptions))
         self._step = step
-        self._key = options.get("key")
+        self._given = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
-        return self._step._record(location(), args, kwargs, self._key)
+        step = type(self._step)(self._step._engine, called_with(self._step._registered, self._given))
+        return step._record(location(), args, kwargs, self._given.get("key"))
 
 
 class Workflow(_Function, Starter[P, R]):

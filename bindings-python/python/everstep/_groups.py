@@ -216,7 +216,7 @@ def gather_threads(group: Group, functions: Sequence[Branch], limit: int | None)
     errors: dict[int, BaseException] = {}
     out: queue.SimpleQueue[_Settled] = queue.SimpleQueue()
     waiting = iter(range(len(functions)))
-    for index in itertools.islice(waiting, limit or 64):
+    for index in itertools.islice(waiting, limit):
         _start_thread(group, index, functions[index], out)
     for _ in functions:
         settled = _next(group, out)
@@ -262,7 +262,9 @@ def bound(function: Callable[[Any], Any], item: Any) -> Branch:
     return lambda: function(item)
 
 
-def open_group(kind: str, place: str, functions: Sequence[Branch], keys: Sequence[Any] | None, *, threads: bool) -> Group:
+def open_group(kind: str, place: str, functions: Sequence[Branch], keys: Sequence[Any] | None, *, threads: bool, limit: int | None = None) -> Group:
+    if limit is not None and limit < 1:
+        raise ConfigInvalid(f"{kind}: a limit of {limit} would run nothing")
     for function in functions:
         if not callable(function):
             raise ConfigInvalid(f"{kind} takes functions, not {type(function).__name__}: write {kind}(lambda: step(x)) instead of {kind}(step(x))")

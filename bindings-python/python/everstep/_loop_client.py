@@ -69,11 +69,15 @@ class LoopClient:
 
     # -- requests
 
-    async def ask(self, execution: Execution, op: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A submit of a run: the answer may ask for a turn of its execution."""
+    def send(self, execution: Execution, op: int, arguments: tuple[Any, ...]) -> tuple[int, asyncio.Future[tuple[Any, ...]]]:
+        """A submit of a run: its token, and its answer, which may ask for a turn of the execution. Who is cancelled while waiting forgets the token."""
         token = next(self._tokens)
         future = self.expect(token, execution)
         _native.submit(self.handle, self.id, token, op, arguments)
+        return token, future
+
+    async def ask(self, execution: Execution, op: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        token, future = self.send(execution, op, arguments)
         try:
             return await future
         except asyncio.CancelledError:

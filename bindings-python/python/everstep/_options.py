@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import difflib
+import functools
 import json
+import logging
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypedDict
 
-from ._errors_gen import ConfigInvalid
+from ._errors_gen import ConfigInvalid, PayloadInvalid
 from ._times import microseconds_since_epoch, milliseconds
+
+log = logging.getLogger("everstep")
 
 
 class Named(Protocol):
@@ -34,13 +41,34 @@ class Retry:
     retry_if: Callable[[BaseException], bool] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigInvalid("max_attempts is at least 1")
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigInvalid("max_attempts is a whole number of at least 1")
+        if not isinstance(self.factor, (int, float)) or not self.factor >= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigInvalid("factor is a number of at least 1")
+        milliseconds(self.initial)
+        milliseconds(self.max_interval)
+        given: Any = self.non_retryable
+        kinds: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise ConfigInvalid("non_retryable is a tuple of exception types")
+        object.__setattr__(self, "non_retryable", kinds)
 
     def allows(self, error: BaseException) -> bool:
         if isinstance(error, self.non_retryable):
             return False
-        return self.retry_if is None or self.retry_if(error)
+        if self.retry_if is None:
+            return True
+        try:
+            return bool(self.retry_if(error))
+        except Exception:
+            # The step's own error is what has to be recorded.
+            log.exception("retry_if failed; the error it was asked about is final")
+            return False
+
+
+def check_retry(retry: Any) -> None:
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigInvalid(f"retry is a Retry, for example Retry(max_attempts=5), not {type(retry).__name__!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +81,15 @@ class Dedup:
 
 
 class StartOptions(TypedDict, total=False):
-    """Keywords of `options(..)`. They come before the arguments of the function itself, whose own keywords stay its own."""
+    """Keywords of `options(..)`. They come before the arguments of the function itself, whose own keywords stay its own.
+
+    `id`: 1 to 255 bytes; a second start with it attaches to the first run. `queue`: a declared one; none: this process, within its slots. `label`: only
+    workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a time zone): not before. `expires`: if
+    not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its children. `attributes`: what `runs(..)`
+    filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole workflow; `timeout`: of
+    one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
+    `parent_close`: what happens to a child when its parent is cancelled; "cancel" by default.
+    """
 
     id: str
     queue: str
@@ -84,15 +120,40 @@ class StepOptions(StartOptions, total=False):
     key: str
 
 
-def run_options(given: StartOptions | StepOptions) -> RunOptions:
-    values: dict[str, Any] = {name: value for name, value in given.items() if name != "key" and value is not None}
+def run_options(given: StartOptions | StepOptions, known: type[StartOptions] | type[StepOptions] = StartOptions) -> RunOptions:
+    hints = _hints(known)
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if name not in hints:
+            close = difflib.get_close_matches(name, hints, n=1)
+            raise ConfigInvalid(f"no such option: {name}.{f' Did you mean {close[0]}?' if close else ''}")
+        _check(name, value, hints[name])
+    values.pop("key", None)
     target: Any = values.get("on_finish")
     if target is not None and not isinstance(target, str):
         values["on_finish"] = target.name
-    unknown = values.keys() - RunOptions.__dataclass_fields__.keys()
-    if unknown:
-        raise ConfigInvalid(f"no such option: {', '.join(sorted(unknown))}")
     return RunOptions(**values)
+
+
+@functools.cache
+def _hints(known: type[StartOptions] | type[StepOptions]) -> dict[str, Any]:
+    return typing.get_type_hints(known)
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """By the annotation, before anything is encoded: nothing below could say which option it was."""
+    origin = typing.get_origin(hint) or hint
+    if origin is Literal:
+        fits = value in typing.get_args(hint)
+        wanted = " or ".join(map(repr, typing.get_args(hint)))
+    elif isinstance(origin, type) and origin is not types.UnionType:
+        fits = isinstance(value, origin) and not (isinstance(value, bool) and origin is int)
+        wanted = origin.__name__
+    else:
+        fits = isinstance(value, str) or hasattr(value, "name")
+        wanted = "a declared function or its name"
+    if not fits:
+        raise ConfigInvalid(f"option {name}: {wanted} is wanted, not {value if origin is Literal else type(value).__name__!r}")
 
 
 def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> tuple[Any, ...] | None:
@@ -146,7 +207,7 @@ class RunOptions:
             None if self.expires is None else milliseconds(self.expires),
             None if self.deadline is None else milliseconds(self.deadline),
             self.version,
-            None if not self.attributes else json.dumps(dict(self.attributes), ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+            _attributes(self.attributes),
             self.fairness_key,
             self.cost,
             self.created_by,
@@ -163,6 +224,15 @@ class RunOptions:
         while values and values[-1] is None:
             values.pop()
         return values or None
+
+
+def _attributes(values: Mapping[str, Any] | None) -> str | None:
+    if not values:
+        return None
+    try:
+        return json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PayloadInvalid(f"attributes are strings, numbers and booleans: {error}") from None
 
 
 def _point(value: dt.datetime) -> int:

@@ -38,7 +38,7 @@ class Transaction:
         self._number = number
 
     def execute(self, sql: str, *params: Any) -> Rows:
-        return Rows(*self._execution.client.request(OP_TX_EXECUTE, (self._number, sql, [parameter(value) for value in params])))
+        return Rows(*self._execution.engine.threads().request(OP_TX_EXECUTE, (self._number, sql, [parameter(value) for value in params])))
 
 
 class AsyncTransaction:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import datetime as dt
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from ._errors_gen import ConfigInvalid
 from ._ops_gen import RETRY
-from ._options import Retry, RunOptions
+from ._options import Retry, RunOptions, policy_record
 from ._signature import Signature
 from ._times import milliseconds
+
+_NO_METHOD = "this is a method without its object: declare the bound one, app.step(service.method), once the object exists"
 
 
 class Registered:
@@ -33,8 +37,12 @@ class Registered:
         skip: int = 0,
         is_async: bool | None = None,
     ) -> None:
-        if isinstance(function, (classmethod, staticmethod)) or not callable(function):
-            raise ConfigInvalid("decorate a function; a method needs its bound form: app.step(service.method)")
+        if isinstance(function, (classmethod, staticmethod)):
+            raise ConfigInvalid(_NO_METHOD)
+        if not callable(function):
+            raise ConfigInvalid(f"decorate a function, not {type(function).__name__}")  # pyright: ignore[reportUnreachable]
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigInvalid("a generator function has no result to record: return a list")
         named = name or getattr(function, "__name__", "")
         if not named or named == "<lambda>":
             raise ConfigInvalid("this function has no name of its own: give one, name=")
@@ -43,6 +51,10 @@ class Registered:
         self.name = named
         self.is_async = asyncio.iscoroutinefunction(function) if is_async is None else is_async
         self.signature = Signature(function, skip=skip)
+        if inspect.isfunction(function) and self.signature.names[:1] == ("self",) and not skip:
+            raise ConfigInvalid(_NO_METHOD)
+        if kind == "workflow" and isinstance(function, type):
+            raise ConfigInvalid(f"a workflow is a function, not the class {named!r}")
         self.defaults = defaults or RunOptions()
         self.retry = retry
         self.version = version
@@ -61,6 +73,13 @@ class Registered:
         for name in ("on_finish", "label"):
             if getattr(self.defaults, name) is not None:
                 out[name] = getattr(self.defaults, name)
+        return out
+
+    def with_policy(self, retry: Retry | None, timeout: dt.timedelta | None) -> Registered:
+        """The same function, with what one call says about attempts in place of what the declaration says."""
+        out = copy.copy(self)
+        out.retry = retry or self.retry
+        out.policy = policy_record(out.retry, timeout or self.defaults.timeout, self.defaults.at_most_once)
         return out
 
     @property

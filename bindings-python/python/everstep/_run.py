@@ -53,6 +53,7 @@ class Handle:
         return hash(self.key)
 
     def _await_arguments(self, timeout: dt.timedelta | None) -> tuple[int, tuple[Any, ...]]:
+        self._engine.warn_unlaunched()
         return OP_AWAIT_RESULT, (self.key, _clock.limit_ms(timeout))
 
     def _outcome(self, answer: tuple[Any, ...]) -> Any:
@@ -66,9 +67,13 @@ class Handle:
             raise failure.exception(self._engine.declared)
         raise failure.of_run(self.key, self._engine.declared)
 
+    def _missing(self) -> RunNotFound:
+        """By the name the program knows; the engine knows the key only."""
+        return RunNotFound(f"there is no run {self.id or self.key}")
+
     def _info(self, answer: tuple[Any, ...]) -> RunInfo:
         if not answer or answer[0] is None:
-            raise RunNotFound(f"there is no run {self.id or self.key}")
+            raise self._missing()
         return run_info(answer[0])
 
 
@@ -84,11 +89,14 @@ class Run(Handle, Generic[R]):
             return self._child_outcome(*_sync_calls.settled(scope.execution, *begin(scope, op, rest)))
         blocking_allowed("run.result()", "`await run.aio.result()`")
         op, arguments = self._await_arguments(timeout)
-        return self._outcome(self._engine.threads().request(op, arguments))
+        return self._outcome(self._ask(op, *arguments))
 
     def _ask(self, op: int, *arguments: Any) -> tuple[Any, ...]:
         blocking_allowed("this call", "the handle's .aio")
-        return self._engine.threads().request(op, arguments)
+        try:
+            return self._engine.threads().request(op, arguments)
+        except RunNotFound:
+            raise self._missing() from None
 
     def status(self) -> RunInfo:
         return self._info(self._ask(OP_GET_RUN, self.key))
@@ -123,7 +131,7 @@ class Run(Handle, Generic[R]):
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
-        self._ask(OP_SEND, self.key, topic, _codec.encode(message), idempotency_key)
+        self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
 
     @overload
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
@@ -134,7 +142,7 @@ class Run(Handle, Generic[R]):
         scope = parent_scope(self._engine)
         if scope is not None:
             return _clock.read(_sync_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)
-        return _clock.read(self._ask(OP_GET_EVENT, self.key, key, _clock.limit_ms(timeout))[0], returns)
+        return _clock.read(self._ask(OP_GET_EVENT, self.key, _clock.text("the key of an event", key), _clock.limit_ms(timeout))[0], returns)
 
     @property
     def aio(self) -> AsyncRun[R]:
@@ -151,10 +159,13 @@ class AsyncRun(Handle, Generic[R]):
             op, rest = _clock.result(self.key, timeout, location())
             return self._child_outcome(*await _async_calls.settled(scope.execution, *begin(scope, op, rest)))
         op, arguments = self._await_arguments(timeout)
-        return self._outcome(await self._engine.here().request(op, arguments))
+        return self._outcome(await self._ask(op, *arguments))
 
     async def _ask(self, op: int, *arguments: Any) -> tuple[Any, ...]:
-        return await self._engine.here().request(op, arguments)
+        try:
+            return await self._engine.here().request(op, arguments)
+        except RunNotFound:
+            raise self._missing() from None
 
     async def status(self) -> RunInfo:
         return self._info(await self._ask(OP_GET_RUN, self.key))
@@ -189,7 +200,7 @@ class AsyncRun(Handle, Generic[R]):
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
-        await self._ask(OP_SEND, self.key, topic, _codec.encode(message), idempotency_key)
+        await self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
 
     @overload
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
@@ -200,7 +211,7 @@ class AsyncRun(Handle, Generic[R]):
         scope = parent_scope(self._engine)
         if scope is not None:
             return _clock.read(await _async_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)
-        return _clock.read((await self._ask(OP_GET_EVENT, self.key, key, _clock.limit_ms(timeout)))[0], returns)
+        return _clock.read((await self._ask(OP_GET_EVENT, self.key, _clock.text("the key of an event", key), _clock.limit_ms(timeout)))[0], returns)
 
     @property
     def sync(self) -> Run[R]:

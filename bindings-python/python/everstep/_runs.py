@@ -148,6 +148,10 @@ class QueueInfo:
     hold: bool = False
 
     def record(self) -> tuple[Any, ...]:
+        for name in ("limit", "worker_limit", "key_limit"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ConfigInvalid(f"queue {self.name!r}: {name} is an int, not {type(value).__name__!r}")
         return tuple(getattr(self, name) for name in QUEUE)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from . import _codec
 from ._decoding import Decoder, decoder_or_none
-from ._errors_gen import PayloadInvalid, UnknownWorkflow
+from ._errors_gen import ConfigInvalid, PayloadInvalid, UnknownWorkflow
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -23,7 +23,10 @@ class Signature:
     def __init__(self, function: Callable[..., Any], *, skip: int = 0, returns: Any = _UNSET) -> None:
         self._function = function
         self._returns = returns
-        parameters = list(inspect.signature(function).parameters.values())[skip:]
+        try:
+            parameters = list(inspect.signature(function).parameters.values())[skip:]
+        except ValueError:
+            raise ConfigInvalid(f"{function!r} does not say what it takes: wrap it in a function of yours") from None
         self.names = tuple(parameter.name for parameter in parameters)
         self.variadic = any(parameter.kind in _VARIADIC for parameter in parameters)
         self._positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
@@ -61,7 +64,9 @@ class Signature:
     def encode_input(self, value: Any) -> bytes | None:
         """The wire input from one value: of the only parameter, or a mapping by parameter name."""
         if len(self.names) > 1:
-            return self.encode((), dict(value))
+            if not isinstance(value, Mapping):
+                raise PayloadInvalid(f"{self.name} takes several parameters: each input is a mapping by parameter name, not {type(value).__name__!r}")
+            return self.encode((), dict(value))  # pyright: ignore[reportUnknownArgumentType]
         return self.encode((value,), {}) if self.names else None
 
     def _encoded(self, value: Any) -> bytes:
@@ -83,8 +88,14 @@ class Signature:
         """Builds the decoders: at launch, so that a type that cannot be read back is found before the first run."""
         if self._decoders is None:
             hints = self._hints()
-            self._result = decoder_or_none(_awaited(hints.get("return", Any)) if self._returns is _UNSET else self._returns)
-            self._decoders = {name: decoder_or_none(hints.get(name, Any)) for name in self.names}
+            self._result = self._decoder("the result", _awaited(hints.get("return", Any)) if self._returns is _UNSET else self._returns)
+            self._decoders = {name: self._decoder(f"parameter {name!r}", hints.get(name, Any)) for name in self.names}
+
+    def _decoder(self, what: str, annotation: Any) -> Decoder | None:
+        try:
+            return decoder_or_none(annotation)
+        except PayloadInvalid as error:
+            raise PayloadInvalid(f"{what} of {self.name}: {error.message}") from error.__cause__
 
     def decode(self, data: bytes | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.prepare()
@@ -120,7 +131,9 @@ class Signature:
         """The decoded result."""
         if self._decoders is None:
             self.prepare()
-        value = _codec.decode(data) if data else None
+        return self._read(_codec.decode(data) if data else None)
+
+    def _read(self, value: Any) -> Any:
         decoder = self._result
         if decoder is None:
             return value
@@ -135,8 +148,7 @@ class Signature:
         if kind is str or value is None or kind is bool or (kind is int and -_codec.MAX_SAFE <= value <= _codec.MAX_SAFE):
             if self._decoders is None:
                 self.prepare()
-            decoder = self._result
-            return value if decoder is None else decoder(value)
+            return self._read(value)
         return self.result(data)
 
 

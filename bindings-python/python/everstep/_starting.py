@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _codec
-from ._errors_gen import RunCancelled, UnknownWorkflow
+from ._errors_gen import ConfigInvalid, RunCancelled, UnknownWorkflow
 from ._failures import Failure, error_of
 from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
 from ._options import RunOptions
@@ -43,7 +43,14 @@ def foreign(engine: Engine, name: str, returns: Any) -> Target:
     return Target(engine, name, ForeignSignature(name, returns), RunOptions())
 
 
+def _check_startable(target: Target) -> None:
+    known = target.engine.functions.get(target.name)
+    if known is not None and not known.startable:
+        raise ConfigInvalid(f"transaction {target.name!r} is no job: its checkpoint belongs to a run. Start a workflow that calls it")
+
+
 def start_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, tuple[Any, ...]]:
+    _check_startable(target)
     return OP_START, (target.name, target.signature.encode(args, kwargs), merged(target.defaults, options).record())
 
 
@@ -57,11 +64,13 @@ def merged(defaults: RunOptions, options: RunOptions) -> RunOptions:
 
 
 def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any], place: str) -> tuple[int, tuple[Any, ...]]:
+    _check_startable(target)
     wire = target.signature.encode(args, kwargs)
     return OP_BEGIN_CHILD, (place, target.name, wire, merged(target.defaults, options).record(), options.parent_close)
 
 
 def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[Any], id: Callable[[Any], str] | None) -> tuple[int, tuple[Any, ...]]:
+    _check_startable(target)
     base = merged(target.defaults, options)
     plain = base.record()
     items: list[tuple[Any, Any]] = []

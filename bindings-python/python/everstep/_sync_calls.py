@@ -88,7 +88,8 @@ def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: d
         return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
     except Stopped:
         raise
-    except Exception as error:
+    except BaseException as error:
+        # SystemExit too: it ends nothing on a thread, and to run such a step again would be an endless loop.
         return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)

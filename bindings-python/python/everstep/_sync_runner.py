@@ -10,7 +10,7 @@ from ._calls import log, warn_after_stop
 from ._error_base import EverstepError
 from ._errors_gen import Closed
 from ._failures import Cancelled, Stopped
-from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
+from ._ops_gen import OP_FINISH_RUN
 from ._registered import Registered
 from ._scope import SCOPE, Execution, RunningStep, Scope
 
@@ -37,15 +37,12 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
             fields = broken(function, error, execution)
         except Cancelled as error:
             fields = cancelled(function, error, execution, running)
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit too: it ends nothing on a thread.
             if execution.stopped is not None:
                 warn_after_stop(execution, f"a {type(error).__name__} raised", error)
                 return
             fields = broken(function, error, execution)
-        except BaseException as error:
-            # SystemExit in a thread ends nothing: the run is given back, not lost with the thread.
-            client.engine.call(OP_ABANDON, (execution.id, type(error).__name__))
-            raise
         if execution.stopped is not None:
             warn_after_stop(execution, "the value it returned", None)
             return

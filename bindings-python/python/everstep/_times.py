@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from ._errors_gen import ConfigInvalid
+
 _DATETIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:(Z)|([+-])(\d\d):(\d\d))?", re.ASCII)
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _DURATION = re.compile(r"(-)?PT(?:(\d+)(?:\.(\d{1,9}))?)S", re.ASCII)
@@ -64,10 +66,14 @@ def read_duration(text: str) -> dt.timedelta:
 
 def milliseconds(value: dt.timedelta) -> int:
     """Rounded up: a wait is never shorter than asked for."""
-    return -(-value // dt.timedelta(milliseconds=1))
+    if not isinstance(value, dt.timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigInvalid(f"a duration is a timedelta, not {type(value).__name__}: timedelta(seconds={value!r})")
+    return (value.days * 86_400 + value.seconds) * 1000 - -value.microseconds // 1000
 
 
 def microseconds_since_epoch(value: dt.datetime) -> int:
+    if not isinstance(value, dt.datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"a point in time is a datetime, not {type(value).__name__}")
     if value.tzinfo is None:
         raise ValueError("a point in time needs a time zone, for example datetime.now(timezone.utc)")
     return (value - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) // dt.timedelta(microseconds=1)

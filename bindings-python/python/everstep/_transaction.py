@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _codec
 from ._async_calls import answer as answer_async
-from ._async_calls import check_loop, result
+from ._async_calls import check_loop, on_a_thread, result
 from ._calls import begin_step, call, uncancel, unwind
 from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
 from ._failures import Cancelled, Stopped
@@ -31,6 +31,9 @@ from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
 from ._sync_calls import answer, check_thread
 from ._tx_sources import Source, is_conflict, is_lost, is_refusal, knows_no_engine
+
+if TYPE_CHECKING:
+    from ._engine import Engine
 
 log = logging.getLogger("everstep")
 
@@ -72,6 +75,7 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
+    transaction: Any = None
     try:
         if source is None:
             return _own(scope, function, args, kwargs, at)
@@ -87,9 +91,10 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
                 transaction.rollback()
             return Outcome(output, value, ()), OP_TX_DONE, (*at, word, output)
         except BaseException as error:
+            lost = is_lost(error, transaction.given)  # asked before the connection is given back
             _quietly(transaction.rollback)
-            if is_conflict(error):
-                return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+            if is_conflict(error) or (lost and running.signal is None):
+                return _again(function, error, at)
             raise
         finally:
             _quietly(transaction.close)
@@ -97,14 +102,21 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         if running.signal is None:
             raise
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except Exception as error:
-        if running.signal is None and (isinstance(error, Unavailable) or is_lost(error)):
-            return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+    except (Exception, SystemExit) as error:
+        unopened = source is not None and transaction is None
+        if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
+            return _again(function, error, at)
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)
         del execution.running[(scope.branch, verdict[1])]
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+def _again(function: Registered, error: BaseException, at: tuple[Any, ...]) -> Any:
+    """A conflict, or a connection lost before COMMIT: the engine has the closure run again, so often and no more."""
+    log.log(logging.INFO if is_conflict(error) else logging.WARNING, "transaction %r runs again: %s: %s", function.name, type(error).__name__, error)
+    return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
 
 
 def _guarded(transaction: Any, sql: str, params: list[Any]) -> str:
@@ -129,7 +141,7 @@ def _committed(transaction: Any) -> str:
 
 
 def _own(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
-    client = scope.execution.client
+    client = scope.execution.engine.threads()
     number = client.request(OP_TX_OPEN, at[:3])[0]
     try:
         value = function.function(Transaction(scope.execution, number), *args, **kwargs)
@@ -171,7 +183,10 @@ async def _step_async(scope: Scope, function: Registered, args: tuple[Any, ...],
         kind = verdict[0]
         if kind == VERDICT_RUN:
             execution.replaying = False
-            sent, op, arguments = await _attempt_async(scope, function, args, kwargs, verdict)
+            if function.is_async:
+                sent, op, arguments = await _attempt_async(scope, function, args, kwargs, verdict)
+            else:
+                sent, op, arguments = await _attempt_on_a_thread(scope, function, args, kwargs, verdict)
             verdict = await execution.client.ask(execution, op, arguments)
         elif kind == VERDICT_RECORDED:
             return result(execution, function, verdict, sent)
@@ -179,6 +194,23 @@ async def _step_async(scope: Scope, function: Registered, args: tuple[Any, ...],
             verdict = await answer_async(execution, token, verdict)
         else:
             unwind(execution, verdict)
+
+
+async def _attempt_on_a_thread(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
+    """A sync transaction of an async run."""
+    execution = scope.execution
+    attempt = on_a_thread(execution.engine, _attempt, scope, function, args, kwargs, verdict)
+
+    def tell(ended: asyncio.Future[Any]) -> None:
+        if ended.exception() is None and execution.stopped is None:
+            execution.client.submit_quietly(*ended.result()[1:])
+
+    try:
+        return await asyncio.shield(attempt)
+    except asyncio.CancelledError:
+        # The program's own cancel. The thread may commit all the same, and then the engine has to know.
+        attempt.add_done_callback(tell)
+        raise
 
 
 async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
@@ -191,6 +223,7 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
+    transaction: Any = None
     try:
         if source is None:
             return await _own_async(scope, function, args, kwargs, at)
@@ -208,9 +241,10 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
                 await transaction.rollback()
             return Outcome(output, value, ()), OP_TX_DONE, (*at, word, output)
         except BaseException as error:
+            lost = is_lost(error, transaction.given)  # asked before the connection is given back
             await _quietly_async(transaction.rollback)
-            if is_conflict(error):
-                return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+            if is_conflict(error) or (lost and running.signal is None):
+                return _again(function, error, at)
             raise
         finally:
             await _quietly_async(transaction.close)
@@ -221,9 +255,10 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             raise
         uncancel(task)
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except Exception as error:
-        if running.signal is None and (isinstance(error, Unavailable) or is_lost(error)):
-            return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+    except (Exception, SystemExit) as error:
+        unopened = source is not None and transaction is None
+        if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
+            return _again(function, error, at)
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)
@@ -289,7 +324,9 @@ def run_plain(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any
         _quietly(transaction.close)
 
 
-async def run_plain_async(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def run_plain_async(engine: Engine, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not function.is_async:
+        return await on_a_thread(engine, run_plain, function, args, kwargs)
     source: Source | None = getattr(function, "source", None)
     if source is None:
         raise OutsideRun(f"transaction {function.name!r} uses the engine's own connection, which exists inside a workflow")

@@ -3,11 +3,12 @@ driver is imported that the program does not use. Each opens one transaction, ru
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ._errors_gen import ConfigInvalid
+from ._errors_gen import ConfigInvalid, TransactionFailed
 
 _CONFLICTS = ("40001", "40P01")
 
@@ -29,22 +30,41 @@ def is_conflict(error: BaseException) -> bool:
     return sqlstate_of(error) in _CONFLICTS
 
 
-def is_lost(error: BaseException) -> bool:
-    """The connection went before COMMIT was asked for, or there was none to be had: nothing is stored, so the closure may run again."""
+def is_lost(error: BaseException, connection: Any = None) -> bool:
+    """The connection went before COMMIT was asked for, or there was none to be had: nothing is stored, so the closure may run again.
+
+    `connection`: what the closure worked on; None: opening failed. Drivers raise InterfaceError for a closed connection and for a wrong number of
+    arguments alike, so the connection is asked.
+    """
     state = sqlstate_of(error)
     if state is not None:
         return state[:2] in ("08", "53") or state[:3] == "57P"
+    if connection is None and isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError)):
+        return True
     seen: BaseException | None = error
     for _ in range(4):
         if seen is None:
             return False
-        kind = type(seen)
-        if kind.__module__.split(".")[0] in ("psycopg", "psycopg_pool", "asyncpg") and any(
-            base.__name__ in ("OperationalError", "InterfaceError") for base in kind.__mro__
-        ):
+        names = {base.__name__ for base in type(seen).__mro__}
+        if getattr(seen, "connection_invalidated", False) or (_driver(seen) in ("psycopg", "psycopg_pool") and "OperationalError" in names):
             return True
+        if _driver(seen) in ("psycopg", "asyncpg") and "InterfaceError" in names:
+            return _is_closed(connection)
         seen = getattr(seen, "orig", None) or seen.__cause__
     return False
+
+
+def _driver(error: BaseException) -> str:
+    return type(error).__module__.split(".")[0]
+
+
+def _is_closed(connection: Any) -> bool:
+    """psycopg says `closed`, asyncpg `is_closed()`, which fails on a connection its pool has taken back after a loss."""
+    try:
+        asked = getattr(connection, "is_closed", None)
+        return bool(asked() if callable(asked) else getattr(connection, "closed", False))
+    except Exception:
+        return True
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -63,6 +83,9 @@ class Transaction:
 
     style = ""
     given: Any
+
+    def begin(self) -> Any:
+        raise NotImplementedError
 
     def guard(self, sql: str, params: list[Any]) -> Any:
         raise NotImplementedError
@@ -90,20 +113,31 @@ class _Psycopg(Transaction):
         self.rollback = connection.rollback
 
     def begin(self) -> None:
-        if self.given.autocommit:
-            self.given.execute("BEGIN")
+        self.given.execute(self._first)
+
+    @property
+    def _first(self) -> str:
+        # Otherwise the driver sends BEGIN before the first statement only, and a `with tx.transaction()` that comes first would be the whole
+        # transaction and commit at its end, without the checkpoint.
+        return "BEGIN" if self.given.autocommit else ""
+
+    def check(self) -> None:
+        """INTRANS or INERROR: what was begun still stands."""
+        if self.given.info.transaction_status.name == "IDLE":
+            raise ended_by_itself()
 
     def guard(self, sql: str, params: list[Any]) -> Any:
+        self.check()
         with self.given.cursor(row_factory=self._row) as cursor:
             return cursor.execute(sql, params).fetchone()[0]
 
 
 class _AsyncPsycopg(_Psycopg):
     async def begin(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self.given.autocommit:
-            await self.given.execute("BEGIN")
+        await self.given.execute(self._first)
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
+        self.check()
         async with self.given.cursor(row_factory=self._row) as cursor:
             await cursor.execute(sql, params)
             return (await cursor.fetchone())[0]
@@ -123,6 +157,8 @@ class _Asyncpg(Transaction):
         await self._transaction.start()
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
+        if not self.given.is_in_transaction():
+            raise ended_by_itself()
         return await self.given.fetchval(sql, *params)
 
 
@@ -139,21 +175,56 @@ class _Alchemy(Transaction):
         self.commit = given.commit
         self.rollback = given.rollback
         self.close = given.close
+        self._begun: Any = None
+
+    def begin(self) -> None:
+        # Begun by us: a `with tx.begin()` of the function's own is then SQLAlchemy's error, not a commit without the checkpoint.
+        if not self.given.in_transaction():
+            self.given.begin()
+        self._begun = self.given.get_transaction()
+        # A session connects at its first statement, where a refused connection could be any OSError of the function's own.
+        if hasattr(self.given, "flush"):
+            self.given.connection()
+
+    def check(self, current: Any) -> None:
+        if current is not self._begun:
+            raise ended_by_itself()
 
     def _statement(self, sql: str, params: list[Any]) -> tuple[Any, dict[str, Any]]:
         return self._text(sql), {f"p{index}": value for index, value in enumerate(params, 1)}
 
     def guard(self, sql: str, params: list[Any]) -> Any:
+        self.check(self.given.get_transaction())
         if hasattr(self.given, "flush"):
             self.given.flush()
         return self.given.execute(*self._statement(sql, params)).scalar()
 
 
 class _AsyncAlchemy(_Alchemy):
+    @property
+    def _inner(self) -> Any:
+        """The sync object inside, whose transactions can be compared."""
+        return getattr(self.given, "sync_session", None) or self.given.sync_connection
+
+    async def begin(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not self.given.in_transaction():
+            await self.given.begin()
+        self._begun = self._inner.get_transaction()
+        if hasattr(self.given, "sync_session"):
+            await self.given.connection()
+
     async def guard(self, sql: str, params: list[Any]) -> Any:
+        self.check(self._inner.get_transaction())
         if hasattr(self.given, "flush"):
             await self.given.flush()
         return (await self.given.execute(*self._statement(sql, params))).scalar()
+
+
+def ended_by_itself() -> TransactionFailed:
+    return TransactionFailed(
+        "the function committed or rolled back its transaction itself: its rows and the checkpoint can no longer commit together. "
+        "Leave the end of the transaction to the engine; a savepoint is fine"
+    )
 
 
 def _is_named(value: Any, name: str) -> bool:
@@ -226,17 +297,21 @@ class Source:
 
     def open(self) -> Transaction:
         transaction = self._open()
-        begin = getattr(transaction, "begin", None)
-        if begin is not None:
-            begin()
+        try:
+            transaction.begin()
+        except BaseException:
+            transaction.close()  # or the pool runs dry while the database is away
+            raise
         return transaction
 
     async def open_async(self) -> Transaction:
         opened = self._open()
         transaction: Transaction = await opened if inspect.isawaitable(opened) else opened
-        begin = getattr(transaction, "begin", None)
-        if begin is not None:
-            await begin()
+        try:
+            await transaction.begin()
+        except BaseException:
+            await transaction.close()
+            raise
         return transaction
 
 

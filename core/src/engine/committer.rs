@@ -1,5 +1,6 @@
 //! Group commit: one queue and one connection a lane, a run always on the same lane. A lane takes what has gathered while the commit before it
-//! was in flight; there is no linger. Callers are answered after the commit, never before.
+//! was in flight; it waits for more only where a slow host would make many small batches of its work
+//! (`core/docs/decisions/0010-a-busy-lane-gathers.md`). Callers are answered after the commit, never before.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,34 +33,70 @@ const MOST_BYTES: usize = 1 << 20;
 /// Refusals by a limit somebody configured (57014 and its like) after which that is said instead of tried.
 const MOST_REFUSALS: u32 = 20;
 
+/// Runs of a lane from which on small batches are worth avoiding: with fewer, a run's latency is what counts.
+const MANY_RUNS: usize = 100;
+/// A batch of at least this share of the lane's runs does not wait.
+const SHARE: usize = 4;
+/// Rows of the batch before which say that the host is busy, not one run alone.
+const BUSY: usize = 8;
+/// While so many rows come in each pause, waiting gains more than it costs.
+const FLOW: usize = 4;
+const PAUSE: Duration = Duration::from_millis(1);
+const PAUSES: u32 = 10;
+
+fn worth_waiting(last: usize, runs: usize, rows: usize) -> bool {
+    last >= BUSY && runs >= MANY_RUNS && rows < runs / SHARE
+}
+
 impl Lane {
+    fn len(&self) -> usize {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A host that is slower than the database hands over a few rows at a time, and each commit in flight ends before many have gathered: a
+    /// transaction for a handful of rows, paid from the cores the host needs. Its runs wait in its own queue anyway.
+    async fn gather(&self, last: usize, runs: usize) {
+        let mut rows = self.len();
+        for _ in 0..PAUSES {
+            if !worth_waiting(last, runs, rows) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+            let now = self.len();
+            if now < rows + FLOW {
+                return;
+            }
+            rows = now;
+        }
+    }
+
     fn push(&self, item: Item) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
         self.filled.notify_one();
     }
 
-    async fn take(&self) -> (Vec<Write>, Vec<Ack>) {
-        loop {
-            {
-                let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                if !q.is_empty() {
-                    let (mut writes, mut acks, mut bytes) = (Vec::new(), Vec::new(), 0);
-                    while let Some(item) = q.front() {
-                        let size = size(&item.write);
-                        if !writes.is_empty() && (writes.len() >= MOST_ROWS || bytes + size > MOST_BYTES) {
-                            break;
-                        }
-                        bytes += size;
-                        if let Some(item) = q.pop_front() {
-                            writes.push(item.write);
-                            acks.push(item.ack);
-                        }
-                    }
-                    return (writes, acks);
-                }
-            }
+    async fn filled(&self) {
+        while self.is_idle() {
             self.filled.notified().await;
         }
+    }
+
+    fn take(&self) -> (Vec<Write>, Vec<Ack>) {
+        let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = q.len().min(MOST_ROWS);
+        let (mut writes, mut acks, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);
+        while let Some(item) = q.front() {
+            let size = size(&item.write);
+            if !writes.is_empty() && (writes.len() >= MOST_ROWS || bytes + size > MOST_BYTES) {
+                break;
+            }
+            bytes += size;
+            if let Some(item) = q.pop_front() {
+                writes.push(item.write);
+                acks.push(item.ack);
+            }
+        }
+        (writes, acks)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -98,8 +135,12 @@ impl Engine {
     }
 
     pub(super) async fn run_lane(self: Arc<Self>, index: usize) {
+        let mut last = 0;
         loop {
-            let (writes, acks) = self.lanes[index].take().await;
+            self.lanes[index].filled().await;
+            self.lanes[index].gather(last, self.exec_count() / self.lanes.len()).await;
+            let (writes, acks) = self.lanes[index].take();
+            last = writes.len();
             self.counters.batch(writes.len());
             crate::failpoint!("engine.lane.before_commit");
             let verdicts = self.commit(index, &writes).await;
@@ -152,5 +193,18 @@ impl Engine {
     pub fn back_off(&self, failures: u32) -> Duration {
         let full = 10.0 * f64::from(1u32 << failures.min(7));
         Duration::from_micros((full.min(1000.0) * 1000.0 * (0.5 + self.random_unit() / 2.0)) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_busy_lane_of_many_runs_waits_and_only_for_a_quarter_of_them() {
+        assert!(worth_waiting(20, 500, 20));
+        assert!(!worth_waiting(20, 500, 125), "enough have come");
+        assert!(!worth_waiting(1, 500, 1), "one run is at work among many that wait for the world");
+        assert!(!worth_waiting(20, 50, 5), "a few runs: their latency counts");
     }
 }

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use super::config::Role;
 use super::error::{EngineError, Result};
-use super::{Engine, Outbox, records};
+use super::{Engine, Outbox, Phase, records};
 use crate::protocol::client::{Client, Event};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
@@ -57,7 +58,9 @@ impl Engine {
 
     fn explain(&self, detail: &crate::store::RunDetail) -> Vec<String> {
         let s = &detail.summary;
-        records::waits_for(detail, self.held().as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref())
+        let unlaunched = self.config.role == Role::Worker && self.phase() < Phase::Launched;
+        let idle = self.held().or_else(|| unlaunched.then(|| "it is not launched".to_owned()));
+        records::waits_for(detail, idle.as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref())
     }
 
     /// One line for `result_timeout`.

@@ -1,5 +1,7 @@
 //! Keys and hashes: what names a run, a step for the outside world, a route and a call site (design `semantics.md` §1, §2).
 
+use std::collections::HashMap;
+
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -86,9 +88,33 @@ pub fn queue_number(namespace: &str, queue: &str) -> i64 {
     first_i64(hash(&[b"queue", namespace.as_bytes(), queue.as_bytes()]))
 }
 
-pub fn site(name: &str, location: &str) -> Site {
+fn site(name: &str, location: &str) -> Site {
     let id = first_i64(hash(&[b"site", name.as_bytes(), location.as_bytes()]));
     Site { id, name: name.into(), location: location.into() }
+}
+
+/// The sites of this process by name, then location.
+#[derive(Default)]
+pub struct Sites {
+    by_name: HashMap<Box<str>, HashMap<Box<str>, Site>>,
+    count: usize,
+}
+
+/// Names of steps may be made at run time; past this many the memory starts afresh.
+const REMEMBERED: usize = 10_000;
+
+impl Sites {
+    pub fn get(&self, name: &str, location: &str) -> Option<&Site> {
+        self.by_name.get(name)?.get(location)
+    }
+
+    pub fn make(&mut self, name: &str, location: &str) -> Site {
+        if self.count >= REMEMBERED {
+            *self = Sites::default();
+        }
+        self.count += 1;
+        self.by_name.entry(name.into()).or_default().entry(location.into()).or_insert_with(|| site(name, location)).clone()
+    }
 }
 
 /// The known name nearest to a mistyped one, if one is near enough to be meant.

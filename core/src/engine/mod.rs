@@ -31,11 +31,12 @@ use uuid::Uuid;
 pub use config::{Config, Role};
 pub use outbox::Outbox;
 
+use crate::key_map::KeyMap;
 use crate::protocol::client::Client;
 use crate::run::exec::Exec;
 use crate::run::timers::Timers;
 use crate::run::transactions::Transactions;
-use crate::store::{RunKey, Store, StoreError};
+use crate::store::{RunKey, Site, Store, StoreError};
 use committer::Lane;
 use error::{EngineError, Result};
 
@@ -61,8 +62,8 @@ pub enum Phase {
 
 #[derive(Default)]
 struct Execs {
-    by_id: HashMap<u64, Arc<Exec>>,
-    by_run: HashMap<RunKey, u64>,
+    by_id: KeyMap<u64, Arc<Exec>>,
+    by_run: KeyMap<RunKey, u64>,
 }
 
 pub struct Engine {
@@ -100,6 +101,8 @@ pub struct Engine {
     outage: AtomicBool,
     /// Of all loaded history, about.
     history_bytes: AtomicI64,
+    random: AtomicU64,
+    sites: RwLock<identity::Sites>,
 }
 
 impl Engine {
@@ -137,6 +140,8 @@ impl Engine {
             closing: AtomicBool::new(false),
             outage: AtomicBool::new(false),
             history_bytes: AtomicI64::new(0),
+            random: AtomicU64::new(Uuid::new_v4().as_u64_pair().1 ^ Uuid::new_v4().as_u64_pair().0.rotate_left(17)),
+            sites: RwLock::default(),
             config,
         }))
     }
@@ -201,19 +206,31 @@ impl Engine {
 
     /// Once an outage: a line for whoever reads the log, and a look at what we own when it is over.
     fn outage(&self, e: &StoreError) {
-        if !self.outage.swap(true, Ordering::Relaxed) {
+        // A statement cut off by our own close is no outage.
+        if self.phase() != Phase::Closed && !self.outage.swap(true, Ordering::Relaxed) {
             self.log_all("warning", "unavailable", &format!("{e}; runs wait and go on when it is back"));
         }
     }
 
+    /// The site of a call; made once, for each call asks.
+    pub fn site(&self, name: &str, location: &str) -> Site {
+        if let Some(site) = self.sites.read().unwrap_or_else(PoisonError::into_inner).get(name, location) {
+            return site.clone();
+        }
+        self.sites.write().unwrap_or_else(PoisonError::into_inner).make(name, location)
+    }
+
     pub fn random(&self) -> i64 {
-        Uuid::new_v4().as_u64_pair().1 as i64
+        // A step of splitmix64 from a random place: the system's own source costs a call into the kernel for each step recorded.
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as i64
     }
 
     /// Even in 0.0..1.0, 53 bits.
     pub fn random_unit(&self) -> f64 {
-        // The upper half carries the version bits; the low bits of the lower half are free of the variant's.
-        (Uuid::new_v4().as_u128() as u64 & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64
+        (self.random() as u64 >> 11) as f64 / (1u64 << 53) as f64
     }
 
     pub fn phase(&self) -> Phase {

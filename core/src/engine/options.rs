@@ -112,17 +112,17 @@ impl StartOptions {
         let queue = name("the queue's name", r.opt_str()?)?;
         let label = name("the label", r.opt_str()?)?;
         let priority = r.opt_int()?.unwrap_or(0).clamp(-100_000, 100_000) as i32;
-        let delay = r.opt_int()?.map(|ms| Due::After(ms.max(0)));
+        let delay = r.opt_ms()?.map(|ms| Due::After(ms.max(0)));
         let start = r.opt_int()?.map(Due::At).or(delay.filter(|d| *d != Due::After(0)));
-        let expires_ms = r.opt_int()?;
-        let deadline_ms = r.opt_int()?;
+        let expires_ms = r.opt_ms()?;
+        let deadline_ms = r.opt_ms()?;
         let version = r.opt_str()?.map(str::to_owned);
         let attributes = r.opt_str()?.map(attributes).transpose()?;
         let fairness_key = name("the fairness key", r.opt_str()?)?;
         let cost = r.opt_int()?.unwrap_or(1).clamp(0, i32::MAX.into()) as i32;
         let created_by = name("created_by", r.opt_str()?)?;
         let key = name("the dedup key", r.opt_str()?)?;
-        let (scope, policy, ttl) = (r.opt_str()?, r.opt_str()?, r.opt_int()?);
+        let (scope, policy, ttl) = (r.opt_str()?, r.opt_str()?, r.opt_ms()?);
         let dedup = key.map(|key| dedup(key, scope, policy, ttl)).transpose()?;
         let mut has_retry = r.clone();
         let retry = match has_retry.opt_list()? {

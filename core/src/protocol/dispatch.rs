@@ -121,7 +121,7 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
         op::BEGIN_WAIT => {
             let h = head(r)?;
             let (what, location) = (r.str()?, r.opt_str()?.unwrap_or_default());
-            let (after, at, target, key) = (r.opt_int()?, r.opt_int()?, r.opt_str()?, r.opt_str()?);
+            let (after, at, target, key) = (r.opt_ms()?, r.opt_int()?, r.opt_str()?, r.opt_str()?);
             let due = at.map(Due::At).or(after.map(|ms| Due::After(ms.max(0))));
             let target = target.map(control::run_key).transpose()?;
             let (kind, wait) = match what {

@@ -143,6 +143,8 @@ impl Writer {
     }
 }
 
+const LONGEST_MS: i64 = 1000 * 365 * 86_400_000;
+
 /// Reads values in place. What a frame leaves out at its end reads as null.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
@@ -197,6 +199,12 @@ impl<'a> Reader<'a> {
     fn sized(&mut self) -> Result<&'a [u8], FrameError> {
         let n = self.u32()? as usize;
         self.take(n)
+    }
+
+    /// A duration. Hosts say "forever" with the longest one they have, and a database's interval ends before i64 does: a refused
+    /// statement would be tried again and again. A thousand years are as good.
+    pub fn opt_ms(&mut self) -> Result<Option<i64>, FrameError> {
+        Ok(self.opt_int()?.map(|ms| ms.min(LONGEST_MS)))
     }
 
     pub fn opt_int(&mut self) -> Result<Option<i64>, FrameError> {

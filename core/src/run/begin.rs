@@ -51,7 +51,7 @@ impl Exec {
         }
         let place = st.next_place(asked.branch);
         let shielded = asked.flags & flag::SHIELDED != 0;
-        let site = identity::site(asked.name, asked.location);
+        let site = engine.site(asked.name, asked.location);
         if st.history.get(&place).is_some() {
             return self.enter_recorded(engine, st, &asked, place, &site, out);
         }

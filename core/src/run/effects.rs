@@ -113,7 +113,7 @@ impl Exec {
         let step = StepWrite {
             at: self.position(&place),
             kind: kind::PATCH,
-            site: identity::site(name, location),
+            site: engine.site(name, location),
             digest: None,
             failed: false,
             done,

@@ -8,6 +8,7 @@ use super::history::{History, Place};
 use super::retry::RetryPolicy;
 use super::verdict;
 use crate::engine::Outbox;
+use crate::key_map::KeyMap;
 use crate::protocol::client::{Client, Event, TURN};
 use crate::protocol::frame::Writer;
 use crate::protocol::ops::event;
@@ -68,8 +69,8 @@ pub struct ExecState {
     pub attempts: HashMap<Place, Attempts>,
     /// Waits that were open when the run was claimed: their deadlines go on where they were.
     pub open_waits: HashMap<Place, OpenWait>,
-    pub calls: HashMap<Place, Call>,
-    seqs: HashMap<Arc<str>, i32>,
+    pub calls: KeyMap<Place, Call>,
+    seqs: KeyMap<Arc<str>, i32>,
     /// Groups whose winner is known: everything under the first but not under the second has ended.
     closed: Vec<(String, String)>,
     /// `any` and `race` without a winner yet.
@@ -171,8 +172,8 @@ impl Exec {
                 history,
                 attempts,
                 open_waits,
-                calls: HashMap::new(),
-                seqs: HashMap::new(),
+                calls: KeyMap::default(),
+                seqs: KeyMap::default(),
                 closed: Vec::new(),
                 groups: HashMap::new(),
                 overdue: HashSet::new(),
@@ -293,15 +294,19 @@ impl ExecState {
 
     /// The place of the next call in this branch.
     pub fn next_place(&mut self, branch: &str) -> Place {
-        if let Some((name, _)) = self.seqs.get_key_value(branch) {
-            let name = name.clone();
-            let seq = self.seqs.entry(name.clone()).or_insert(0);
+        let known = self.seqs.get_key_value(branch).map(|(name, _)| name.clone());
+        if let (Some(name), Some(seq)) = (known, self.seqs.get_mut(branch)) {
             *seq += 1;
             return (name, *seq - 1);
         }
         let name: Arc<str> = branch.into();
         self.seqs.insert(name.clone(), 1);
         (name, 0)
+    }
+
+    /// The place of a call that was begun: the branch's name is there already.
+    pub fn place(&self, branch: &str, seq: i32) -> Place {
+        (self.seqs.get_key_value(branch).map_or_else(|| branch.into(), |(name, _)| name.clone()), seq)
     }
 
     /// What the next call's place would be, without taking it.

@@ -31,7 +31,7 @@ impl Exec {
         if let Some(why) = st.stopped {
             return out.complete(&self.client, f.token, verdict::stopped(why));
         }
-        let place: Place = (f.branch.into(), f.seq);
+        let place = st.place(f.branch, f.seq);
         let Some(call) = st.calls.get_mut(&place).filter(|c| matches!(c.phase, Phase::Running | Phase::InTransaction { .. }) && c.attempt == f.attempt) else {
             // The attempt timed out and was recorded, or its branch was closed: this answer comes after the end.
             let why = if st.branch_closed(f.branch) { "branch_closed" } else { "superseded" };

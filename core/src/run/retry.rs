@@ -36,11 +36,11 @@ impl RetryPolicy {
         let d = Self::default();
         Ok(RetryPolicy {
             max_attempts: p.opt_int()?.map_or(d.max_attempts, |n| n.clamp(1, i32::MAX.into()) as i32),
-            initial_ms: p.opt_int()?.unwrap_or(d.initial_ms).max(0),
+            initial_ms: p.opt_ms()?.unwrap_or(d.initial_ms).max(0),
             factor: p.opt_float()?.unwrap_or(d.factor).max(1.0),
-            max_ms: p.opt_int()?.unwrap_or(d.max_ms).max(0),
+            max_ms: p.opt_ms()?.unwrap_or(d.max_ms).max(0),
             jitter: p.opt_bool()?.unwrap_or(d.jitter),
-            timeout_ms: p.opt_int()?.filter(|t| *t > 0),
+            timeout_ms: p.opt_ms()?.filter(|t| *t > 0),
             at_most_once: p.bool()?,
         })
     }

@@ -18,5 +18,5 @@ for name in everstep everstep-linux-x64-gnu; do
 done
 for name in everstep_child dbos_child; do
     bindings-node/node_modules/.bin/esbuild "tests/bench/node/$name.ts" --log-level=warning --bundle --platform=node --format=esm --target=node20 \
-        --packages=external --outfile="$out/$name.mjs"
+        --packages=external --tsconfig-raw="{}" --outfile="$out/$name.mjs"
 done

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::changes::{AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
 use super::errors::is_duplicate;
-use super::lock::{Locked, Locks};
+use super::lock::{LockSet, Locked, Locks};
 use super::sites::Sites;
 use super::steps::{AttemptRow, StepRow};
 use super::waits::WaitRow;
@@ -36,33 +36,25 @@ pub(super) enum Applied {
 }
 
 /// Every run row the batch is known to touch.
-pub(super) fn lock_set(writes: &[Write]) -> BTreeSet<RunKey> {
-    let mut set = BTreeSet::new();
+fn lock_set(writes: &[Write]) -> LockSet {
+    let mut set = LockSet::default();
     for write in writes {
         match write {
             Write::Start(_) => {}
-            Write::Step { run, step, .. } => {
-                set.insert(*run);
+            Write::Step { run, epoch, step } => {
+                set.owned(*run, *epoch);
                 set.extend(step.effects.iter().filter_map(|effect| match effect {
                     Effect::Send(message) => Some(message.to),
                     _ => None,
                 }));
             }
-            Write::Wait { run, target, kind, .. } => {
-                set.insert(*run);
+            Write::Wait { run, epoch, target, kind, .. } => {
+                set.owned(*run, *epoch);
                 set.extend(target.filter(|_| matches!(kind, WaitKind::Event | WaitKind::Result)));
             }
-            Write::Attempt { run, .. }
-            | Write::Outcome { run, .. }
-            | Write::RetryRun { run, .. }
-            | Write::Release { run, .. }
-            | Write::GiveBack { run, .. }
-            | Write::Block { run, .. } => {
-                set.insert(*run);
-            }
-            Write::Send(message) => {
-                set.insert(message.to);
-            }
+            Write::Attempt { run, epoch, .. } | Write::Outcome { run, epoch, .. } => set.owned(*run, *epoch),
+            Write::RetryRun { run, .. } | Write::Release { run, .. } | Write::GiveBack { run, .. } | Write::Block { run, .. } => set.extend([*run]),
+            Write::Send(message) => set.extend([message.to]),
         }
     }
     set
@@ -89,6 +81,13 @@ struct Before {
     steps: HashMap<(RunKey, Position), StepRecord>,
     attempts: HashSet<(RunKey, i64)>,
     outcomes: HashSet<(RunKey, i64)>,
+}
+
+impl Before {
+    fn step(&self, run: RunKey, at: &Position) -> Option<&StepRecord> {
+        // Nothing stands in the common case, and the key is not made for that.
+        if self.steps.is_empty() { None } else { self.steps.get(&(run, at.clone())) }
+    }
 }
 
 async fn look(session: &mut Session, sites: &Sites, writes: &[Write]) -> Result<Before> {
@@ -158,8 +157,8 @@ pub(super) async fn transaction(session: &mut Session, context: &Context<'_>, wr
 async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], careful: bool, extra: &BTreeSet<RunKey>) -> Result<Applied> {
     let again = |careful| Ok(Applied::Again { careful, extra: extra.clone() });
     let mut set = lock_set(writes);
-    set.extend(extra);
-    let locks = lock::take(session, context.incarnation, context.lane, &set).await?;
+    set.extend(extra.iter().copied());
+    let locks = lock::take(session, context.incarnation, context.lane, set).await?;
     failpoint!("store.commit.locked");
     let before = if careful { look(session, context.sites, writes).await? } else { Before::default() };
 
@@ -171,7 +170,9 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     for (at, write) in writes.iter().enumerate() {
         match write {
             Write::Start(run) => planned.push((at, run)),
-            Write::Step { run, epoch, step } if locks.owns(context.incarnation, run, *epoch) && !before.steps.contains_key(&(*run, step.at.clone())) => {
+            Write::Step { run, epoch, step }
+                if !step.effects.is_empty() && locks.owns(context.incarnation, run, *epoch) && before.step(*run, &step.at).is_none() =>
+            {
                 planned.extend(step.effects.iter().filter_map(|effect| match effect {
                     Effect::StartChild(child) => Some((at, &**child)),
                     _ => None,
@@ -284,7 +285,7 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
             if waiter.kind == WaitKind::Result as i16 { finished.contains(&waiter.target) } else { published.contains(&(waiter.target, waiter.key.as_str())) };
         if woken && !finished.contains(&waiter.run) {
             was_awaited = true;
-            if set.contains(&waiter.run) {
+            if locks.runs.contains_key(&waiter.run) || extra.contains(&waiter.run) {
                 *wakes.entry(waiter.run).or_default() += 1;
             } else {
                 unlocked.insert(waiter.run);
@@ -308,7 +309,7 @@ fn admit<'w>(context: &Context<'_>, locks: &Locks, before: &Before, work: &mut W
     match write {
         Write::Start(_) => None,
         Write::Step { run, epoch, step } => {
-            match before.steps.get(&(*run, step.at.clone())) {
+            match before.step(*run, &step.at) {
                 Some(record) if record.token == step.token => return Some(Verdict::Committed),
                 Some(record) if owns(run, *epoch) => return Some(Verdict::Adopt(Box::new(record.clone()))),
                 _ if !owns(run, *epoch) => return Some(Verdict::Fenced),

@@ -5,16 +5,17 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use crate::key_map::KeySet;
 use crate::store::{Effect, NewRun, Position, RunKey, Write};
 
 #[derive(Default)]
 struct Seen<'w> {
     /// Runs that left this batch's owner: no later write of theirs may join.
-    left: HashSet<RunKey>,
-    started: HashSet<RunKey>,
-    steps: HashSet<(RunKey, &'w Position)>,
-    attempts: HashSet<(RunKey, &'w Position, i32, bool)>,
-    waits: HashSet<(RunKey, &'w Position)>,
+    left: KeySet<RunKey>,
+    started: KeySet<RunKey>,
+    steps: KeySet<(RunKey, &'w Position)>,
+    attempts: KeySet<(RunKey, &'w Position, i32, bool)>,
+    waits: KeySet<(RunKey, &'w Position)>,
     messages: HashSet<Uuid>,
     events: HashSet<(RunKey, &'w str)>,
     consumed: HashSet<Uuid>,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::lock::Locked;
-use super::rows::{data, due, read};
+use super::rows::{column, data, due, read, unless};
 use super::waits::{Waiter, waiter};
 use crate::store::{Due, Payload, Result, RunKey, RunState};
 
@@ -71,8 +71,9 @@ macro_rules! finish {
     ($conflict:literal) => {
         concat!(
             "with u as materialized (
-  select * from unnest($2::uuid[], $3::smallint[], $4::int[], $5::bigint[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bytea[])
-    as u(id, state, epoch, token, error_type, error_message, codec, key_id, value)),
+  select ($2::uuid[])[v.n::int] as id, coalesce(($3::smallint[])[v.n::int], 6::smallint) as state, coalesce(($4::int[])[v.n::int], 1) as epoch,
+         ($5::bigint[])[v.n::int] as token, coalesce(($8::smallint[])[v.n::int], 1::smallint) as codec, v.error_type, v.error_message, v.key_id, v.value
+  from unnest($6::text[], $7::text[], $9::text[], $10::bytea[]) with ordinality as v(error_type, error_message, key_id, value, n)),
 o as (
   insert into {s}.outcome (run_id, state, epoch, token, written_by, at, error_type, error_message, codec, key_id, value)
   select u.id, u.state, u.epoch, u.token, $1, statement_timestamp(), u.error_type, u.error_message, u.codec, u.key_id, u.value from u
@@ -109,15 +110,15 @@ pub(super) async fn finish(
     let statement = session
         .q(if careful { FINISH_CAREFUL } else { FINISH })
         .bind(incarnation)
-        .bind(outcomes.iter().map(|o| o.run).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.state as i16).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.epoch).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.token).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.error_type).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.error_message).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.value.codec).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| o.value.key_id.as_deref()).collect::<Vec<_>>())
-        .bind(outcomes.iter().map(|o| data(o.value)).collect::<Vec<_>>())
+        .bind(column(outcomes, |o| o.run))
+        .bind(unless(outcomes, RunState::Succeeded as i16, |o| o.state as i16))
+        .bind(unless(outcomes, 1, |o| o.epoch))
+        .bind(column(outcomes, |o| o.token))
+        .bind(unless(outcomes, None, |o| o.error_type))
+        .bind(unless(outcomes, None, |o| o.error_message))
+        .bind(unless(outcomes, 1, |o| o.value.codec))
+        .bind(unless(outcomes, None, |o| o.value.key_id.as_deref()))
+        .bind(column(outcomes, |o| data(o.value)))
         .bind(awaited);
     session.rows(statement).await?.iter().map(waiter).collect()
 }

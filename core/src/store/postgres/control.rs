@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::apply::{self, Work};
 use super::changes::{self, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
-use super::lock::{self, Locked, Locks};
+use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
 use super::{PostgresStore, waits};
 use crate::store::{ControlVerdict, Due, Result, RunKey, RunState, StoreError, WakeHint};
@@ -89,7 +89,7 @@ const TAKE_TIMER: &str = "delete from {s}.timer where run_id = $1 and kind = $2 
 async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &BTreeSet<RunKey>) -> Result<Asked> {
     let mut set = extra.clone();
     set.insert(run);
-    let locks = lock::take(session, None, 0, &set).await?;
+    let locks = lock::take(session, None, 0, LockSet::whole(set.iter().copied())).await?;
     if let Request::Timer(kind) = request {
         let taken = session.run(session.q(TAKE_TIMER).bind(run).bind(kind as i16)).await?;
         if taken == 0 {
@@ -192,7 +192,7 @@ async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: 
 pub(super) async fn cancel_unstarted(session: &mut Session, run: RunKey, by: &str, why: &str) -> Result<()> {
     let mut extra: BTreeSet<RunKey> = waits::waiting_for(session, &[run]).await?.into_iter().map(|waiter| waiter.run).collect();
     extra.insert(run);
-    let locks = lock::take(session, None, 0, &extra).await?;
+    let locks = lock::take(session, None, 0, LockSet::whole(extra.iter().copied())).await?;
     if let Some(was) = locks.runs.get(&run).cloned() {
         let asked = cancel_held(session, &locks, &extra, run, &was, by, why, "cancelled", 0).await?;
         if let Asked::Again(_) = asked {

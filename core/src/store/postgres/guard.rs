@@ -1,11 +1,11 @@
 //! Transactional steps: the statement that fences and records inside a user's own transaction, and the probe after a lost COMMIT.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use uuid::Uuid;
 
 use super::connect::{Session, Shared};
+use super::lock::LockSet;
 use super::sites::Sites;
 use super::steps::StepRow;
 use super::{lock, steps};
@@ -148,7 +148,7 @@ pub(super) enum Recorded {
 /// In a transaction: fence by the run row, then the step row.
 pub(super) async fn record(session: &mut Session, sites: &Sites, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Recorded> {
     session.pin().await?;
-    let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
+    let locks = lock::take(session, None, 0, LockSet::whole([run])).await?;
     let owned = locks
         .runs
         .get(&run)

@@ -1,12 +1,10 @@
 //! Bringing runs back: resume, retry from the failed step, rewind, and the offer of blocked runs to a new build.
 
-use std::collections::BTreeSet;
-
 use sqlx::Row;
 
 use super::changes::{self, AHEAD, Change};
 use super::connect::Session;
-use super::lock::{self, Locked};
+use super::lock::{self, LockSet, Locked};
 use super::rows::read;
 use super::{PostgresStore, control};
 use crate::store::{ControlVerdict, Position, Result, RunKey, RunState, StoreError, WakeHint};
@@ -72,7 +70,7 @@ const DONE_AT: &str = "select s.done from {s}.step s where s.run_id = $1 and s.s
 
 async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> Result<(ControlVerdict, Vec<WakeHint>)> {
     let nothing = |verdict| Ok((verdict, Vec::new()));
-    let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
+    let locks = lock::take(session, None, 0, LockSet::whole([run])).await?;
     let Some(was) = locks.runs.get(&run).cloned() else { return nothing(ControlVerdict::NotFound) };
     let possible = match verb {
         Verb::Resume => matches!(was.state, RunState::Blocked | RunState::Cancelled),
@@ -218,7 +216,7 @@ pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows:
 }
 
 async fn offer(session: &mut Session, run: RunKey, build: &str) -> Result<bool> {
-    let locks = lock::take(session, None, 0, &BTreeSet::from([run])).await?;
+    let locks = lock::take(session, None, 0, LockSet::whole([run])).await?;
     let Some(was) = locks.runs.get(&run).filter(|was| was.state == RunState::Blocked).cloned() else { return Ok(false) };
     if session.run(session.q(OFFER).bind(run).bind(build)).await? == 0 {
         return Ok(false);

@@ -37,6 +37,15 @@ pub(super) fn due(due: Option<Due>) -> (Option<i64>, Option<i64>) {
     }
 }
 
+pub(super) fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
+}
+
+/// A column that has its usual value in most batches: none at all then, and the statement puts it in.
+pub(super) fn unless<R, T: PartialEq>(rows: &[R], usual: T, of: impl Fn(&R) -> T) -> Option<Vec<T>> {
+    rows.iter().any(|row| of(row) != usual).then(|| column(rows, of))
+}
+
 /// SMALLINT columns hold small counters; one that outgrew them stays at the top.
 pub(super) fn small(value: i32) -> i16 {
     value.clamp(i16::MIN as i32, i16::MAX as i32) as i16

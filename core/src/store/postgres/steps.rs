@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use super::connect::{Session, Statement};
 use super::errors::is_duplicate;
-use super::rows::{data, payload, read, small};
+use super::rows::{column, data, payload, read, small, unless};
 use super::sites::Sites;
 use crate::failpoint::mutated;
 use crate::store::{Position, Result, RunKey, Site, StepRecord, StepWrite};
 
+/// A function with many arrays keeps each in a tuplestore of its own, which costs as much as the insert. So only what varies in length is
+/// unnested; columns of fixed width are looked up by position, and a column that has its usual value in every row is sent as null.
 macro_rules! insert_steps {
     ($fence:literal) => {
         insert_steps!($fence, " on conflict do nothing")
@@ -24,9 +26,13 @@ macro_rules! insert_steps {
                failed, branch, key_id, output) \
              select u.run_id, statement_timestamp(), u.site, u.digest, u.token, u.took_us, $1, u.segment, u.seq, u.done, u.seen, u.epoch, \
                u.attempt, u.kind, u.codec, u.failed, u.branch, u.key_id, u.output \
-             from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::int[], $9::int[], $10::int[], \
-               $11::int[], $12::smallint[], $13::smallint[], $14::smallint[], $15::bool[], $16::text[], $17::text[], $18::bytea[]) \
-               as u(run_id, site, digest, token, took_us, segment, seq, done, seen, epoch, attempt, kind, codec, failed, branch, key_id, output) ",
+             from (select ($2::uuid[])[v.n::int] as run_id, ($3::bigint[])[v.n::int] as site, ($4::bigint[])[v.n::int] as digest, \
+               ($5::bigint[])[v.n::int] as token, ($6::bigint[])[v.n::int] as took_us, coalesce(($7::int[])[v.n::int], 0) as segment, \
+               ($8::int[])[v.n::int] as seq, ($9::int[])[v.n::int] as done, ($10::int[])[v.n::int] as seen, \
+               coalesce(($11::int[])[v.n::int], 1) as epoch, coalesce(($12::smallint[])[v.n::int], 1::smallint) as attempt, \
+               coalesce(($13::smallint[])[v.n::int], 1::smallint) as kind, coalesce(($14::smallint[])[v.n::int], 1::smallint) as codec, \
+               coalesce(($15::bool[])[v.n::int], false) as failed, coalesce(v.branch, '') as branch, v.key_id, v.output \
+               from unnest($16::text[], $17::text[], $18::bytea[]) with ordinality as v(branch, key_id, output, n)) as u ",
             $fence,
             $conflict
         )
@@ -65,27 +71,24 @@ pub(super) struct StepRow<'w> {
 }
 
 fn bind<'q>(statement: Statement<'q>, incarnation: Uuid, rows: &[StepRow<'q>]) -> Statement<'q> {
-    fn column<'w, T>(rows: &[StepRow<'w>], of: impl Fn(&StepRow<'w>) -> T) -> Vec<T> {
-        rows.iter().map(of).collect()
-    }
     statement
         .bind(incarnation)
         .bind(column(rows, |r| r.run))
         .bind(column(rows, |r| r.step.site.id))
-        .bind(column(rows, |r| r.step.digest))
+        .bind(unless(rows, None, |r| r.step.digest))
         .bind(column(rows, |r| r.step.token))
         .bind(column(rows, |r| r.step.took_us))
-        .bind(column(rows, |r| r.step.at.segment))
+        .bind(unless(rows, 0, |r| r.step.at.segment))
         .bind(column(rows, |r| r.step.at.seq))
         .bind(column(rows, |r| r.step.done))
         .bind(column(rows, |r| r.step.seen))
-        .bind(column(rows, |r| r.epoch))
-        .bind(column(rows, |r| small(r.step.attempt)))
-        .bind(column(rows, |r| r.step.kind))
-        .bind(column(rows, |r| r.step.output.codec))
-        .bind(column(rows, |r| r.step.failed))
-        .bind(column(rows, |r| &*r.step.at.branch))
-        .bind(column(rows, |r| r.step.output.key_id.as_deref()))
+        .bind(unless(rows, 1, |r| r.epoch))
+        .bind(unless(rows, 1, |r| small(r.step.attempt)))
+        .bind(unless(rows, 1, |r| r.step.kind))
+        .bind(unless(rows, 1, |r| r.step.output.codec))
+        .bind(unless(rows, false, |r| r.step.failed))
+        .bind(unless(rows, "", |r| &*r.step.at.branch))
+        .bind(unless(rows, None, |r| r.step.output.key_id.as_deref()))
         .bind(column(rows, |r| data(&r.step.output)))
 }
 

@@ -71,7 +71,9 @@ public final class Conversation {
       System.out.println(run.result());
 
       Run<Void> waiting = patient.start("On waiting");
-      waiting.getEvent("waiting", Boolean.class, HALF_A_MINUTE).orElseThrow();
+      while (waiting.getEvent("waiting", Boolean.class, HALF_A_MINUTE).isEmpty()) {
+        System.out.println("it has not begun");
+      }
       waiting.cancel("editor", "out of season");
       try {
         waiting.result();

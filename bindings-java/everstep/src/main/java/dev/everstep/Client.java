@@ -1,6 +1,5 @@
 package dev.everstep;
 
-import java.lang.ref.Reference;
 import java.util.Arrays;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
@@ -142,7 +141,6 @@ final class Client {
       }
     }
     failAll();
-    Reference.reachabilityFence(this);
   }
 
   private void event(long token, int kind, byte[] events, int from, int end) {

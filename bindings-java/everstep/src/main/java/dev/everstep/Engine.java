@@ -1,7 +1,6 @@
 package dev.everstep;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import java.lang.ref.WeakReference;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -18,7 +17,6 @@ import org.slf4j.LoggerFactory;
 /** One engine as Java sees it: its handle, its client, its functions, its life. */
 final class Engine {
   private static final Logger LOG = LoggerFactory.getLogger("everstep");
-  private static final ObjectMapper JSON = new ObjectMapper();
   private static final long CLOSE_MILLIS = 1000;
 
   final Payloads payloads;
@@ -109,7 +107,7 @@ final class Engine {
 
   private static String json(Map<String, ? extends @Nullable Object> values) {
     try {
-      return JSON.writeValueAsString(values);
+      return Payloads.PLAIN.writeValueAsString(values);
     } catch (JsonProcessingException error) {
       throw Options.invalid(
           "a setting is no text, number, boolean or list: " + error.getOriginalMessage());
@@ -330,7 +328,7 @@ final class Engine {
     try {
       @SuppressWarnings("unchecked")
       Map<String, Object> out =
-          JSON.readValue(client().call(Ops.INFO).text(0), LinkedHashMap.class);
+          Payloads.PLAIN.readValue(client().call(Ops.INFO).text(0), LinkedHashMap.class);
       return out;
     } catch (JsonProcessingException error) {
       throw new EverstepException(ErrorCode.INTERNAL, error.getOriginalMessage());

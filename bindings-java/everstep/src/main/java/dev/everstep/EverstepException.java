@@ -124,7 +124,9 @@ public class EverstepException extends RuntimeException {
     return run;
   }
 
+  /** The code belongs into every log line; the message alone is what {@code result()} compares. */
   @Override
+  @SuppressWarnings("OverrideThrowableToString")
   public String toString() {
     return getClass().getSimpleName() + " [" + errorCode + "] " + getMessage();
   }

@@ -14,6 +14,7 @@ import com.fasterxml.jackson.databind.deser.BeanDeserializerModifier;
 import com.fasterxml.jackson.databind.deser.std.StdScalarDeserializer;
 import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.ser.BeanSerializerModifier;
+import com.fasterxml.jackson.databind.ser.std.BeanSerializerBase;
 import com.fasterxml.jackson.databind.ser.std.StdScalarSerializer;
 import com.fasterxml.jackson.databind.ser.std.StdSerializer;
 import com.fasterxml.jackson.databind.type.ArrayType;
@@ -48,6 +49,7 @@ final class PayloadModule extends SimpleModule {
 
   private final transient Payloads payloads;
 
+  @SuppressWarnings("JavaUtilDate") // Old beans have them.
   PayloadModule(Payloads payloads) {
     super("everstep");
     this.payloads = payloads;
@@ -163,6 +165,15 @@ final class PayloadModule extends SimpleModule {
     }
 
     @Override
+    public JsonSerializer<?> modifySerializer(
+        SerializationConfig config, BeanDescription description, JsonSerializer<?> serializer) {
+      Class<?> type = description.getBeanClass();
+      return serializer instanceof BeanSerializerBase && Types.isPlatform(type)
+          ? new NoValue(type)
+          : serializer;
+    }
+
+    @Override
     public JsonSerializer<?> modifyCollectionSerializer(
         SerializationConfig config,
         CollectionType type,
@@ -179,6 +190,22 @@ final class PayloadModule extends SimpleModule {
         BeanDescription description,
         JsonSerializer<?> serializer) {
       return new MapWriter((JsonSerializer<Object>) serializer);
+    }
+  }
+
+  /** A thread, a stream, a connection: Jackson would write their getters. */
+  static final class NoValue extends StdSerializer<Object> {
+    @Serial private static final long serialVersionUID = 1L;
+
+    NoValue(Class<?> type) {
+      super(type, false);
+    }
+
+    @Override
+    public void serialize(Object value, JsonGenerator out, SerializerProvider provider)
+        throws IOException {
+      provider.reportBadDefinition(
+          handledType(), "a value of type " + value.getClass().getName() + " cannot be stored");
     }
   }
 

@@ -2,6 +2,7 @@ package dev.everstep;
 
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonFactoryBuilder;
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
@@ -10,6 +11,7 @@ import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.core.StreamWriteConstraints;
 import com.fasterxml.jackson.core.json.JsonWriteFeature;
 import com.fasterxml.jackson.core.util.ByteArrayBuilder;
+import com.fasterxml.jackson.core.util.JsonRecyclerPools;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JavaType;
 import com.fasterxml.jackson.databind.JsonMappingException;
@@ -41,6 +43,9 @@ final class Payloads {
   private static final byte[] NULL = {'n', 'u', 'l', 'l'};
   private static final byte[] TAG = "\"$es\"".getBytes(StandardCharsets.US_ASCII);
 
+  /** For settings and attributes: JSON without tags. */
+  static final JsonMapper PLAIN = JsonMapper.builder(factoryBuilder().build()).build();
+
   private final JsonMapper mapper;
   private final JsonFactory factory;
   private final ObjectWriter writer;
@@ -48,7 +53,7 @@ final class Payloads {
 
   Payloads(Consumer<JsonMapper.Builder> configurer) {
     JsonFactory json =
-        JsonFactory.builder()
+        factoryBuilder()
             .streamReadConstraints(
                 StreamReadConstraints.builder()
                     .maxNestingDepth(MAX_DEPTH)
@@ -79,6 +84,16 @@ final class Payloads {
     this.mapper = builder.build();
     this.factory = mapper.getFactory();
     this.writer = mapper.writer();
+  }
+
+  /**
+   * Buffers are kept in a pool of the factory's. Jackson's default keeps them with each thread, softly:
+   * a thread of the user's would hold the class loader of a closed application.
+   */
+  private static JsonFactoryBuilder factoryBuilder() {
+    JsonFactoryBuilder builder = new JsonFactoryBuilder();
+    builder.recyclerPool(JsonRecyclerPools.newConcurrentDequePool());
+    return builder;
   }
 
   JsonMapper mapper() {

@@ -1,15 +1,12 @@
 package dev.everstep;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import java.time.Instant;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /** Which runs {@link Everstep#runs} lists. */
 public final class RunFilter {
-  private static final ObjectMapper JSON = new ObjectMapper();
-
   private @Nullable List<String> states;
   private @Nullable String workflow;
   private @Nullable String queue;
@@ -77,7 +74,7 @@ public final class RunFilter {
   public RunFilter attribute(String name, Object value) {
     attribute = Options.required(name, "attribute");
     try {
-      attributeValue = JSON.writeValueAsString(Options.required(value, "the attribute's value"));
+      attributeValue = Payloads.PLAIN.writeValueAsString(Options.required(value, "the attribute's value"));
     } catch (JsonProcessingException error) {
       throw Options.invalid("attribute " + name + ": " + error.getOriginalMessage());
     }

@@ -1,7 +1,6 @@
 package dev.everstep;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -86,8 +85,6 @@ public record RunInfo(
     long stepsRecorded,
     @Nullable String traceParent,
     @Nullable String traceState) {
-  private static final ObjectMapper JSON = new ObjectMapper();
-
   static RunInfo of(Frame.Values record) {
     return new RunInfo(
         record.text(0),
@@ -142,7 +139,7 @@ public record RunInfo(
       return Map.of();
     }
     try {
-      return JSON.readValue(text, LinkedHashMap.class);
+      return Payloads.PLAIN.readValue(text, LinkedHashMap.class);
     } catch (JsonProcessingException error) {
       throw Payloads.invalid("attributes: " + error.getOriginalMessage());
     }

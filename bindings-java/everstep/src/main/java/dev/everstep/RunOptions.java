@@ -1,7 +1,6 @@
 package dev.everstep;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
@@ -11,8 +10,6 @@ import org.jspecify.annotations.Nullable;
 
 /** How a run is started. What is not said is the workflow's default, then the engine's. */
 public final class RunOptions extends RetryOptions<RunOptions> {
-  private static final ObjectMapper JSON = new ObjectMapper();
-
   @Nullable String id;
   @Nullable String parentClose;
   private @Nullable String queue;
@@ -161,7 +158,7 @@ public final class RunOptions extends RetryOptions<RunOptions> {
    */
   public RunOptions attributes(Map<String, ?> values) {
     try {
-      attributes = JSON.writeValueAsString(Options.required(values, "attributes"));
+      attributes = Payloads.PLAIN.writeValueAsString(Options.required(values, "attributes"));
     } catch (JsonProcessingException error) {
       throw Options.invalid("attributes: " + error.getOriginalMessage());
     }

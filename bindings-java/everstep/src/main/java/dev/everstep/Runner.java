@@ -116,7 +116,7 @@ final class Runner implements Runnable {
     if (execution.stopped != null) {
       return null;
     }
-    if (outcome == StepCalls.Outcome.CUT_SHORT) {
+    if (outcome.stopped()) {
       return broken(StepCalls.raised(function, execution.cancelled(), execution, true), true);
     }
     return outcome.failed() ? broken(outcome, false) : finished(outcome.output());

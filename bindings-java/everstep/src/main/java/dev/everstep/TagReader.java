@@ -187,19 +187,14 @@ final class TagReader {
 
   /** Whether the text has a UTF-8 form. */
   static boolean isWellFormed(String text) {
-    for (int index = 0; index < text.length(); index++) {
-      char unit = text.charAt(index);
-      if (!Character.isSurrogate(unit)) {
-        continue;
-      }
-      boolean pair =
-          Character.isHighSurrogate(unit)
-              && index + 1 < text.length()
-              && Character.isLowSurrogate(text.charAt(index + 1));
-      if (!pair) {
+    int index = 0;
+    while (index < text.length()) {
+      // A code point in the range of surrogates is half a pair.
+      int point = text.codePointAt(index);
+      if (point >= Character.MIN_SURROGATE && point <= Character.MAX_SURROGATE) {
         return false;
       }
-      index++;
+      index += Character.charCount(point);
     }
     return true;
   }

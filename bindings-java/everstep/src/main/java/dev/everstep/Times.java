@@ -84,7 +84,7 @@ final class Times {
     Options.required(value, "duration");
     try {
       long whole = value.toMillis();
-      return value.getNano() % 1_000_000 == 0 ? whole : Math.addExact(whole, 1);
+      return value.equals(Duration.ofMillis(whole)) ? whole : Math.addExact(whole, 1);
     } catch (ArithmeticException error) {
       throw Options.invalid("the duration " + value + " is too long");
     }

@@ -81,7 +81,7 @@ final class Types {
         what + ": the type " + type.getRawClass().getName() + " (" + path + ") " + why);
   }
 
-  private static boolean isPlatform(Class<?> type) {
+  static boolean isPlatform(Class<?> type) {
     String name = type.getName();
     return name.startsWith("java.")
         || name.startsWith("javax.")
@@ -114,6 +114,9 @@ final class Types {
     } catch (JsonMappingException error) {
       throw refused(type, path, "cannot be stored: " + error.getOriginalMessage());
     }
+    if (serializer instanceof PayloadModule.NoValue) {
+      throw refused(type, path, "cannot be stored: it is no value");
+    }
     if (serializer instanceof UnknownSerializer) {
       if (raw.isRecord()) {
         return;
@@ -123,7 +126,7 @@ final class Types {
     if (!(serializer instanceof BeanSerializer)) {
       return;
     }
-    if (isPlatform(raw) || raw.isAnnotationPresent(FunctionalInterface.class)) {
+    if (raw.isAnnotationPresent(FunctionalInterface.class)) {
       throw refused(type, path, "cannot be stored: it is no value");
     }
     for (Iterator<PropertyWriter> all = serializer.properties(); all.hasNext(); ) {

@@ -44,8 +44,8 @@ final class Untyped extends StdDeserializer<Object> {
       }
       case VALUE_STRING -> in.getText();
       case VALUE_NUMBER_INT, VALUE_NUMBER_FLOAT -> in.getNumberValue();
-      case VALUE_TRUE -> Boolean.TRUE;
-      case VALUE_FALSE -> Boolean.FALSE;
+      case VALUE_TRUE -> true;
+      case VALUE_FALSE -> false;
       case VALUE_NULL -> null;
       case VALUE_EMBEDDED_OBJECT -> embedded(in.getEmbeddedObject(), in, context);
       default -> context.handleUnexpectedToken(Object.class, in);

@@ -1,0 +1,160 @@
+package dev.everstep.spring;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.everstep.Everstep;
+import dev.everstep.StepRef;
+import dev.everstep.TransactionSource;
+import dev.everstep.Workflow;
+import dev.everstep.WorkflowContext;
+import dev.everstep.WorkflowName;
+import dev.everstep.tests.TestDatabase;
+import java.nio.file.Path;
+import java.sql.Connection;
+import java.time.Duration;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+import org.springframework.boot.actuate.health.HealthIndicator;
+import org.springframework.boot.actuate.health.Status;
+import org.springframework.boot.autoconfigure.AutoConfigurations;
+import org.springframework.boot.autoconfigure.jdbc.DataSourceAutoConfiguration;
+import org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerAutoConfiguration;
+import org.springframework.boot.autoconfigure.jdbc.JdbcTemplateAutoConfiguration;
+import org.springframework.boot.autoconfigure.transaction.TransactionAutoConfiguration;
+import org.springframework.boot.test.context.runner.ApplicationContextRunner;
+import org.springframework.context.annotation.Bean;
+import org.springframework.context.annotation.Configuration;
+import org.springframework.jdbc.core.JdbcTemplate;
+
+/** The engine as part of an application. */
+@Timeout(60)
+final class StarterTest {
+  private static final Duration LONG = Duration.ofSeconds(30);
+
+  @WorkflowName("greet")
+  static class Greet implements Workflow<String, String> {
+    private final StepRef<String, String> write;
+
+    Greet(Everstep app) {
+      write = app.step("write", String.class, String.class, name -> "Hello, " + name);
+    }
+
+    @Override
+    public String run(WorkflowContext ctx, String name) {
+      return write.call(ctx, name);
+    }
+  }
+
+  @Configuration(proxyBeanMethods = false)
+  static class Greeting {
+    @Bean
+    Greet greet(Everstep app) {
+      return new Greet(app);
+    }
+
+    @Bean
+    EverstepCustomizer mail() {
+      return new EverstepCustomizer() {
+        @Override
+        public void declare(Everstep app) {
+          app.queue("mail", options -> options.limit(1));
+        }
+      };
+    }
+  }
+
+  static class Insert implements Workflow<Long, Long> {
+    private final StepRef<Long, Long> insert;
+
+    Insert(Everstep app, TransactionSource<Connection> source, JdbcTemplate jdbc) {
+      insert =
+          app.transaction(
+              "insert",
+              source,
+              Long.class,
+              Long.class,
+              (connection, n) -> {
+                jdbc.update("insert into spring_rows values (?)", n);
+                if (n < 0) {
+                  throw new IllegalArgumentException("negative");
+                }
+                return n;
+              });
+    }
+
+    @Override
+    public Long run(WorkflowContext ctx, Long n) {
+      return insert.call(ctx, n);
+    }
+  }
+
+  @Configuration(proxyBeanMethods = false)
+  static class Inserting {
+    @Bean
+    Insert insert(Everstep app, TransactionSource<Connection> source, JdbcTemplate jdbc) {
+      jdbc.execute("create table if not exists spring_rows (n bigint)");
+      return new Insert(app, source, jdbc);
+    }
+  }
+
+  private final ApplicationContextRunner runner =
+      new ApplicationContextRunner()
+          .withConfiguration(AutoConfigurations.of(EverstepAutoConfiguration.class));
+
+  @Test
+  void workflowBeansAreRegisteredLaunchedAndDrained(@TempDir Path directory) {
+    Everstep[] kept = new Everstep[1];
+    runner
+        .withUserConfiguration(Greeting.class)
+        .withPropertyValues("everstep.database=sqlite:" + directory.resolve("spring.db"))
+        .run(
+            context -> {
+              kept[0] = context.getBean(Everstep.class);
+              Workflows workflows = context.getBean(Workflows.class);
+              assertThat(workflows.of(Greet.class).start("Ada").result(LONG))
+                  .isEqualTo("Hello, Ada");
+              assertThat(kept[0].queues()).extracting(queue -> queue.name()).contains("mail");
+              HealthIndicator health = context.getBean(HealthIndicator.class);
+              assertThat(health.health().getStatus()).isEqualTo(Status.UP);
+              assertThat(health.health().getDetails()).containsEntry("store", "sqlite");
+            });
+    assertThat(kept[0].isRunning()).isFalse();
+  }
+
+  @Test
+  void stepsTakePartInSpringsTransactionsOnTheApplicationsOwnDatabase() {
+    TestDatabase database = TestDatabase.postgres();
+    runner
+        .withConfiguration(
+            AutoConfigurations.of(
+                DataSourceAutoConfiguration.class,
+                DataSourceTransactionManagerAutoConfiguration.class,
+                TransactionAutoConfiguration.class,
+                JdbcTemplateAutoConfiguration.class))
+        .withUserConfiguration(Inserting.class)
+        .withPropertyValues(
+            "spring.datasource.url=" + database.jdbcUrl(),
+            "spring.datasource.username=everstep",
+            "everstep.schema=" + database.schema(),
+            "everstep.auto-migrate=true")
+        .run(
+            context -> {
+              Workflows workflows = context.getBean(Workflows.class);
+              assertThat(workflows.of(Insert.class).start(7L).result(LONG)).isEqualTo(7L);
+              assertThat(workflows.of(Insert.class).start(-1L).resultAsync())
+                  .failsWithin(LONG)
+                  .withThrowableOfType(java.util.concurrent.ExecutionException.class);
+              JdbcTemplate jdbc = context.getBean(JdbcTemplate.class);
+              assertThat(jdbc.queryForList("select n from spring_rows", Long.class))
+                  .containsExactly(7L);
+            });
+  }
+
+  @Test
+  void anApplicationMayTurnItOff() {
+    runner
+        .withPropertyValues("everstep.enabled=false")
+        .run(context -> assertThat(context).doesNotHaveBean(Everstep.class));
+  }
+}

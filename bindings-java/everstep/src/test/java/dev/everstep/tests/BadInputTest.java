@@ -1,0 +1,244 @@
+package dev.everstep.tests;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.everstep.ErrorCode;
+import dev.everstep.Everstep;
+import dev.everstep.EverstepException;
+import dev.everstep.RunFailed;
+import dev.everstep.StepRef;
+import dev.everstep.TypeRef;
+import dev.everstep.WaitInterrupted;
+import dev.everstep.Workflow;
+import dev.everstep.WorkflowContext;
+import dev.everstep.WorkflowRef;
+import java.io.InputStream;
+import java.sql.Connection;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
+
+/** Every wrong call has a code and a text that says what to do. */
+@Timeout(60)
+final class BadInputTest {
+  private static final Duration LONG = Duration.ofSeconds(30);
+
+  private final Everstep app = Everstep.open(TestDatabase.sqlite()::apply);
+
+  @AfterEach
+  void close() {
+    app.close(Duration.ofSeconds(1));
+  }
+
+  private static String refused(ErrorCode code, Executable call) {
+    EverstepException error = assertThrows(EverstepException.class, call);
+    assertEquals(code, error.code(), error.getMessage());
+    return error.getMessage();
+  }
+
+  interface Shape {}
+
+  record Holder(String name, InputStream stream) {}
+
+  record Shaped(Shape shape) {}
+
+  static final class NoConstructor {
+    final String name;
+
+    NoConstructor(String name, int length) {
+      this.name = name.substring(length);
+    }
+
+    public String getName() {
+      return name;
+    }
+  }
+
+  @Test
+  void typesThatCannotBeStoredAreNamedAtRegistration() {
+    String stream =
+        refused(
+            ErrorCode.PAYLOAD_INVALID,
+            () -> app.step("a", Holder.class, String.class, in -> ""));
+    assertTrue(stream.contains("java.io.InputStream") && stream.contains(".stream"), stream);
+    for (Class<?> type :
+        List.of(Thread.class, Connection.class, Supplier.class, CompletableFuture.class)) {
+      assertThrows(EverstepException.class, () -> app.step("b", String.class, type, in -> null));
+    }
+    assertTrue(
+        refused(ErrorCode.PAYLOAD_INVALID, () -> app.step("c", Shaped.class, String.class, in -> ""))
+            .contains("Shape"));
+    assertTrue(
+        refused(
+                ErrorCode.PAYLOAD_INVALID,
+                () -> app.step("d", NoConstructor.class, String.class, in -> ""))
+            .contains("@JsonCreator"));
+  }
+
+  @Test
+  @SuppressWarnings("rawtypes")
+  void aGenericTypeNeedsItsToken() {
+    String text =
+        refused(ErrorCode.CONFIG_INVALID, () -> app.step("a", List.class, String.class, in -> ""));
+    assertTrue(text.contains("new TypeRef<List<..>>() {}"), text);
+  }
+
+  private <T> void declareUnknown() {
+    app.step("a", new TypeRef<List<T>>() {}, TypeRef.of(String.class), in -> "");
+  }
+
+  @Test
+  void aTypeVariableIsNoType() {
+    assertTrue(refused(ErrorCode.CONFIG_INVALID, this::declareUnknown).contains("TypeRef"));
+  }
+
+  static final class Raw<A, B> implements Workflow<A, B> {
+    @Override
+    public B run(WorkflowContext ctx, A input) {
+      throw new IllegalStateException();
+    }
+  }
+
+  @Test
+  void aWorkflowClassSaysItsTypes() {
+    refused(ErrorCode.CONFIG_INVALID, () -> app.register(new Raw<String, String>()));
+    Workflow<String, String> lambda = (ctx, in) -> in;
+    assertTrue(refused(ErrorCode.CONFIG_INVALID, () -> app.register(lambda)).contains("lambda"));
+  }
+
+  @Test
+  void nullsAreNamed() {
+    refused(ErrorCode.CONFIG_INVALID, () -> Everstep.open((String) null));
+    refused(ErrorCode.CONFIG_INVALID, () -> app.step(null, String.class, String.class, in -> in));
+    refused(ErrorCode.CONFIG_INVALID, () -> app.run((String) null));
+    refused(ErrorCode.CONFIG_INVALID, () -> app.error("x", null));
+    WorkflowRef<String, String> echo =
+        app.workflow("echo", String.class, String.class, (ctx, in) -> in);
+    // A random id in place of the one that was meant would start the order twice.
+    refused(ErrorCode.CONFIG_INVALID, () -> echo.start("x", o -> o.id(null)));
+  }
+
+  @Test
+  void namesStatesAndOrderOfCalls() {
+    app.step("one", String.class, String.class, in -> in);
+    refused(
+        ErrorCode.ALREADY_REGISTERED, () -> app.step("one", String.class, String.class, in -> in));
+    refused(ErrorCode.ID_INVALID, () -> app.run("a\nb"));
+    WorkflowRef<String, String> unknown = app.reference("nobody", String.class, String.class);
+    app.launch();
+    refused(ErrorCode.ALREADY_LAUNCHED, app::launch);
+    refused(ErrorCode.REGISTERED_LATE, () -> app.step("two", String.class, String.class, in -> in));
+    refused(ErrorCode.RUN_NOT_FOUND, () -> app.run("nothing").status());
+    refused(ErrorCode.UNKNOWN_QUEUE, () -> app.pauseQueue("typo"));
+    assertFalse(unknown.start("x", o -> o.id("waits")).attached());
+    app.close(Duration.ZERO);
+    refused(ErrorCode.CLOSED, () -> app.run("x"));
+  }
+
+  @Test
+  void configurationIsChecked() {
+    refused(
+        ErrorCode.CONFIG_INVALID,
+        () -> Everstep.open(o -> o.setting("colour", "red").database("sqlite:x.db")).launch());
+    refused(ErrorCode.CONFIG_INVALID, () -> Everstep.open("mysql://host/db").launch());
+    String text =
+        assertThrows(
+                EverstepException.class,
+                () ->
+                    Everstep.open(
+                            o ->
+                                o.database("postgresql://u:hunter2@127.0.0.1:1/db")
+                                    .outageBudget(Duration.ofMillis(300)))
+                        .launch())
+            .toString();
+    assertFalse(text.contains("hunter2"), text);
+  }
+
+  @Test
+  void valuesThatCannotBeWrittenFailTheirStepAndNameIt() {
+    StepRef<String, Object> cyclic =
+        app.step(
+            "cyclic",
+            String.class,
+            Object.class,
+            in -> {
+              List<Object> out = new ArrayList<>();
+              out.add(out);
+              return out;
+            });
+    WorkflowRef<String, String> run =
+        app.workflow(
+            "run",
+            String.class,
+            String.class,
+            (ctx, in) -> {
+              try {
+                return String.valueOf(cyclic.call(ctx, in));
+              } catch (EverstepException error) {
+                return error.code().text() + " " + error.getMessage().contains("cyclic");
+              }
+            });
+    WorkflowRef<String, Object> ends =
+        app.workflow("ends", String.class, Object.class, (ctx, in) -> Thread.currentThread());
+    app.launch();
+    assertEquals("payload_invalid true", run.start("x").result(LONG));
+    RunFailed failed = assertThrows(RunFailed.class, () -> ends.start("x").result(LONG));
+    assertEquals(
+        ErrorCode.PAYLOAD_INVALID, ((EverstepException) failed.getCause()).code());
+  }
+
+  @Test
+  void anInterruptEndsAWaitFromOutsideAndIsKept() throws Exception {
+    WorkflowRef<String, String> waits =
+        app.workflow(
+            "waits", String.class, String.class, (ctx, in) -> ctx.receive("t", String.class));
+    app.launch();
+    var run = waits.start("x");
+    CountDownLatch asked = new CountDownLatch(1);
+    CompletableFuture<Boolean> out = new CompletableFuture<>();
+    Thread waiter =
+        new Thread(
+            () -> {
+              asked.countDown();
+              try {
+                run.result();
+                out.complete(false);
+              } catch (WaitInterrupted interrupted) {
+                out.complete(Thread.currentThread().isInterrupted());
+              }
+            });
+    waiter.start();
+    asked.await();
+    waiter.interrupt();
+    assertTrue(out.get(30, TimeUnit.SECONDS));
+  }
+
+  @Test
+  void anInterruptOfTheUsersOwnDoesNotHoldUpAWorkflow() {
+    StepRef<String, String> echo = app.step("echo", String.class, String.class, in -> in);
+    WorkflowRef<String, Boolean> selfish =
+        app.workflow(
+            "selfish",
+            String.class,
+            Boolean.class,
+            (ctx, in) -> {
+              Thread.currentThread().interrupt();
+              echo.call(ctx, in);
+              ctx.sleep(Duration.ofMillis(5));
+              return Thread.interrupted();
+            });
+    app.launch();
+    assertTrue(selfish.start("x").result(LONG));
+  }
+}

@@ -1,0 +1,237 @@
+package dev.everstep.tests;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import com.zaxxer.hikari.HikariConfig;
+import com.zaxxer.hikari.HikariDataSource;
+import dev.everstep.ErrorCode;
+import dev.everstep.Everstep;
+import dev.everstep.EverstepException;
+import dev.everstep.StepRef;
+import dev.everstep.TransactionSource;
+import dev.everstep.WorkflowRef;
+import dev.everstep.jdbi.JdbiTransactions;
+import dev.everstep.jooq.JooqTransactions;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.time.Duration;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.jdbi.v3.core.Jdbi;
+import org.jooq.SQLDialect;
+import org.jooq.impl.DSL;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** Rows and checkpoint commit together, whichever driver the rows go through. */
+@Timeout(60)
+final class TransactionsTest {
+  private static final Duration LONG = Duration.ofSeconds(30);
+
+  private final TestDatabase database = TestDatabase.postgres();
+  private final Everstep app = Everstep.open(database::apply);
+  private final String table = "rows_" + database.schema();
+  private HikariDataSource pool;
+
+  @BeforeEach
+  void open() throws SQLException {
+    HikariConfig config = new HikariConfig();
+    config.setJdbcUrl(database.jdbcUrl());
+    config.setMaximumPoolSize(4);
+    pool = new HikariDataSource(config);
+    sql("create table " + table + " (n bigint)");
+  }
+
+  @AfterEach
+  void close() {
+    app.close(Duration.ofSeconds(1));
+    pool.close();
+  }
+
+  private void sql(String statement) throws SQLException {
+    try (Connection connection = pool.getConnection();
+        Statement run = connection.createStatement()) {
+      run.execute(statement);
+    }
+  }
+
+  private long count() throws SQLException {
+    try (Connection connection = pool.getConnection();
+        Statement run = connection.createStatement();
+        ResultSet rows = run.executeQuery("select count(*) from " + table)) {
+      rows.next();
+      return rows.getLong(1);
+    }
+  }
+
+  private long runs(StepRef<Long, Long> step) {
+    WorkflowRef<Long, Long> workflow =
+        app.workflow("w", Long.class, Long.class, (ctx, n) -> step.call(ctx, n));
+    app.launch();
+    return workflow.start(7L).result(LONG);
+  }
+
+  private Long insert(Connection connection, Long n) throws SQLException {
+    try (PreparedStatement run = connection.prepareStatement("insert into " + table + " values (?)")) {
+      run.setLong(1, n);
+      run.execute();
+    }
+    return n;
+  }
+
+  @Test
+  void jdbc() throws SQLException {
+    assertEquals(7, runs(app.transaction("t", pool, Long.class, Long.class, this::insert)));
+    assertEquals(1, count());
+  }
+
+  @Test
+  void jooq() throws SQLException {
+    var source = JooqTransactions.of(DSL.using(pool, SQLDialect.POSTGRES));
+    assertEquals(
+        7,
+        runs(
+            app.transaction(
+                "t",
+                source,
+                Long.class,
+                Long.class,
+                (dsl, n) -> {
+                  dsl.execute("insert into " + table + " values (?)", n);
+                  return n;
+                })));
+    assertEquals(1, count());
+  }
+
+  @Test
+  void jdbi() throws SQLException {
+    assertEquals(
+        7,
+        runs(
+            app.transaction(
+                "t",
+                JdbiTransactions.of(Jdbi.create(pool)),
+                Long.class,
+                Long.class,
+                (handle, n) -> {
+                  handle.execute("insert into " + table + " values (?)", n);
+                  return n;
+                })));
+    assertEquals(1, count());
+  }
+
+  @Test
+  void theEnginesOwnConnection() throws SQLException {
+    assertEquals(
+        7,
+        runs(
+            app.transaction(
+                "t",
+                Long.class,
+                Long.class,
+                (tx, n) -> {
+                  assertEquals(1, tx.execute("insert into " + table + " values ($1)", n).affected());
+                  return (Long) tx.execute("select n from " + table).scalar();
+                })));
+    assertEquals(1, count());
+  }
+
+  @Test
+  void aFailureLeavesNothingAndAConflictRunsAgain() throws SQLException {
+    AtomicInteger attempts = new AtomicInteger();
+    StepRef<Long, Long> fails =
+        app.transaction(
+            "fails",
+            pool,
+            Long.class,
+            Long.class,
+            (connection, n) -> {
+              insert(connection, n);
+              throw new IllegalStateException("no");
+            });
+    StepRef<Long, Long> conflicts =
+        app.transaction(
+            "conflicts",
+            pool,
+            Long.class,
+            Long.class,
+            (connection, n) -> {
+              insert(connection, n);
+              if (attempts.incrementAndGet() < 3) {
+                throw new SQLException("made up", "40001");
+              }
+              return n;
+            });
+    WorkflowRef<Long, Long> workflow =
+        app.workflow(
+            "w",
+            Long.class,
+            Long.class,
+            (ctx, n) -> {
+              assertThrows(EverstepException.class, () -> fails.call(ctx, n));
+              return conflicts.call(ctx, n);
+            });
+    app.launch();
+    assertEquals(7, workflow.start(7L).result(LONG));
+    assertEquals(3, attempts.get());
+    assertEquals(1, count());
+  }
+
+  @Test
+  void anotherDatabaseIsRefusedAndNothingOfItKept() throws SQLException {
+    sql("create database other_" + database.schema());
+    HikariConfig config = new HikariConfig();
+    config.setJdbcUrl(database.jdbcUrl().replace("/postgres?", "/other_" + database.schema() + "?"));
+    config.setMaximumPoolSize(1);
+    try (HikariDataSource other = new HikariDataSource(config)) {
+      StepRef<Long, Long> step =
+          app.transaction(
+              "t",
+              TransactionSource.jdbc(other),
+              Long.class,
+              Long.class,
+              (connection, n) -> {
+                try (Statement run = connection.createStatement()) {
+                  run.execute("create table mine (n bigint)");
+                }
+                return n;
+              });
+      WorkflowRef<Long, String> workflow =
+          app.workflow(
+              "w",
+              Long.class,
+              String.class,
+              (ctx, n) -> {
+                try {
+                  return String.valueOf(step.call(ctx, n));
+                } catch (EverstepException error) {
+                  return error.code().text();
+                }
+              });
+      app.launch();
+      assertEquals("other_database", workflow.start(7L).result(LONG));
+      try (Connection connection = other.getConnection();
+          Statement run = connection.createStatement();
+          ResultSet rows = run.executeQuery("select to_regclass('mine')")) {
+        rows.next();
+        assertEquals(null, rows.getString(1));
+      }
+    }
+  }
+
+  @Test
+  void onSqliteADataSourceIsRefusedBeforeItIsOpened() {
+    try (Everstep sqlite = Everstep.open(TestDatabase.sqlite()::apply)) {
+      EverstepException error =
+          assertThrows(
+              EverstepException.class,
+              () -> sqlite.transaction("t", pool, Long.class, Long.class, this::insert));
+      assertEquals(ErrorCode.OTHER_DATABASE, error.code());
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/** What compiles and what must not: checked by `npm run types`, never run. */
+
+import { type Decimal, type Decoded, Everstep, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
+import { Pool, type PoolClient } from "pg";
+import * as z from "zod";
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+function same<A, B>(_: Equal<A, B>): void {
+  // Only its type matters.
+}
+
+class Money {
+  constructor(readonly cents: number) {}
+  format(): string {
+    return String(this.cents);
+  }
+}
+
+interface Order {
+  id: bigint;
+  at: Date;
+  note?: string;
+  tags: readonly string[];
+  price: Decimal;
+}
+
+const app = new Everstep();
+
+// Plain data comes back as it is; what has no form does not.
+same<Decoded<Order>, { id: bigint; at: Date; note?: string; tags: readonly string[]; price: Decimal }>(true);
+same<Decoded<Map<string, Set<Buffer>>>, Map<string, Set<Uint8Array>>>(true);
+same<Decoded<() => void>, NotEncodable<"a function">>(true);
+same<Decoded<string | null>, string | null>(true);
+// eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- A function without a result.
+same<Decoded<void>, void>(true);
+
+// Types flow from workflow to handle.
+const charge = app.step("charge", async (order: Order) => ({ payment: order.id, at: order.at }));
+const ping = app.step("ping", async () => 1);
+const checkout = app.workflow("checkout", async (order: Order, ctx) => {
+  const payment = await charge(order);
+  same<typeof payment, { payment: bigint; at: Date }>(true);
+  const pinged: number = await ping();
+  const both = await ctx.all([() => charge(order), () => ping()]);
+  same<typeof both, [{ payment: bigint; at: Date }, number]>(true);
+  const winner = await ctx.race([() => charge(order), () => ping()]);
+  same<typeof winner, { payment: bigint; at: Date } | number>(true);
+  const labels = await ctx.map("label", order.tags, (tag, step) => `${tag} ${step.idempotencyKey}`);
+  same<typeof labels, string[]>(true);
+  const sizes = await ctx.map(order.tags, async (tag, branch) => branch.runStep("size", () => tag.length));
+  same<typeof sizes, number[]>(true);
+  const message = await ctx.receive<{ text: string }>("topic");
+  same<typeof message, { text: string } | null>(true);
+  return { pinged, total: labels.length };
+});
+
+export async function caller(order: Order): Promise<void> {
+  const run = await checkout.start(order, { id: "a", deadline: { minutes: 5 } });
+  same<typeof run, Run<{ pinged: number; total: number }>>(true);
+  same<Awaited<ReturnType<typeof run.result>>, { pinged: number; total: number }>(true);
+  // @ts-expect-error -- The input is missing.
+  await checkout.start();
+  // @ts-expect-error -- Another type than the workflow's.
+  await checkout.start("order");
+  // @ts-expect-error -- A misspelt option.
+  await checkout.start(order, { ID: "a" });
+  // @ts-expect-error -- A bare number is no duration.
+  await run.result({ timeout: 5 });
+  // @ts-expect-error -- Neither is a unit nobody knows.
+  await run.result({ timeout: { fortnights: 1 } });
+  // @ts-expect-error -- A policy that does not exist.
+  app.step("a", async () => 1, { retries: 3 });
+}
+
+// Instances of classes with methods do not come back as what they were.
+const price = app.step("price", async () => new Money(1));
+export async function broken(): Promise<string> {
+  const value = await price();
+  const cents: number = value.cents;
+  // @ts-expect-error -- The method was not recorded.
+  return value.format() + String(cents);
+}
+
+// Schemas give the types.
+const parsed = app.workflow("parsed", async (input) => ({ doubled: input.count * 2 }), { input: z.object({ count: z.number() }), output: z.object({ doubled: z.number() }) });
+export async function schemas(): Promise<number> {
+  // @ts-expect-error -- Not what the schema takes.
+  await parsed.start({ count: "two" });
+  return (await (await parsed.start({ count: 2 })).result()).doubled;
+}
+// @ts-expect-error -- Not what the schema gives.
+app.workflow("wrong", async () => ({ doubled: "two" }), { output: z.object({ doubled: z.number() }) });
+
+// The transaction is the driver's own, or ours.
+const reserve = app.transaction("reserve", pgTx(new Pool()), async (tx: PoolClient, order: Order) => (await tx.query<{ n: number }>("select 1 as n", [order.id])).rows[0]?.n ?? 0);
+const own = app.transaction("own", async (tx, order: Order) => {
+  const rows = await tx.execute<{ n: number }>("select 1 as n", order.id);
+  same<typeof rows, Rows<{ n: number }>>(true);
+  return rows.length;
+});
+export async function transactions(order: Order): Promise<number> {
+  return (await reserve(order)) + (await own(order));
+}
+
+// What all and race take are functions.
+app.workflow("promises", async (order: Order, ctx) => {
+  // @ts-expect-error -- A promise has already started.
+  await ctx.all([charge(order)]);
+});
+
+export const engineIsDisposable: AsyncDisposable = app;
