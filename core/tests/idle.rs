@@ -3,7 +3,6 @@
 #[path = "../../tests/src/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
-#[allow(dead_code)]
 mod host;
 
 use std::sync::Arc;
