@@ -45,7 +45,7 @@ def test_the_longest_id_works(database: Database) -> None:
         assert echo.options(id="é" * 127 + "x").start(1).result(SOON) == 1
 
 
-@pytest.mark.parametrize("name", ["a\x00b", "x" * 256, "tab\there"])
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 256, "tab\there"])
 def test_names(database: Database, name: str) -> None:
     app, _ = small(database)
 
@@ -63,7 +63,55 @@ def test_no_name_of_its_own(database: Database) -> None:
         app.step(lambda: 1)
 
 
-def test_unknown_workflow_and_queue_name_the_nearest(database: Database) -> None:
+def test_a_mistyped_workflow_names_the_nearest(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def checkout(n: int) -> int:
+        return n
+
+    @app.workflow
+    def parent() -> str:
+        try:
+            app.reference("chekout").start(1)
+        except everstep.UnknownWorkflow as error:
+            return error.message
+        return "no error"
+
+    with app:
+        with pytest.raises(everstep.UnknownWorkflow, match='"checkout"') as caught:
+            app.reference("chekout").start(1)
+        assert caught.value.code == "unknown_workflow"
+        with pytest.raises(everstep.UnknownWorkflow, match='"checkout"'):
+            app.reference("checkotu").start_many([1, 2])
+        assert app.runs().items == []
+        assert '"checkout"' in parent.start().result(SOON)
+        # Another client of this database: the name was announced, so it is known there too.
+        with Everstep(**database.settings, role="client") as client:
+            with pytest.raises(everstep.UnknownWorkflow, match='"checkout"'):
+                client.reference("chekout").start(1)
+            assert client.reference("checkout", returns=int).start(3).result(SOON) == 3
+
+
+def test_a_name_nobody_knows_yet_waits_and_says_so(database: Database) -> None:
+    app, _ = small(database)
+    with app:
+        run = app.reference("elsewhere", returns=int).start(4)
+        forced = app.reference("ehco").options(unchecked=True).start(5)
+        with pytest.raises(everstep.ResultTimeout, match='"elsewhere"'):
+            run.result(timedelta(milliseconds=200))
+        assert run.status().state == "ready" and forced.status().state == "ready"
+    later = Everstep(**database.settings)
+
+    @later.workflow(name="elsewhere")
+    def elsewhere(n: int) -> int:
+        return n
+
+    with later:
+        assert later.run(key=run.key, returns=int).result(SOON) == 4
+
+
+def test_an_unknown_queue_names_the_nearest(database: Database) -> None:
     app, echo = small(database)
     app.queue("orders")
     with app:

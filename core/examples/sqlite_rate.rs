@@ -74,6 +74,7 @@ fn outcome(run: RunKey) -> Write {
         error_type: None,
         error_message: None,
         then: None,
+        children: false,
     }
 }
 

@@ -5,6 +5,8 @@
 pub const NAMES: &[&str] = &[
     "engine.register.after",
     "engine.claim.after",
+    "engine.children.before",
+    "engine.children.after",
     "engine.lane.before_commit",
     "engine.lane.after_commit",
     "store.register.before",

@@ -26,7 +26,8 @@ const BACKLOG: i64 = 50_000;
 const ROWS: f64 = 3_000.0;
 
 /// Tables with a row a worker, queue or setting: small in the largest installation.
-const SMALL: &[&str] = &["meta", "worker", "lease", "queue", "dead_worker"];
+/// `route` has a row for each name of a program in each queue; it is read whole only where a start names a workflow nobody knows.
+const SMALL: &[&str] = &["meta", "worker", "lease", "queue", "dead_worker", "route"];
 
 fn config(cluster: &Cluster) -> StoreConfig {
     StoreConfig {
@@ -143,6 +144,8 @@ async fn exercise(store: &Arc<dyn Store>) {
     store.queues().await.expect("reads");
     let (free, limited, plain) = (route_of("free", "job"), route_of("limited", "job"), route());
     let routes = [free.clone(), limited.clone(), plain.clone()];
+    store.announce(&routes).await.expect("writes");
+    store.workflow_names().await.expect("reads");
 
     // Starts of every sort, alone and mixed.
     let keyed = NewRun {
@@ -220,7 +223,7 @@ async fn exercise(store: &Arc<dyn Store>) {
     store.identity().await.expect("reads");
     store.adopt("test").await.expect("adopts");
     store.inspect().await.expect("looks");
-    let transaction = store.begin().await.expect("begins");
+    let transaction = store.begin(&site("work")).await.expect("begins");
     transaction.commit(worker.id, run, 1, &step(0)).await.expect("commits");
     store.probe(worker.id, run, 1, &step(0)).await.expect("probes");
     store.history(run, 0, &at(0)).await.expect("reads");

@@ -43,6 +43,10 @@ impl Drop for Directory {
     }
 }
 
+fn site(name: &str) -> Site {
+    Site { id: 77, name: name.into(), location: "".into() }
+}
+
 fn url(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
@@ -87,7 +91,17 @@ async fn register(store: &Arc<dyn Store>) -> Uuid {
 }
 
 fn tick(incarnation: Uuid) -> TickRequest {
-    TickRequest { incarnation: Some(incarnation), lease_ms: 60_000, may_reap: false, known_dead: Vec::new(), page: 100, max_crashes: 5, boot_id: "boot".into() }
+    TickRequest {
+        incarnation: Some(incarnation),
+        lease_ms: 60_000,
+        may_reap: false,
+        silent_ms: 60_000,
+        known_dead: Vec::new(),
+        page: 100,
+        max_crashes: 5,
+        boot_id: "boot".into(),
+        routes: Vec::new(),
+    }
 }
 
 fn route() -> Route {
@@ -169,7 +183,7 @@ async fn in_memory_one_connection_does_it_all() {
     let write = [record(key, 1, written.clone())];
     assert!(matches!(store.commit(0, Some(me), &write, false).await.expect("commits")[..], [Verdict::Committed]));
     assert_eq!(store.load(me, &[key]).await.expect("loads")[0].steps[0].token, written.token);
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     transaction.execute("create table total (n integer)", &[]).await.expect("creates");
     let waits = store.clone();
     // Asked for while the transaction has the only connection: answered after it.
@@ -200,7 +214,7 @@ async fn a_newer_schema_is_refused() {
     let store = directory.migrated().await;
     let me = register(&store).await;
     let run = own(&store, me).await;
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     transaction.execute("update meta set value = '99' where key in ('schema_version', 'min_compatible')", &[]).await.expect("updates");
     assert!(matches!(transaction.commit(me, run, 1, &step(0)).await.expect("commits"), Verdict::Committed));
     match directory.open().migrate().await {
@@ -306,6 +320,7 @@ async fn several_processes_share_one_file() {
                             error_type: None,
                             error_message: None,
                             then: None,
+                            children: true,
                         });
                     }
                     for verdict in store.commit(0, Some(me), &writes, false).await.expect("commits") {
@@ -357,7 +372,7 @@ async fn a_transaction_ends_at_its_time() {
     let run = own(&store, me).await;
     let too_long = |result: Result<SqlRows>| assert!(matches!(result, Err(StoreError::Setup { code: "transaction_too_long", .. })), "{result:?}");
 
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     transaction.execute("create table total (n integer)", &[]).await.expect("creates");
     // Idle: another process waits for the writer and gets it.
     let begun = Instant::now();
@@ -367,11 +382,11 @@ async fn a_transaction_ends_at_its_time() {
     assert!(matches!(transaction.commit(me, run, 1, &step(0)).await, Err(StoreError::Setup { code: "transaction_too_long", .. })));
 
     // In the middle of a statement that would take minutes.
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n where i < 1e12";
     too_long(transaction.execute(endless, &[]).await);
     drop(transaction);
-    let mut after = store.begin().await.expect("the writer is free and has no deadline of the one before");
+    let mut after = store.begin(&site("work")).await.expect("the writer is free and has no deadline of the one before");
     assert!(matches!(after.execute("select * from total", &[]).await, Err(StoreError::Rejected { .. })), "rolled back");
     after.rollback().await;
     assert_eq!(store.find(run).await.expect("reads").expect("is there").steps_recorded, 0);
@@ -381,7 +396,7 @@ async fn a_transaction_ends_at_its_time() {
 async fn a_step_cannot_end_the_engines_transaction() {
     let directory = Directory::new();
     let store = directory.migrated().await;
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     for sql in ["commit", "  -- sly\n COMMIT", "/* sly */ end", "rollback", "begin"] {
         assert!(matches!(transaction.execute(sql, &[]).await, Err(StoreError::Rejected { .. })), "{sql}");
     }
@@ -420,7 +435,7 @@ async fn a_dropped_transaction_frees_the_file() {
     let (store, elsewhere) = (directory.migrated().await, directory.open());
     let begun = Instant::now();
     for _ in 0..20 {
-        let mut transaction = store.begin().await.expect("begins");
+        let mut transaction = store.begin(&site("work")).await.expect("begins");
         transaction.execute("create table total (n integer)", &[]).await.expect("creates: nothing is left of the one before");
         drop(transaction);
         elsewhere.commit(0, None, &[Write::Start(Box::new(new_run(false)))], false).await.expect("commits");
@@ -445,13 +460,13 @@ async fn a_beat_waits_for_one_transaction_at_most() {
     let directory = Directory::new();
     let store = directory.migrated().await;
     let me = register(&store).await;
-    let first = store.begin().await.expect("begins");
+    let first = store.begin(&site("work")).await.expect("begins");
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let queued: Vec<_> = (0..5)
         .map(|_| {
             let (store, order) = (store.clone(), order.clone());
             tokio::spawn(async move {
-                let transaction = store.begin().await.expect("begins");
+                let transaction = store.begin(&site("work")).await.expect("begins");
                 order.lock().expect("not poisoned").push("transaction");
                 transaction.rollback().await;
             })
@@ -537,7 +552,7 @@ async fn the_views_tell_what_the_tables_hold() {
     store.commit(0, Some(me), &[record(going, 1, step(0)), Write::Block { run: blocked, epoch: 1, why: why.clone() }], false).await.expect("commits");
     let queued = NewRun { route: Route { id: 8, queue: "mail".into(), ..route() }, ..new_run(false) };
     store.commit(0, None, &[Write::Start(Box::new(queued))], false).await.expect("commits");
-    let mut transaction = store.begin().await.expect("begins");
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
     let mut ask = async |sql: &str| transaction.execute(sql, &[]).await.expect(sql).rows;
     let text = |t: &str| SqlValue::Text(t.into());
     assert_eq!(

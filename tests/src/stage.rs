@@ -24,6 +24,9 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub const LEASE_MS: u64 = 2500;
 pub const BEAT_MS: u64 = 500;
 
+/// Fewer than any three processes would like: what holds a session while it waits for another shows.
+const POOLED_SESSIONS: u32 = 6;
+
 /// Money the accounts open with, and how many there are.
 const ACCOUNTS: i64 = 8;
 const OPENING: i64 = 1000;
@@ -109,7 +112,7 @@ impl Stage {
                 stage.proxy = Some(Proxy::start(server.cluster().port()).await.map_err(|e| e.to_string())?);
             }
             if plan.pooler {
-                stage.pooler = Some(Pooler::start(server.cluster(), 20)?);
+                stage.pooler = Some(Pooler::start(server.cluster(), POOLED_SESSIONS)?);
             }
             stage.server = Some(server);
         } else {

@@ -188,6 +188,7 @@ const (
 	RunOptionsFieldTraceParent = 19
 	RunOptionsFieldTraceState  = 20
 	RunOptionsFieldReusePurged = 21
+	RunOptionsFieldUnchecked   = 22
 )
 
 // Field positions of STEP.

@@ -261,7 +261,7 @@ def inline_step(function: Callable[..., Any], kwargs: dict[str, Any]) -> Registe
     if given == "<lambda>":
         if returns is None:
             raise ConfigInvalid("a lambda has no annotation to read its result by: app.run_step(lambda: .., returns=Type)")
-        name = name or "lambda"
+        name = "lambda" if name is None else name
     registered = Registered(function, "step", name)
     if returns is not None:
         registered.signature = Signature(function, returns=returns)

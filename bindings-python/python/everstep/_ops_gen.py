@@ -171,6 +171,7 @@ RUN_OPTIONS: Final[tuple[str, ...]] = (
     "trace_parent",
     "trace_state",
     "reuse_purged",
+    "unchecked",
 )
 STEP: Final[tuple[str, ...]] = (
     "branch",

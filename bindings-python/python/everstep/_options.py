@@ -111,6 +111,7 @@ class StartOptions(TypedDict, total=False):
     trace_parent: str
     trace_state: str
     reuse_purged: bool
+    unchecked: bool
     parent_close: Literal["cancel", "abandon"]
 
 
@@ -192,6 +193,7 @@ class RunOptions:
     trace_parent: str | None = None
     trace_state: str | None = None
     reuse_purged: bool = False
+    unchecked: bool = False
     parent_close: Literal["cancel", "abandon"] | None = None
 
     def record(self) -> list[Any] | None:
@@ -220,6 +222,7 @@ class RunOptions:
             self.trace_parent,
             self.trace_state,
             True if self.reuse_purged else None,
+            True if self.unchecked else None,
         ]
         while values and values[-1] is None:
             values.pop()

@@ -43,8 +43,8 @@ class Registered:
             raise ConfigInvalid(f"decorate a function, not {type(function).__name__}")  # pyright: ignore[reportUnreachable]
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigInvalid("a generator function has no result to record: return a list")
-        named = name or getattr(function, "__name__", "")
-        if not named or named == "<lambda>":
+        named = getattr(function, "__name__", "") if name is None else name
+        if name is None and named in ("", "<lambda>"):
             raise ConfigInvalid("this function has no name of its own: give one, name=")
         self.function = function
         self.kind = kind

@@ -121,7 +121,8 @@ impl Engine {
             }
             ControlVerdict::Requested => {
                 self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
-                self.wakes.tell(WakeHint::Queues);
+                // The end of the time for clean-up is a timer.
+                self.timer_set(self.config.cancel_grace_ms);
                 "requested"
             }
             ControlVerdict::NotPossible(_) => "already_finished",
@@ -132,13 +133,14 @@ impl Engine {
         Ok(one_str(outcome))
     }
 
-    /// Children with policy cancel of a run that has ended, in pages.
+    /// Children with policy cancel of a run that has ended, in pages. The end has left a timer: who dies over this is followed by another.
     pub fn close_children(self: &Arc<Self>, parent: RunKey) {
         self.spawn(move |engine| async move {
             loop {
                 let page = engine.persist(|| engine.store.open_children(parent, CHILDREN_PAGE)).await;
                 let mut stopped = false;
                 for child in &page {
+                    crate::failpoint!("engine.children.before");
                     let verdict = engine.persist(|| engine.store.cancel(*child, "parent", "the parent run has ended", engine.config.cancel_grace_ms)).await;
                     match verdict {
                         ControlVerdict::Done => {
@@ -148,13 +150,14 @@ impl Engine {
                         ControlVerdict::Requested => stopped = true,
                         ControlVerdict::NotPossible(_) | ControlVerdict::NotFound => {}
                     }
+                    crate::failpoint!("engine.children.after");
                 }
                 if stopped {
                     engine.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
                     engine.look_at_moved().await;
                 }
                 if (page.len() as i64) < CHILDREN_PAGE {
-                    return;
+                    return engine.persist(|| engine.store.children_closed(parent)).await;
                 }
             }
         });
@@ -167,7 +170,7 @@ impl Engine {
                 self.claims.look();
                 self.wakes.tell(WakeHint::Ready);
                 self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
-                self.spawn(|engine| async move { engine.look_at_moved().await });
+                self.spawn(|engine| async move { _ = engine.look_at_moved().await });
                 Ok(one_str("resumed"))
             }
             ControlVerdict::NotPossible(_) => Ok(one_str("not_possible")),
@@ -233,6 +236,7 @@ impl Engine {
         };
         let queue = self.within_budget(|| self.store.put_queue(&queue, by_operator)).await?;
         self.queues.remember(queue.clone());
+        self.served.changed();
         self.wakes.tell(WakeHint::Queues);
         self.claims.look();
         let mut w = Writer::new();

@@ -83,6 +83,11 @@ pub fn route(namespace: &str, queue: &str, workflow: &str, label: &str) -> Route
     Route { id, queue: queue.into(), workflow: workflow.into(), label: label.into() }
 }
 
+/// A queue's own number, for hints that are about all its routes.
+pub fn queue_number(namespace: &str, queue: &str) -> i64 {
+    first_i64(hash(&[b"queue", namespace.as_bytes(), queue.as_bytes()]))
+}
+
 fn site(name: &str, location: &str) -> Site {
     let id = first_i64(hash(&[b"site", name.as_bytes(), location.as_bytes()]));
     Site { id, name: name.into(), location: location.into() }
@@ -117,20 +122,32 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     known.map(|k| (distance(name, k), k)).min().filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 3).map(|(_, k)| k)
 }
 
-/// Levenshtein distance.
+/// The known name that this one is probably a mistyping of: one slip in five letters or more, two in nine, three in thirteen. Names that differ
+/// only in their numbers are different names on purpose (`report_v1`, `report_v2`).
+pub fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let words = |text: &str| text.chars().filter(|c| !c.is_numeric()).collect::<String>();
+    let slips = |k: &str| (name.chars().count().max(k.chars().count()).saturating_sub(1) / 4).min(3);
+    known.filter(|k| words(k) != words(name)).map(|k| (distance(name, k), k)).min().filter(|(d, k)| *d <= slips(k)).map(|(_, k)| k)
+}
+
+/// Levenshtein distance in which two neighbours changed for each other count as one.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let a: Vec<char> = a.chars().collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -162,5 +179,17 @@ mod tests {
         assert!(check_name("id", "order 1 / é").is_ok());
         assert_eq!(nearest("chekout", ["checkout", "refund"].into_iter()), Some("checkout"));
         assert_eq!(nearest("zzz", ["checkout", "refund"].into_iter()), None);
+    }
+
+    #[test]
+    fn a_mistyped_name_is_told_from_another_name() {
+        let known = ["checkout", "report_v1", "interpret", "mail", "greet"];
+        for (typed, meant_name) in [("chekout", "checkout"), ("chekcout", "checkout"), ("Checkout", "checkout"), ("inteprret", "interpret"), ("gret", "greet")]
+        {
+            assert_eq!(meant(typed, known.into_iter()), Some(meant_name), "{typed}");
+        }
+        for other in ["report_v2", "checkout_v2", "refund", "other", "mall", "x", "checkin"] {
+            assert_eq!(meant(other, known.into_iter()), None, "{other}");
+        }
     }
 }

@@ -11,11 +11,13 @@ pub mod host;
 mod housekeeping;
 pub mod identity;
 mod lifecycle;
+mod names;
 pub mod options;
 mod outbox;
 mod queues;
 mod records;
 mod release;
+mod served;
 mod starts;
 mod wakes;
 
@@ -27,7 +29,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub use config::{Config, Role};
+pub use config::{Config, Replay, Role};
 pub use outbox::Outbox;
 
 use crate::key_map::KeyMap;
@@ -90,7 +92,10 @@ pub struct Engine {
     wakes: wakes::Wakes,
     awaiters: awaiters::Awaiters,
     queues: queues::Queues,
+    names: names::Names,
     ticks: housekeeping::Ticks,
+    releases: release::Releases,
+    served: served::ServedNow,
     counters: counters::Counters,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
@@ -129,7 +134,10 @@ impl Engine {
             wakes: wakes::Wakes::default(),
             awaiters: awaiters::Awaiters::default(),
             queues: queues::Queues::default(),
+            names: names::Names::default(),
             ticks: housekeeping::Ticks::default(),
+            releases: release::Releases::default(),
+            served: served::ServedNow::default(),
             counters: counters::Counters::default(),
             ended: Notify::new(),
             closing: AtomicBool::new(false),
@@ -312,8 +320,13 @@ impl Engine {
         if gone {
             self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
             self.claims.clear_suspect(exec.run);
-            let parked = std::mem::replace(&mut exec.lock().parked, true);
-            if !parked {
+            let (parked, releasable) = {
+                let mut st = exec.lock();
+                (std::mem::replace(&mut st.parked, true), st.releasable)
+            };
+            if parked {
+                self.parked_changed(-1, releasable);
+            } else {
                 self.slots_changed(exec.client_id, 1);
             }
             self.timers.forget(exec.id);

@@ -70,6 +70,8 @@ pub struct StartOptions {
     pub trace_parent: Option<String>,
     pub trace_state: Option<String>,
     pub reuse_purged: bool,
+    /// Start it although its name looks mistyped.
+    pub unchecked: bool,
 }
 
 /// What travels with the run: it may be executed by a process that registered other options.
@@ -151,6 +153,7 @@ impl StartOptions {
             trace_parent: r.opt_str()?.map(str::to_owned),
             trace_state: r.opt_str()?.map(str::to_owned),
             reuse_purged: r.bool()?,
+            unchecked: r.bool()?,
         })
     }
 }

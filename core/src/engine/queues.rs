@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use super::error::{EngineError, Result};
 use super::{Engine, identity};
 use crate::protocol::errors::Code;
-use crate::store::{NewRun, Queue};
+use crate::store::Queue;
 
 #[derive(Default)]
 pub struct Queues {
@@ -47,24 +47,8 @@ impl Engine {
     pub async fn refresh_queues(&self) -> Result<()> {
         let queues = self.within_budget(|| self.store.queues()).await?;
         self.queues.replace(queues);
+        self.served.changed();
         Ok(())
-    }
-
-    /// Go on with a start whose queue exists; look in the database before saying that it does not.
-    pub fn check_queue_then(self: &Arc<Self>, run: NewRun, go_on: impl FnOnce(&Arc<Engine>, NewRun) + Send + 'static)
-    where
-        Self: 'static,
-    {
-        if run.route.queue.is_empty() || self.queues.get(&run.route.queue).is_some() {
-            return go_on(self, run);
-        }
-        self.spawn(move |engine| async move {
-            // An unknown name is the caller's error; a database that does not answer is said by the start itself.
-            if let Err(e) = engine.refresh_queues().await {
-                engine.log_all("warning", e.code.as_str(), &e.message);
-            }
-            go_on(&engine, run);
-        });
     }
 
     /// The error for a queue nobody created.

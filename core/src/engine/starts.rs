@@ -78,10 +78,13 @@ impl Engine {
         let mut r = Reader::new(frame);
         let workflow = r.str()?;
         let input = r.opt_bytes()?;
-        let run = self.new_run(workflow, input, StartOptions::read(&mut r)?, None)?;
-        self.check_queue_then(run, move |engine, run| {
+        let options = StartOptions::read(&mut r)?;
+        let unchecked = options.unchecked;
+        let run = self.new_run(workflow, input, options, None)?;
+        self.check_names_then(run, unchecked, move |engine, run| {
             engine.start_run(
                 run,
+                unchecked,
                 Box::new(move |outcome, out| match outcome {
                     Ok((run, attached)) => {
                         let mut w = Writer::new();
@@ -104,7 +107,7 @@ impl Engine {
         while !items.at_end() {
             let mut item = items.opt_list()?.ok_or_else(|| EngineError::new(Code::FrameInvalid, "each item is a list [input, options]"))?;
             let input = item.opt_bytes()?;
-            runs.push(StartOptions::read(&mut item).and_then(|o| self.new_run(&workflow, input, o, None)));
+            runs.push(StartOptions::read(&mut item).and_then(|o| Ok((o.unchecked, self.new_run(&workflow, input, o, None)?))));
         }
         let gathered = Arc::new(Gathered::new(runs.len(), client, token));
         if runs.is_empty() {
@@ -113,15 +116,18 @@ impl Engine {
         for (i, run) in runs.into_iter().enumerate() {
             let gathered = gathered.clone();
             match run {
-                Ok(run) => self.check_queue_then(run, move |engine, run| engine.start_run(run, Box::new(move |outcome, out| gathered.put(i, outcome, out)))),
+                Ok((unchecked, run)) => self.check_names_then(run, unchecked, move |engine, run| {
+                    engine.start_run(run, unchecked, Box::new(move |outcome, out| gathered.put(i, outcome, out)));
+                }),
                 Err(e) => gathered.put(i, Err(e), &mut Outbox::default()),
             }
         }
         Ok(())
     }
 
-    fn start_run(self: &Arc<Self>, mut run: NewRun, started: Started) {
-        if let Err(e) = self.known_queue(&run.route.queue) {
+    fn start_run(self: &Arc<Self>, mut run: NewRun, unchecked: bool, started: Started) {
+        let workflow = if unchecked { Ok(()) } else { self.check_workflow(&run.route.workflow) };
+        if let Err(e) = self.known_queue(&run.route.queue).and(workflow) {
             return started(Err(e), &mut Outbox::default());
         }
         if self.may_claim(&run) {
@@ -145,6 +151,7 @@ impl Engine {
         self.config.role == Role::Worker
             && self.phase() == Phase::Launched
             && self.held().is_none()
+            && self.has_room_at_once()
             && run.start.is_none()
             && run.dedup.is_none()
             && run.route.label.is_empty()

@@ -134,6 +134,9 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
             match wait {
                 WaitKind::Sleep if due.is_none() => return Err(malformed("a sleep needs a time")),
                 WaitKind::Event | WaitKind::Result if target.is_none() => return Err(malformed("this wait needs a run")),
+                WaitKind::Event => identity::check_name("the event's key", key.unwrap_or_default())?,
+                // The empty topic is the default one.
+                WaitKind::Receive if key.is_some_and(|topic| !topic.is_empty()) => identity::check_name("the topic", key.unwrap_or_default())?,
                 _ => {}
             }
             let key = key.unwrap_or_default().to_owned();
@@ -197,9 +200,10 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
                 other => return Err(malformed(&format!("policy must be cancel or abandon, not {other}"))),
             };
             engine.known_queue(options.queue.as_deref().unwrap_or_default())?;
+            let unchecked = options.unchecked;
             let child = engine.new_run(workflow, input, options, Some(Parent { run: exec.run, root: exec.root, policy }))?;
             let asked = Asked { digest: identity::digest(workflow, input, None), ..h.ask(kind::CHILD, workflow, location) };
-            exec.begin_child(engine, asked, child, out)
+            exec.begin_child(engine, asked, child, unchecked, out)
         }
         op::ABANDON => {
             let why = r.str()?.to_owned();
@@ -272,12 +276,17 @@ pub fn submit(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u3
             let (branch, seq, _attempt, output) = (r.str()?, r.int()? as i32, r.int()?, r.bytes()?);
             exec.tx_commit(engine, tx, branch, seq, output, token, &mut Outbox::default());
         }
-        op::TX_OPEN => engine.answer(client.clone(), token, |engine| async move {
-            let tx = engine.within_budget(|| engine.store.begin()).await?;
-            let mut w = Writer::new();
-            w.int(engine.transactions.add(tx));
-            Ok(w.finish())
-        }),
+        op::TX_OPEN => {
+            let Some(exec) = exec(engine, &mut r)? else { return ended(client, token) };
+            let (branch, seq) = (r.str()?, r.int()? as i32);
+            let site = exec.site_of(branch, seq).ok_or_else(|| EngineError::plain(Code::Stopped))?;
+            engine.answer(client.clone(), token, move |engine| async move {
+                let tx = engine.within_budget(|| engine.store.begin(&site)).await?;
+                let mut w = Writer::new();
+                w.int(engine.transactions.add(tx));
+                Ok(w.finish())
+            });
+        }
         op::TX_EXECUTE => {
             let (tx, sql) = (r.int()?, r.str()?.to_owned());
             let params = sql_values(&mut r)?;
@@ -341,6 +350,7 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
         }
         op::GET_EVENT => {
             let (run, key, timeout) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.opt_int()?);
+            identity::check_name("the event's key", &key)?;
             connected(engine, client, token, move |e, client| e.await_event(client, token, run, key, timeout));
         }
         op::GET_RUN => {

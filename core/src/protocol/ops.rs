@@ -371,7 +371,9 @@ pub mod record {
         pub const TRACE_STATE: usize = 20;
         /// `reuse_purged:bool?`
         pub const REUSE_PURGED: usize = 21;
-        pub const FIELDS: usize = 22;
+        /// `unchecked:bool?`
+        pub const UNCHECKED: usize = 22;
+        pub const FIELDS: usize = 23;
     }
     pub mod step {
         /// `branch:str`

@@ -50,6 +50,7 @@ impl Exec {
             return Ok(Entered::Answer(verdict::stopped("branch_closed")));
         }
         let place = st.next_place(asked.branch);
+        st.handed = false;
         let shielded = asked.flags & flag::SHIELDED != 0;
         let site = engine.site(asked.name, asked.location);
         if st.history.get(&place).is_some() {
@@ -146,7 +147,10 @@ impl Exec {
         let mut st = self.lock();
         match self.enter(engine, &mut st, asked, out)? {
             Entered::Answer(frame) => Ok(frame),
-            Entered::Live(place) => Ok(self.start_call(engine, &mut st, &place).unwrap_or_else(|| verdict::pending(false, place.1))),
+            Entered::Live(place) => {
+                let stopped = self.replay_first(engine, &mut st, &place, out);
+                Ok(stopped.or_else(|| self.start_call(engine, &mut st, &place)).unwrap_or_else(|| verdict::pending(false, place.1)))
+            }
         }
     }
 

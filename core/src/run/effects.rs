@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::begin::{Asked, Entered, Recorded};
-use super::exec::{Exec, Phase};
-use super::verdict;
+use super::exec::{Exec, ExecState, Phase};
+use super::history::Place;
+use super::{text, verdict};
 use crate::engine::error::{EngineError, Result};
 use crate::engine::{Engine, Outbox, identity};
 use crate::protocol::errors::Code;
@@ -38,7 +39,7 @@ impl Exec {
     }
 
     /// The child's key is derived from the position (or is the user's own id): a repeated start is the same child.
-    pub fn begin_child(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, mut child: NewRun, out: &mut Outbox) -> Result<Vec<u8>> {
+    pub fn begin_child(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, mut child: NewRun, unchecked: bool, out: &mut Outbox) -> Result<Vec<u8>> {
         let mut st = self.lock();
         let place = match self.enter(engine, &mut st, asked, out)? {
             Entered::Answer(frame) => return Ok(frame),
@@ -55,10 +56,36 @@ impl Exec {
         if child.trace_parent.is_none() {
             child.trace_parent = self.trace_parent.clone();
         }
+        let pending = verdict::pending(false, place.1);
+        if unchecked || engine.knows_workflow(&child.route.workflow) {
+            self.record_child(engine, &mut st, &place, child);
+        } else {
+            // Looked up first, and what comes out is recorded: a name that looks mistyped today may be known when this is replayed.
+            let exec = self.clone();
+            engine.spawn(move |engine| async move {
+                if let Err(e) = engine.refresh_names().await {
+                    engine.log_all("warning", e.code.as_str(), &e.message);
+                }
+                let mut st = exec.lock();
+                if st.stopped.is_some() || !st.calls.get(&place).is_some_and(|c| matches!(c.phase, Phase::Opening)) {
+                    return;
+                }
+                match engine.check_workflow(&child.route.workflow) {
+                    Ok(()) => exec.record_child(&engine, &mut st, &place, child),
+                    Err(e) => {
+                        let document = text::error_document("UnknownWorkflow", e.code, &e.message, false);
+                        exec.record(&engine, &mut st, &place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects: vec![] });
+                    }
+                }
+            });
+        }
+        Ok(pending)
+    }
+
+    fn record_child(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, child: NewRun) {
         st.has_children = true;
         let output = Payload::json(format!("\"{}\"", child.key).into_bytes());
-        self.record(engine, &mut st, &place, Recorded { failed: false, output, host_bytes: false, effects: vec![Effect::StartChild(Box::new(child))] });
-        Ok(verdict::pending(false, place.1))
+        self.record(engine, st, place, Recorded { failed: false, output, host_bytes: false, effects: vec![Effect::StartChild(Box::new(child))] });
     }
 
     /// A durable value: made here, recorded, and the same on every replay. `now` is the database's time.

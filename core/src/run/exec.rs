@@ -83,6 +83,8 @@ pub struct ExecState {
     /// Committed and not handed out yet, by `done`; None: a number given up.
     finished: BTreeMap<i32, Option<(u64, Vec<u8>)>>,
     turn_wanted: bool,
+    /// The host was handed a completion and has made no call since: its code may be on its way to the next one.
+    pub handed: bool,
     pub finishing: bool,
     /// A release is on its way to the database.
     pub releasing: bool,
@@ -90,6 +92,8 @@ pub struct ExecState {
     /// Holds none of its client's slots: everything waits.
     pub parked: bool,
     pub parked_since: Option<Instant>,
+    /// While parked: whether it was counted among those that may be released.
+    pub releasable: bool,
     /// A look at what the waits would get is under way; true: look again after it.
     pub looking: Option<bool>,
     pub drift_warned: bool,
@@ -115,6 +119,8 @@ pub struct Exec {
     pub crashes: i32,
     /// Of the history it was made with.
     pub history_bytes: i64,
+    /// The first completion that is this execution's own.
+    pub first_done: i32,
     state: Mutex<ExecState>,
 }
 
@@ -141,6 +147,7 @@ impl Exec {
             }
         }
         let open_waits = run.waits.into_iter().map(|w| ((w.at.branch.clone(), w.at.seq), w)).collect();
+        let has_children = run.steps.iter().any(|s| s.kind == crate::protocol::ops::kind::CHILD && !s.failed);
         let history = History::new(run.steps);
         let next_done = history.next_done();
         let replaying = history.replaying();
@@ -162,6 +169,7 @@ impl Exec {
             parent: run.parent,
             crashes: run.crashes,
             history_bytes: history.bytes() as i64,
+            first_done: next_done,
             state: Mutex::new(ExecState {
                 epoch: run.epoch,
                 inbox: run.inbox,
@@ -179,11 +187,13 @@ impl Exec {
                 next_live: next_done,
                 finished: BTreeMap::new(),
                 turn_wanted: false,
+                handed: false,
                 finishing: false,
                 releasing: false,
-                has_children: false,
+                has_children,
                 parked: false,
                 parked_since: None,
+                releasable: false,
                 looking: None,
                 drift_warned: false,
             }),
@@ -229,6 +239,7 @@ impl Exec {
     /// A call has its verdict, `done` in the order of completions; `out` gets it when its turn has come.
     pub fn complete(&self, st: &mut ExecState, place: &Place, done: i32, frame: Vec<u8>, out: &mut Outbox) {
         let item = st.calls.remove(place).map(|call| (call.token, frame));
+        st.handed = true;
         st.finished.insert(done, item);
         self.pump(st, out);
     }
@@ -358,14 +369,14 @@ impl ExecState {
         None
     }
 
+    /// No completion waits for its turn to be handed out.
+    pub fn nothing_on_its_way(&self) -> bool {
+        self.stopped.is_none() && !self.finishing && self.finished.is_empty() && !self.history.anyone_waiting()
+    }
+
     /// Everything that is open waits, and nothing is on its way to the host or the database.
     pub fn all_waiting(&self) -> bool {
-        !self.calls.is_empty()
-            && self.stopped.is_none()
-            && !self.finishing
-            && self.finished.is_empty()
-            && !self.history.anyone_waiting()
-            && self.calls.values().all(|c| matches!(c.phase, Phase::Waiting(_) | Phase::BackOff))
+        !self.calls.is_empty() && self.nothing_on_its_way() && self.calls.values().all(|c| matches!(c.phase, Phase::Waiting(_) | Phase::BackOff))
     }
 }
 

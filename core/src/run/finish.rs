@@ -338,7 +338,7 @@ impl Exec {
             Write::RetryRun { run: self.run, epoch: st.epoch, after_ms, attempt: self.run_attempt, token: token_row, error: value }
         } else {
             let then = self.on_finish.as_ref().map(|workflow| Box::new(engine.finish_run_start(self, workflow, state, &value, st.epoch)));
-            Write::Outcome { run: self.run, epoch: st.epoch, state, token: token_row, value, error_type, error_message, then }
+            Write::Outcome { run: self.run, epoch: st.epoch, state, token: token_row, value, error_type, error_message, then, children: st.has_children }
         };
         drop(st);
         self.write_end(engine, token, write);
@@ -356,7 +356,7 @@ impl Exec {
                 }
                 Ok(Verdict::Refused { message }) => {
                     // What the user returned cannot be stored: the run fails with that, never silently.
-                    if let Write::Outcome { run, epoch, token: row, .. } = write {
+                    if let Write::Outcome { run, epoch, token: row, children, .. } = write {
                         let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
                         let write = Write::Outcome {
                             run,
@@ -367,6 +367,7 @@ impl Exec {
                             error_type: Some("PayloadInvalid".into()),
                             error_message: Some(message),
                             then: None,
+                            children,
                         };
                         exec.write_end(engine, token, write);
                     }
@@ -391,11 +392,22 @@ impl Exec {
 
     /// Slots follow what the run does: parked while everything waits.
     pub fn after_change(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
+        if st.stopped.is_some() {
+            // What it held is counted when it is forgotten.
+            return;
+        }
         let waiting = st.all_waiting();
         if waiting != st.parked {
             st.parked = waiting;
             st.parked_since = waiting.then(std::time::Instant::now);
+            if waiting {
+                st.releasable = st.cancel.is_none() && st.earliest_due().is_some_and(|due| due.is_none_or(|ms| ms >= engine.config.release_after_ms));
+            }
+            engine.parked_changed(if waiting { 1 } else { -1 }, st.releasable);
             engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
+        }
+        if waiting && !st.handed {
+            engine.rehearse_release(self);
         }
     }
 
@@ -448,7 +460,18 @@ fn as_cancelled(write: Write) -> Write {
     match write {
         Write::Outcome { run, epoch, token, .. } | Write::RetryRun { run, epoch, token, .. } => {
             let value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, "The run was cancelled.", false));
-            Write::Outcome { run, epoch, state: RunState::Cancelled, token, value, error_type: Some("RunCancelled".into()), error_message: None, then: None }
+            Write::Outcome {
+                run,
+                epoch,
+                state: RunState::Cancelled,
+                token,
+                value,
+                error_type: Some("RunCancelled".into()),
+                error_message: None,
+                then: None,
+                // A retry does not say: the store looks.
+                children: true,
+            }
         }
         other => other,
     }

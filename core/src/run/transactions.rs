@@ -14,7 +14,7 @@ use crate::engine::{Engine, Outbox};
 use crate::protocol::client::Event;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::event;
-use crate::store::{GuardStatement, Payload, Placeholders, StepWrite, StoreError, StoreTransaction, Verdict};
+use crate::store::{GuardStatement, Payload, Placeholders, Site, StepWrite, StoreError, StoreTransaction, Verdict};
 
 /// Times a transaction runs again after a conflict (40001, 40P01) or a connection lost before its COMMIT; at most a second apart, so a
 /// restart of the database is waited out.
@@ -50,6 +50,11 @@ impl Exec {
     fn place_of(&self, st: &ExecState, branch: &str, seq: i32) -> Option<Place> {
         let place: Place = (branch.into(), seq);
         st.calls.contains_key(&place).then_some(place)
+    }
+
+    pub fn site_of(&self, branch: &str, seq: i32) -> Option<Site> {
+        let place: Place = (branch.into(), seq);
+        self.lock().calls.get(&place).map(|call| call.site.clone())
     }
 
     /// The checkpoint of this transaction, with its completion number taken.

@@ -112,6 +112,8 @@ pub trait Store: Send + Sync + 'static {
     /// Commit a batch as `incarnation` on lane `lane`; verdicts in the order of `writes`. `retry` is true when an earlier try of the
     /// same batch ended in an unknown outcome. Row-level refusals become `Verdict::Refused` by bisection; the rest commits.
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>>;
+    /// Whether a run is claimable on one of these routes, and has been there for `older_than_ms`. Needs no lease.
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool>;
     /// Claim ready runs (fenced by the lease), with their first page of history.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>>;
     /// Everything this incarnation owns now.
@@ -141,6 +143,8 @@ pub trait Store: Send + Sync + 'static {
     async fn cancel(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict>;
     /// Children with policy cancel whose parent is this run and that are not terminal, a page.
     async fn open_children(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>>;
+    /// None of them is left: the timer that the parent's end has left for them may go.
+    async fn children_closed(&self, parent: RunKey) -> Result<()>;
     /// Blocked or cancelled back to `Ready`, epoch + 1, crash count cleared.
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict>;
     /// Failed back to `Ready`: the failed step with the highest `done` and all recorded after it are forgotten; with no failed step, nothing is.
@@ -152,6 +156,10 @@ pub trait Store: Send + Sync + 'static {
     /// Insert or update. `by_operator` false: an operator's earlier change wins.
     async fn put_queue(&self, queue: &Queue, by_operator: bool) -> Result<Queue>;
     async fn queues(&self) -> Result<Vec<Queue>>;
+    /// Write these routes: their workflows are known from now on.
+    async fn announce(&self, routes: &[Route]) -> Result<()>;
+    /// Workflows of this namespace that were announced or started, at most `MOST_NAMES`.
+    async fn workflow_names(&self) -> Result<Vec<String>>;
 
     // -- transactional steps ------------------------------------------------------------------------------------------------
     /// The guard for a user's own transaction on their own driver: locks the run row (owner, epoch, state), inserts the step row.
@@ -160,13 +168,16 @@ pub trait Store: Send + Sync + 'static {
     /// `Committed`: it is there with this token; `Adopt`: another's; `NotFound`: it is not there; `Fenced`: and may not be written again.
     async fn probe(&self, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict>;
     /// A transaction on the core's own connection (SQLite: on the writer, between batches).
-    async fn begin(&self) -> Result<Box<dyn StoreTransaction>>;
+    /// `site`: of the step this is; its row is there before the transaction begins.
+    async fn begin(&self, site: &Site) -> Result<Box<dyn StoreTransaction>>;
 
     // -- hints --------------------------------------------------------------------------------------------------------------
     /// Wait for the next hints; returns when there are some. Cancel-safe. Reconnects by itself and says `Resync` when it did.
     async fn next_hints(&self) -> Vec<WakeHint>;
     /// Tell other processes. Never on the hot path: the engine coalesces.
     async fn hint(&self, hints: &[WakeHint]) -> Result<()>;
+    /// Hints seem to be missing: make sure that the source still speaks.
+    fn doubt_hints(&self);
     /// Let go of all connections.
     async fn close(&self);
 }

@@ -140,7 +140,11 @@ impl Worker {
 
     /// Start a run as already claimed.
     pub async fn own(&self) -> RunKey {
-        let run = NewRun { claimed: true, ..new_run() };
+        self.own_with(new_run()).await
+    }
+
+    pub async fn own_with(&self, run: NewRun) -> RunKey {
+        let run = NewRun { claimed: true, ..run };
         let key = run.key;
         assert!(matches!(self.one(start(run)).await, Verdict::Started { claimed: true }));
         key
@@ -156,14 +160,20 @@ impl Worker {
     }
 
     pub async fn tick_as(&self, may_reap: bool, known_dead: &[Uuid], max_crashes: i32) -> TickReport {
+        self.tick_when(may_reap, known_dead, max_crashes, 60_000).await
+    }
+
+    pub async fn tick_when(&self, may_reap: bool, known_dead: &[Uuid], max_crashes: i32, silent_ms: i64) -> TickReport {
         let request = TickRequest {
             incarnation: Some(self.id),
             lease_ms: 60_000,
             may_reap,
+            silent_ms,
             known_dead: known_dead.to_vec(),
             page: 500,
             max_crashes,
             boot_id: "boot".into(),
+            routes: Vec::new(),
         };
         self.store.tick(&request).await.expect("ticks")
     }
@@ -258,6 +268,7 @@ pub fn outcome_of(run: RunKey, epoch: i32, state: RunState) -> Write {
         error_type: failed.then(|| "Boom".into()),
         error_message: failed.then(|| "it went off".into()),
         then: None,
+        children: true,
     }
 }
 

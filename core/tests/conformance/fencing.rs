@@ -169,7 +169,7 @@ pub async fn outcome_frees_and_wakes(bench: Arc<Bench>) {
     let next_key = next.key;
     let end = match outcome(key, 1) {
         Write::Outcome { run, epoch, state, token, value, .. } => {
-            Write::Outcome { run, epoch, state, token, value, error_type: None, error_message: None, then: Some(Box::new(next)) }
+            Write::Outcome { run, epoch, state, token, value, error_type: None, error_message: None, then: Some(Box::new(next)), children: true }
         }
         other => other,
     };

@@ -54,7 +54,7 @@ pub async fn tombstones_answer_purged(bench: Arc<Bench>) {
     } else {
         format!("insert into tombstone (run_id, expires_at) values (x'{}', {})", run.key.simple(), i64::MAX / 4)
     };
-    let mut transaction = bench.store.begin().await.expect("begins");
+    let mut transaction = bench.store.begin(&site("work")).await.expect("begins");
     transaction.execute(&sql, &[]).await.expect("inserts");
     verdict!(transaction.commit(worker.id, helper, 1, &step(0)).await.expect("commits"), Verdict::Committed);
 
@@ -122,6 +122,24 @@ pub async fn children_are_recorded(bench: Arc<Bench>) {
     assert_eq!((detail.parent, detail.root, detail.state), (Some(parent), parent, RunState::Ready));
     let listed = bench.store.list(&RunFilter { parent: Some(parent), limit: 10, ..RunFilter::default() }).await.expect("lists");
     assert_eq!(listed.len(), 2);
+    // The end leaves a timer for the child that is to end with it; nobody else takes it on for a while; gone when no child is left.
+    verdict!(worker.one(outcome(parent, 1)).await, Verdict::Committed);
+    assert!(worker.tick(&[]).await.closing.is_empty(), "whoever ended the parent has its time first");
     bench.store.cancel(keys.0, "test", "parent ended", 1000).await.expect("cancels");
     assert!(bench.store.open_children(parent, 10).await.expect("reads").is_empty());
+    bench.store.children_closed(parent).await.expect("deletes");
+}
+
+/// A parent that nobody's code ends (its time to start was over, its deadline has passed) leaves its children to the next tick.
+pub async fn children_of_a_run_ended_by_time_are_seen(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let parent = worker.own_with(NewRun { deadline_ms: Some(300), ..new_run() }).await;
+    let child = NewRun { parent: Some(Parent { run: parent, root: parent, policy: ClosePolicy::Cancel }), ..new_run() };
+    let key = child.key;
+    verdict!(worker.one(record(parent, 1, with(vec![Effect::StartChild(Box::new(child))], step(0)))).await, Verdict::Committed);
+    verdict!(worker.one(Write::Release { run: parent, epoch: 1, inbox: 0, due: None }).await, Verdict::Committed);
+    until("the deadline ends it and its children are to be closed", || async { worker.tick(&[]).await.closing.contains(&parent).then_some(()) }).await;
+    assert_eq!(bench.state(parent).await, RunState::Cancelled);
+    assert_eq!(bench.store.open_children(parent, 10).await.expect("reads"), [key]);
+    assert!(worker.tick(&[]).await.closing.is_empty(), "taken on: nobody else does for a while");
 }

@@ -10,14 +10,14 @@ async fn table(bench: &Bench) -> String {
     let name = if bench.is_postgres() { format!("{}.account", bench.config.schema) } else { "account".to_string() };
     let worker = bench.worker().await;
     let run = worker.own().await;
-    let mut transaction = bench.store.begin().await.expect("begins");
+    let mut transaction = bench.store.begin(&site("work")).await.expect("begins");
     transaction.execute(&format!("create table {name} (id int primary key, amount int)"), &[]).await.expect("creates");
     verdict!(transaction.commit(worker.id, run, 1, &step(0)).await.expect("commits"), Verdict::Committed);
     name
 }
 
 async fn rows(bench: &Bench, table: &str) -> i64 {
-    let mut transaction = bench.store.begin().await.expect("begins");
+    let mut transaction = bench.store.begin(&site("work")).await.expect("begins");
     let rows = transaction.execute(&format!("select count(*) from {table}"), &[]).await.expect("reads").rows;
     transaction.rollback().await;
     match rows[0][0] {
@@ -34,7 +34,7 @@ pub async fn commit_together_or_not_at_all(bench: Arc<Bench>) {
         let (store, text) = (bench.store.clone(), format!("insert into {table} (id, amount) values ($1, $2)"));
         let text = if bench.is_postgres() { text } else { text.replace('$', "?") };
         async move {
-            let mut transaction = store.begin().await.expect("begins");
+            let mut transaction = store.begin(&site("work")).await.expect("begins");
             let done = transaction.execute(&text, &[SqlValue::Int(id), SqlValue::Null]).await.expect("inserts");
             assert_eq!(done.affected, 1);
             transaction
@@ -49,7 +49,7 @@ pub async fn commit_together_or_not_at_all(bench: Arc<Bench>) {
     insert(4).await.rollback().await;
     drop(insert(5).await);
     assert_eq!((rows(&bench, &table).await, bench.find(run).await.steps_recorded), (1, 1));
-    let mut transaction = bench.store.begin().await.expect("begins");
+    let mut transaction = bench.store.begin(&site("work")).await.expect("begins");
     match transaction.execute("select amount from nowhere", &[]).await {
         Err(StoreError::Rejected { message, .. }) => assert!(message.contains("nowhere"), "{message}"),
         other => panic!("expected Rejected, got {other:?}"),
@@ -74,7 +74,7 @@ pub async fn probe_tells(bench: Arc<Bench>) {
 }
 
 pub async fn values_come_back(bench: Arc<Bench>) {
-    let mut transaction = bench.store.begin().await.expect("begins");
+    let mut transaction = bench.store.begin(&site("work")).await.expect("begins");
     let values = [SqlValue::Int(1 << 40), SqlValue::Float(0.5), SqlValue::Text("häß'".into()), SqlValue::Bytes(vec![0, 255]), SqlValue::Null];
     let sql =
         if bench.is_postgres() { "select $1 as a, $2 as b, $3 as c, $4 as d, $5::text as e" } else { "select ?1 as a, ?2 as b, ?3 as c, ?4 as d, ?5 as e" };

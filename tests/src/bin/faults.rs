@@ -26,7 +26,7 @@ struct Arguments {
     list: bool,
 }
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 #[tokio::main]
 async fn main() -> ExitCode {

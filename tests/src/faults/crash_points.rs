@@ -27,6 +27,7 @@ async fn drive(stage: &Stage, name: &str) -> Result<(), crate::worker::Failure> 
         ("receiver", json!([["receive", "t", 60000], ["step", 2]]), json!({})),
         ("sender", json!([["step", 1], ["send", "receiver", "t", "m#1"]]), json!({})),
         ("parent", json!([["child", [["step", 1], ["tx", 4, 5]], {"id": "leaf"}], ["step", 2]]), json!({})),
+        ("leaver", json!([["child", [["receive", "never", 60000]], {"id": "orphan", "wait": false}], ["step", 1]]), json!({})),
         ("queued", json!([["step", 1]]), json!({"queue": "q"})),
         ("later", json!([["step", 1]]), json!({"queue": "q", "delay_ms": 300})),
         ("retried", json!([["step", 1, {"as": "five", "fail": 1}]]), json!({})),
@@ -39,7 +40,7 @@ async fn drive(stage: &Stage, name: &str) -> Result<(), crate::worker::Failure> 
     Ok(())
 }
 
-const FINISHED: [&str; 10] = ["plain", "money", "branches", "sleeper", "receiver", "sender", "parent", "queued", "later", "retried"];
+const FINISHED: [&str; 11] = ["plain", "money", "branches", "sleeper", "receiver", "sender", "parent", "leaver", "queued", "later", "retried"];
 
 async fn crash_at(context: Context, point: &'static str) -> Result<(), String> {
     let mut stage = context.stage(json!({"max_parked": 0, "release_after_ms": 20})).await?;
@@ -74,6 +75,10 @@ async fn crash_at(context: Context, point: &'static str) -> Result<(), String> {
     for id in FINISHED.iter().map(|s| s.to_string()).chain(left) {
         stage.result(Some("fresh"), &id, PATIENCE).await.map_err(|e| format!("run {id}: {e}\n{}", stage.errors()))?;
     }
-    stage.until("select r.state from {s}run r join {s}run_info i on i.run_id = r.id where i.id_text = 'doomed'", "8", PATIENCE).await?;
+    // Cancelled by hand; and the child of a run that has ended, whoever has died over it.
+    for id in ["doomed", "orphan"] {
+        let state = format!("select r.state from {{s}}run r join {{s}}run_info i on i.run_id = r.id where i.id_text = '{id}'");
+        stage.until(&state, "8", PATIENCE).await.map_err(|e| format!("run {id}: {e}\n{}", stage.errors()))?;
+    }
     clean(&stage, true).await
 }

@@ -8,7 +8,7 @@ use super::{Context, clean};
 use crate::random::Random;
 use crate::stage::Stage;
 
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 async fn all_finish(stage: &Stage, count: usize) -> Result<(), String> {
     let sql = "select count(*) from {s}run where state = 6";
@@ -88,7 +88,7 @@ pub(super) async fn runs_that_message_one_another(context: Context) -> Result<()
 
 /// Two same-named steps at once, under 10,000 sets of latencies, each replayed from the start before every step: each item its own value.
 pub(super) async fn fan_outs_replayed(context: Context) -> Result<(), String> {
-    let runs = if context.store == crate::scenario::Store::Postgres { 10_000 } else { 2_000 };
+    let runs = 10_000;
     let mut stage = context.stage(json!({"slots": 400, "replay": "always"})).await?;
     context.launch(&mut stage, "a", json!({}), &[]).await?;
     let worker = stage.worker(Some("a"))?;
@@ -110,7 +110,7 @@ pub(super) async fn fan_outs_replayed(context: Context) -> Result<(), String> {
     clean(&stage, true).await
 }
 
-/// Sessions that share-lock one row make MultiXacts; a row a lane makes none. The bound is 100 a minute, taken pro rata.
+/// Sessions that share-lock one row make MultiXacts; a row a lane makes none. A minute of load makes fewer than 100.
 pub(super) async fn multixacts(context: Context) -> Result<(), String> {
     let mut stage = context.own_stage(json!({"slots": 200})).await?;
     for name in ["a", "b"] {
@@ -121,7 +121,7 @@ pub(super) async fn multixacts(context: Context) -> Result<(), String> {
     database.execute("checkpoint").await.map_err(|e| e.to_string())?;
     let before = database.number(next).await.map_err(|e| e.to_string())?;
     let (began, mut batch) = (Instant::now(), 0);
-    let time = Duration::from_secs(15);
+    let time = Duration::from_secs(60);
     while began.elapsed() < time {
         for (i, name) in ["a", "b"].into_iter().enumerate() {
             let other = format!("{}-{batch}-0", ["b", "a"][i]);
@@ -135,9 +135,8 @@ pub(super) async fn multixacts(context: Context) -> Result<(), String> {
     }
     database.execute("checkpoint").await.map_err(|e| e.to_string())?;
     let made = database.number(next).await.map_err(|e| e.to_string())? - before;
-    let allowed = (100.0 * began.elapsed().as_secs_f64() / 60.0) as i64;
-    if made > allowed {
-        return Err(format!("{made} MultiXacts in {:?} of load; {allowed} allowed", began.elapsed()));
+    if made >= 100 {
+        return Err(format!("{made} MultiXacts in {:?} of load; fewer than 100 allowed", began.elapsed()));
     }
     clean(&stage, true).await
 }

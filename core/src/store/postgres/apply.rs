@@ -11,9 +11,11 @@ use super::lock::{LockSet, Locked, Locks};
 use super::sites::Sites;
 use super::steps::{AttemptRow, StepRow};
 use super::waits::WaitRow;
-use super::{changes, dedup, effects, lock, steps, waits};
+use super::{changes, children, dedup, effects, lock, steps, waits};
 use crate::failpoint::mutated;
-use crate::store::{Due, Effect, NewMessage, NewRun, Parent, Payload, Position, Result, RunKey, RunState, StepRecord, Verdict, WaitKind, WakeHint, Write};
+use crate::store::{
+    CLOSE_AGAIN_MS, Due, Effect, NewMessage, NewRun, Parent, Payload, Position, Result, RunKey, RunState, StepRecord, Verdict, WaitKind, WakeHint, Write,
+};
 
 pub(super) struct Context<'a> {
     pub(super) sites: &'a Sites,
@@ -128,6 +130,8 @@ pub(super) struct Work<'w> {
     pub(super) attempts: Vec<(usize, AttemptRow<'w>)>,
     pub(super) waits: Vec<(usize, WaitRow<'w>)>,
     pub(super) outcomes: Vec<OutcomeRow<'w>>,
+    /// Of those, runs that may have children, and when somebody else may take these on.
+    pub(super) parents: Vec<(RunKey, i64)>,
     pub(super) leaves: Vec<(usize, RunKey, Leave<'w>)>,
     pub(super) starts: Vec<&'w NewRun>,
     pub(super) children: Vec<(&'w Parent, RunKey, &'w Position)>,
@@ -367,12 +371,15 @@ fn admit<'w>(context: &Context<'_>, locks: &Locks, before: &Before, work: &mut W
             work.waits.push((at, WaitRow { run: *run, at: position, kind: *kind, due: *due, target: *target, key, site: site.id }));
             None
         }
-        Write::Outcome { run, epoch, state, token, value, error_type, error_message, .. } => {
+        Write::Outcome { run, epoch, state, token, value, error_type, error_message, children, .. } => {
             if before.outcomes.contains(&(*run, *token)) {
                 return Some(Verdict::Committed);
             }
             if !owns(run, *epoch) {
                 return Some(Verdict::Fenced);
+            }
+            if *children {
+                work.parents.push((*run, CLOSE_AGAIN_MS));
             }
             work.outcomes.push(OutcomeRow {
                 run: *run,
@@ -515,7 +522,7 @@ pub(super) async fn settle(
             Leave::GiveBack => {
                 now.state = back(was.state);
                 ready.push((*run, was.route, was.priority.saturating_sub(AHEAD)));
-                hints.push(WakeHint::Ready);
+                hints.push(WakeHint::ReadyOn(was.route));
             }
             Leave::Block { why } => {
                 now.state = RunState::Blocked;
@@ -535,7 +542,7 @@ pub(super) async fn settle(
             if was.timed {
                 drop_timers.push((run, Some(TimerKind::Wake)));
             }
-            hints.push(WakeHint::Ready);
+            hints.push(WakeHint::ReadyOn(was.route));
         } else {
             hints.extend(was.owner.map(WakeHint::Inbox));
         }
@@ -544,7 +551,8 @@ pub(super) async fn settle(
 
     if !slots.is_empty() {
         let freed = changes::free_slots(session, &slots).await?;
-        if !freed.is_empty() {
+        // Of an end the engine tells; of what is only put back nobody else knows.
+        if work.leaves.iter().any(|(_, run, _)| freed.contains(run)) {
             hints.push(WakeHint::Ready);
         }
         for change in &mut next {
@@ -565,6 +573,9 @@ pub(super) async fn settle(
     }
     if !set_timers.is_empty() {
         changes::set_timers(session, &set_timers).await?;
+    }
+    if !work.parents.is_empty() {
+        children::leave(session, &work.parents).await?;
     }
     if !ready.is_empty() {
         changes::make_ready(session, &ready).await?;

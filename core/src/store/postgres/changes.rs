@@ -23,6 +23,7 @@ pub(super) enum TimerKind {
     Expiry = 4,
     Retry = 5,
     CancelEnd = 6,
+    CloseChildren = 7,
 }
 
 /// What a held row becomes.

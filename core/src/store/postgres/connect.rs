@@ -11,7 +11,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::errors::{Fault, classify, classify_user, timed_out};
+use super::errors::{Fault, NO_DATABASE, classify, classify_user, timed_out};
 use crate::store::{Result, StoreConfig, StoreError};
 
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -24,6 +24,10 @@ pub(super) enum Profile {
     /// A user's SQL: the planner as the database has it.
     User,
 }
+
+/// sqlx sets no keep-alive, but the server can: a session that says nothing for long is not forgotten by what stands in between, and one whose
+/// client is gone without a word ends, and with it what it has locked. No effect on Unix sockets.
+const KEEP_ALIVE: [(&str, &str); 3] = [("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "6")];
 
 /// Whether the connections are sessions of their own or a transaction-mode pooler's.
 const UNKNOWN: u8 = 0;
@@ -45,6 +49,19 @@ pub(super) struct Shared {
     /// Index of the host that answered last.
     good: AtomicUsize,
     texts: RwLock<HashMap<(usize, usize), Arc<str>>>,
+}
+
+/// Which server, and which database of it: what a person needs to put it right. Nothing else of the URL.
+fn at_host(error: StoreError, host: &PgConnectOptions) -> StoreError {
+    let at = format!("{}:{}", host.get_host(), host.get_port());
+    match error {
+        StoreError::Unavailable(message) => StoreError::Unavailable(format!("{at}: {message}")),
+        StoreError::Setup { code: "config_invalid", message } if message.starts_with(NO_DATABASE) => StoreError::Setup {
+            code: "config_invalid",
+            message: format!("{NO_DATABASE} \"{}\" at {at}. Create it, or correct the name in the URL.", host.get_database().unwrap_or(host.get_username())),
+        },
+        other => other,
+    }
 }
 
 impl Shared {
@@ -136,7 +153,7 @@ impl Shared {
                     return Ok(connection);
                 }
                 Err(error @ StoreError::Setup { code: "database_not_durable", .. }) => return Err(error),
-                Err(error) => last = error,
+                Err(error) => last = at_host(error, host),
             }
         }
         Err(last)
@@ -147,7 +164,7 @@ impl Shared {
         if mode != POOLED {
             // An option in the start-up packet tells the two apart for certain: a pooler refuses it or keeps it to itself.
             let mut options = host.clone().options([("everstep.session", "1"), ("default_transaction_isolation", "read committed")]);
-            options = options.options(self.settings(profile));
+            options = options.options(KEEP_ALIVE).options(self.settings(profile));
             match self.greet(&options).await {
                 Ok((connection, true)) => {
                     self.mode.store(SESSION, Ordering::Relaxed);
@@ -212,7 +229,7 @@ impl Shared {
 
     /// Options of a session beside the homes, for the listener: of the host that answered last.
     pub(super) fn lone(&self) -> PgConnectOptions {
-        self.hosts[self.good.load(Ordering::Relaxed)].clone()
+        self.hosts[self.good.load(Ordering::Relaxed)].clone().options(KEEP_ALIVE)
     }
 }
 

@@ -11,7 +11,7 @@ use super::connect::Session;
 use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
 use super::{PostgresStore, waits};
-use crate::store::{ControlVerdict, Due, Result, RunKey, RunState, StoreError, WakeHint};
+use crate::store::{CLOSE_AGAIN_MS, ControlVerdict, Due, Result, RunKey, RunState, StoreError, WakeHint};
 
 /// Who asks when a deadline passes, and the type of the error it ends in.
 const DEADLINE: &str = "deadline";
@@ -101,19 +101,19 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
         return Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new()));
     }
     match request {
-        Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, "cancelled", grace_ms).await,
+        Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, "cancelled", grace_ms, CLOSE_AGAIN_MS).await,
         Request::Timer(TimerKind::Deadline) => {
-            cancel_held(session, &locks, &set, run, &was, DEADLINE, "its deadline has passed", DEADLINE, DEADLINE_GRACE_MS).await
+            cancel_held(session, &locks, &set, run, &was, DEADLINE, "its deadline has passed", DEADLINE, DEADLINE_GRACE_MS, 0).await
         }
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
-            end(session, &locks, &set, run, &was, "expired", "It had not started in time.").await
+            end(session, &locks, &set, run, &was, "expired", "It had not started in time.", 0).await
         }
         Request::Timer(TimerKind::CancelEnd) if was.state == RunState::Cancelling => {
             let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.
             let error_type = if by.as_deref() == Some(DEADLINE) { DEADLINE } else { "cancelled" };
-            end(session, &locks, &set, run, &was, error_type, "The time for clean-up was over.").await
+            end(session, &locks, &set, run, &was, error_type, "The time for clean-up was over.", 0).await
         }
         Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
@@ -138,6 +138,7 @@ async fn cancel_held(
     why: &str,
     error_type: &str,
     grace_ms: i64,
+    close_ms: i64,
 ) -> Result<Asked> {
     if was.state == RunState::Cancelling {
         return Ok(Asked::Done(ControlVerdict::Requested, Vec::new()));
@@ -145,7 +146,7 @@ async fn cancel_held(
     session.run(session.q(NOTE_CANCEL).bind(run).bind(by).bind(why).bind(grace_ms)).await?;
     log(session, run, "cancel", by, Some(why)).await?;
     if was.state != RunState::Running {
-        return end(session, locks, set, run, was, error_type, why).await;
+        return end(session, locks, set, run, was, error_type, why, close_ms).await;
     }
     let now = Locked { state: RunState::Cancelling, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), timed: true, ..was.clone() };
     changes::change(session, &[Change { run, now }]).await?;
@@ -153,8 +154,18 @@ async fn cancel_held(
     Ok(Asked::Done(ControlVerdict::Requested, was.owner.map(WakeHint::Inbox).into_iter().collect()))
 }
 
-/// End a held run as cancelled, whoever owns it.
-async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: RunKey, was: &Locked, error_type: &str, message: &str) -> Result<Asked> {
+/// End a held run as cancelled, whoever owns it. `close_ms`: when somebody else may take its children on; whoever asks by hand does it at once.
+#[allow(clippy::too_many_arguments)]
+async fn end(
+    session: &mut Session,
+    locks: &Locks,
+    set: &BTreeSet<RunKey>,
+    run: RunKey,
+    was: &Locked,
+    error_type: &str,
+    message: &str,
+    close_ms: i64,
+) -> Result<Asked> {
     if was.owner.is_none() {
         changes::unready(session, run).await?;
     }
@@ -181,7 +192,7 @@ async fn end(session: &mut Session, locks: &Locks, set: &BTreeSet<RunKey>, run: 
     if !unlocked.is_empty() {
         return Ok(Asked::Again(unlocked));
     }
-    let work = Work { outcomes: vec![outcome], ..Work::default() };
+    let work = Work { outcomes: vec![outcome], parents: vec![(run, close_ms)], ..Work::default() };
     let mut hints = apply::settle(session, locks, &work, &mut [], wakes).await?;
     hints.push(WakeHint::Finished);
     hints.extend(was.owner.map(WakeHint::Inbox));
@@ -194,7 +205,7 @@ pub(super) async fn cancel_unstarted(session: &mut Session, run: RunKey, by: &st
     extra.insert(run);
     let locks = lock::take(session, None, 0, LockSet::whole(extra.iter().copied())).await?;
     if let Some(was) = locks.runs.get(&run).cloned() {
-        let asked = cancel_held(session, &locks, &extra, run, &was, by, why, "cancelled", 0).await?;
+        let asked = cancel_held(session, &locks, &extra, run, &was, by, why, "cancelled", 0, 0).await?;
         if let Asked::Again(_) = asked {
             return Err(StoreError::Conflict("somebody began to wait for the run that holds the key".into()));
         }
@@ -208,15 +219,4 @@ insert into {s}.control_log (run_id, at, action, actor, detail, id) values ($1, 
 pub(super) async fn log(session: &mut Session, run: RunKey, action: &str, actor: &str, detail: Option<&str>) -> Result<()> {
     let statement = session.q(LOG).bind(run).bind(action).bind(actor).bind(detail).bind(Uuid::now_v7());
     session.run(statement).await.map(|_| ())
-}
-
-const OPEN_CHILDREN: &str = "\
-select c.child from {s}.child c
-where c.parent = $1 and c.policy = 1
-  and exists (select 1 from {s}.run r where r.id = c.child and r.state in (1, 2, 3, 5) offset 0)
-order by c.parent, c.child limit $2";
-
-pub(super) async fn open_children(store: &PostgresStore, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
-    let mut session = store.pool.session(&store.shared).await?;
-    session.rows(session.q(OPEN_CHILDREN).bind(parent).bind(limit)).await?.iter().map(|row| read(row.try_get(0))).collect()
 }

@@ -9,6 +9,9 @@ pub(super) struct Fault {
     pub(super) connection_usable: bool,
 }
 
+/// Completed with its name where the connection is made.
+pub(super) const NO_DATABASE: &str = "There is no database";
+
 pub(super) fn timed_out(after: Duration) -> StoreError {
     StoreError::Unavailable(format!("no answer within {} ms", after.as_millis()))
 }
@@ -46,7 +49,7 @@ pub(super) fn classify(error: sqlx::Error) -> Fault {
         "28000" | "28P01" => {
             broken(StoreError::Setup { code: "database_auth", message: "The database refused the user or password. Check the credentials of the URL.".into() })
         }
-        "3D000" => broken(StoreError::Setup { code: "config_invalid", message: "There is no database of the name the URL gives.".into() }),
+        "3D000" => broken(StoreError::Setup { code: "config_invalid", message: NO_DATABASE.into() }),
         "42501" => usable(StoreError::Setup { code: "database_auth", message: format!("The role lacks a right: {message}") }),
         "42P01" | "3F000" => {
             usable(StoreError::Setup { code: "migration_needed", message: format!("The engine's tables are not there ({message}). Run the migration.") })

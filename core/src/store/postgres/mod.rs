@@ -8,6 +8,7 @@
 mod apply;
 mod batch;
 mod changes;
+mod children;
 mod claim;
 mod commit;
 mod connect;
@@ -35,7 +36,7 @@ mod transaction;
 mod waits;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -43,9 +44,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
-    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, RunDetail,
-    RunFilter, RunKey, RunSummary, SchemaState, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest,
-    Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
+    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, Route, RunDetail,
+    RunFilter, RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport,
+    TickRequest, Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
 pub use schema::migration_sql;
@@ -65,6 +66,8 @@ pub struct PostgresStore {
     hints: hints::Hints,
     /// The paused and limited queues, and since when that is believed.
     limits: tokio::sync::Mutex<Option<(Instant, BTreeMap<String, Queue>)>>,
+    /// Of the queues as they were when `limits` was last forgotten.
+    queue_version: AtomicI64,
     swept: Mutex<Option<Instant>>,
     /// Which database this is, for guards: known after `identity`.
     database: Mutex<Option<String>>,
@@ -92,10 +95,17 @@ impl PostgresStore {
             sites: Arc::default(),
             hints: hints::Hints::new(&shared),
             limits: tokio::sync::Mutex::new(None),
+            queue_version: AtomicI64::new(-1),
             swept: Mutex::new(None),
             database: Mutex::new(None),
             shared,
         }))
+    }
+
+    async fn queues_are_at(&self, version: i64) {
+        if self.queue_version.swap(version, Ordering::Relaxed) != version {
+            *self.limits.lock().await = None;
+        }
     }
 
     fn remember_database(&self, identity: &str) {
@@ -151,6 +161,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>> {
         commit::commit(self, lane, incarnation, writes, retry).await
+    }
+
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+        tick::anything_ready(self, routes, older_than_ms).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
@@ -210,7 +224,11 @@ impl Store for PostgresStore {
     }
 
     async fn open_children(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
-        control::open_children(self, parent, limit).await
+        children::open(self, parent, limit).await
+    }
+
+    async fn children_closed(&self, parent: RunKey) -> Result<()> {
+        children::closed(self, parent).await
     }
 
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
@@ -240,6 +258,14 @@ impl Store for PostgresStore {
         queues::all(&mut self.pool.session(&self.shared).await?).await
     }
 
+    async fn announce(&self, routes: &[Route]) -> Result<()> {
+        self.sites.announce(&mut self.pool.session(&self.shared).await?, routes).await
+    }
+
+    async fn workflow_names(&self) -> Result<Vec<String>> {
+        sites::workflow_names(&mut self.pool.session(&self.shared).await?).await
+    }
+
     fn guard(&self, style: Placeholders, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> GuardStatement {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
         guard::statement(&self.shared, database, style, incarnation, run, epoch, step)
@@ -249,8 +275,8 @@ impl Store for PostgresStore {
         guard::probe(&mut self.pool.session(&self.shared).await?, &self.sites, incarnation, run, epoch, step).await
     }
 
-    async fn begin(&self) -> Result<Box<dyn StoreTransaction>> {
-        transaction::begin(self).await
+    async fn begin(&self, site: &Site) -> Result<Box<dyn StoreTransaction>> {
+        transaction::begin(self, site).await
     }
 
     async fn next_hints(&self) -> Vec<WakeHint> {
@@ -259,6 +285,10 @@ impl Store for PostgresStore {
 
     async fn hint(&self, hints: &[WakeHint]) -> Result<()> {
         self.hints.send(self, hints).await
+    }
+
+    fn doubt_hints(&self) {
+        self.hints.doubt();
     }
 
     async fn close(&self) {

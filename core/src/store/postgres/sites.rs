@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 
 use super::connect::Session;
 use super::rows::read;
-use crate::store::{Effect, NewRun, Result, Route, Site, Write};
+use crate::store::{Effect, MOST_NAMES, NewRun, Result, Route, Site, Write};
 
 /// Names of steps may be made at run time; past this many the memory starts afresh.
 const REMEMBERED: usize = 50_000;
@@ -28,6 +28,13 @@ cross join lateral (select * from {s}.site s where s.id = u.id offset 0) s";
 const READ_ROUTES: &str = "\
 select r.id, r.queue, r.workflow, r.label from unnest($1::bigint[]) as u(id)
 cross join lateral (select * from {s}.route r where r.id = u.id offset 0) r";
+
+const WORKFLOWS: &str = "select distinct r.workflow from {s}.route r where r.namespace = $1 order by r.workflow limit $2";
+
+pub(super) async fn workflow_names(session: &mut Session) -> Result<Vec<String>> {
+    let statement = session.q(WORKFLOWS).bind(session.shared.namespace.clone()).bind(MOST_NAMES);
+    session.rows(statement).await?.iter().map(|row| read(row.try_get(0))).collect()
+}
 
 #[derive(Default)]
 pub(super) struct Sites {
@@ -95,6 +102,11 @@ impl Sites {
         session.run(statement).await?;
         self.remember(sites);
         Ok(())
+    }
+
+    /// Routes of workflows nobody has started yet.
+    pub(super) async fn announce(&self, session: &mut Session, routes: &[Route]) -> Result<()> {
+        if routes.is_empty() { Ok(()) } else { self.write_routes(session, routes.to_vec()).await }
     }
 
     async fn write_routes(&self, session: &mut Session, mut routes: Vec<Route>) -> Result<()> {

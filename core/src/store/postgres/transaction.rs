@@ -12,7 +12,7 @@ use super::connect::{Home, Session, Shared};
 use super::guard::{self, Recorded};
 use super::rows::read;
 use super::sites::Sites;
-use crate::store::{Result, RunKey, SqlRows, SqlValue, StepWrite, StoreTransaction, Verdict};
+use crate::store::{Result, RunKey, Site, SqlRows, SqlValue, StepWrite, StoreTransaction, Verdict};
 
 pub(super) struct Transaction {
     session: Session,
@@ -21,10 +21,21 @@ pub(super) struct Transaction {
     sites: Arc<Sites>,
 }
 
-pub(super) async fn begin(store: &PostgresStore) -> Result<Box<dyn StoreTransaction>> {
+/// A new name is written first, in a commit of its own: inside the transaction it would be rolled back with it, and once the transaction holds a row
+/// that others wait for, all sessions of a pooler may be with those, so that there is no second one for the name.
+pub(super) async fn begin(store: &PostgresStore, site: &Site) -> Result<Box<dyn StoreTransaction>> {
+    name(&store.sites, &store.pool, &store.shared, site).await?;
     let mut session = store.user.session(&store.shared).await?;
     session.begin().await?;
     Ok(Box::new(Transaction { session, shared: store.shared.clone(), pool: store.pool.clone(), sites: store.sites.clone() }))
+}
+
+async fn name(sites: &Sites, pool: &Arc<Home>, shared: &Arc<Shared>, site: &Site) -> Result<()> {
+    if !sites.remembers(site) {
+        let mut session = pool.session(shared).await?;
+        sites.write_sites(&mut session, vec![site.clone()]).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -49,12 +60,8 @@ impl StoreTransaction for Transaction {
     }
 
     async fn commit(mut self: Box<Self>, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict> {
-        // On another connection and first: a name that is remembered as written must not be rolled back with this. Only for a new name: behind
-        // a pooler the connections may all be with those who wait for a row that this transaction holds.
-        if !self.sites.remembers(&step.site) {
-            let mut session = self.pool.session(&self.shared).await?;
-            self.sites.write_sites(&mut session, vec![step.site.clone()]).await?;
-        }
+        // Forgotten only where a program makes names without end.
+        name(&self.sites, &self.pool, &self.shared, &step.site).await?;
         failpoint!("store.transaction.before");
         match guard::record(&mut self.session, &self.sites, incarnation, run, epoch, step).await {
             Ok(Recorded::New) => {

@@ -76,7 +76,13 @@ impl Connection {
                         // What cannot be opened at all is for a person: a missing directory, no right, not a database.
                         other => StoreError::Setup {
                             code: if is_read_only(&e) { "database_read_only" } else { "database_unreachable" },
-                            message: format!("The SQLite file cannot be opened: {other}. Check the path, its directory and the rights on both."),
+                            message: match location {
+                                Location::File(path) => format!(
+                                    "The SQLite file {} cannot be opened: {other}. Check the path, its directory and the rights on both.",
+                                    path.display()
+                                ),
+                                Location::Memory => format!("No SQLite database in memory: {other}"),
+                            },
                         },
                     });
                 }

@@ -5,10 +5,10 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
-use super::start::{DEADLINE, GRACE};
+use super::start::{CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, make_ready, release_all, waiters_of_results, wake};
-use crate::store::{ControlVerdict, Position, Result, RunKey, RunState};
+use super::wake::{Wakes, free_slots, leave_children, make_ready, release_all, waiters_of_results, wake};
+use crate::store::{CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState};
 
 /// Runs offered to a build in one transaction.
 const OFFERS: i64 = 500;
@@ -20,6 +20,12 @@ impl SqliteStore {
         let verdict = tx.finish(outcome).await;
         crate::failpoint!("store.cancel.after");
         verdict
+    }
+
+    pub(super) async fn no_children_left(&self, parent: RunKey) -> Result<()> {
+        let mut tx = self.write().await?;
+        let outcome = tx.exec("delete from timer where run_id = ? and kind = ?", vals![parent, CLOSE]).await.map(drop);
+        tx.finish(outcome).await
     }
 
     pub(super) async fn resume_run(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
@@ -101,6 +107,8 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
         note_cancel(conn, now, run, by, why, None).await?;
     }
     release_all(conn, std::slice::from_ref(row)).await?;
+    // Whoever asks by hand closes them at once; what the engine itself ends is seen by the next tick.
+    leave_children(conn, if by == "engine" || by == "deadline" { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
     waiters_of_results(conn, &[run], wakes).await?;
     log(conn, now, run, "cancel", by, Some(why.into())).await
 }

@@ -7,9 +7,9 @@ use super::rows::{RunRow, later};
 use super::start::{RETRY, WAKE, end_runs, start_runs};
 use super::step::{INSERT_ATTEMPT, attempt_stands};
 use super::value::{Columns as _, Val, payload_vals, vals};
-use super::wake::{free_slots, insert_ready, make_ready};
+use super::wake::{free_slots, insert_ready, leave_children, make_ready};
 use crate::failpoint::mutated;
-use crate::store::{Due, NewRun, Position, Result, RunKey, RunState, Verdict, Write};
+use crate::store::{CLOSE_AGAIN_MS, Due, NewRun, Position, Result, RunKey, RunState, Verdict, Write};
 
 /// All writes of the stage are of one kind.
 pub(super) async fn leave(batch: &mut Batch<'_>, stage: &[usize], writes: &[Write], verdicts: &mut [Option<Verdict>]) -> Result<()> {
@@ -71,12 +71,14 @@ async fn outcomes(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Wri
     let mut rows: Vec<Val> = Vec::with_capacity(held.len() * 11);
     let mut by_state: HashMap<i16, Vec<RunKey>> = HashMap::new();
     let mut next: Vec<&NewRun> = Vec::new();
+    let mut parents: Vec<RunKey> = Vec::new();
     for (index, row) in held {
-        let Write::Outcome { run, epoch, state, token, value, error_type, error_message, then } = &writes[*index] else { continue };
+        let Write::Outcome { run, epoch, state, token, value, error_type, error_message, then, children } = &writes[*index] else { continue };
         rows.extend(vals![*run, *state as i16, *epoch, *token, batch.incarnation, batch.now, error_type.as_ref(), error_message.as_ref()]);
         rows.extend(payload_vals(value));
         by_state.entry(*state as i16).or_default().push(row.id);
         next.extend(then.as_deref());
+        parents.extend(children.then_some(*run));
         verdicts[*index] = Some(Verdict::Committed);
     }
     // An outcome can only stand here when a recorded retry or resume forgot to delete it; the newer end is the truth.
@@ -88,6 +90,7 @@ async fn outcomes(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Wri
     }
     let ended: Vec<RunRow> = held.iter().map(|(_, row)| row.clone()).collect();
     end_runs(batch, &ended).await?;
+    leave_children(batch.conn, later(batch.now, CLOSE_AGAIN_MS), &parents).await?;
     // Its own verdict is nobody's: the run that ended has no say in what stands under the key of the next.
     start_runs(batch, &next).await.map(drop)
 }

@@ -215,6 +215,10 @@ impl Store for SqliteStore {
         self.bounded(self.commit_batch(lane, incarnation, writes, retry)).await
     }
 
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+        self.bounded(self.anyone_ready(routes, older_than_ms)).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
         self.bounded(self.claim_runs(request)).await
     }
@@ -287,6 +291,10 @@ impl Store for SqliteStore {
         self.bounded(self.children_to_cancel(parent, limit)).await
     }
 
+    async fn children_closed(&self, parent: RunKey) -> Result<()> {
+        self.bounded(self.no_children_left(parent)).await
+    }
+
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict> {
         self.bounded(self.resume_run(run, by)).await
     }
@@ -311,6 +319,14 @@ impl Store for SqliteStore {
         self.bounded(self.all_queues()).await
     }
 
+    async fn announce(&self, routes: &[Route]) -> Result<()> {
+        self.bounded(self.write_routes(routes)).await
+    }
+
+    async fn workflow_names(&self) -> Result<Vec<String>> {
+        self.bounded(self.workflows()).await
+    }
+
     fn guard(&self, style: Placeholders, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> GuardStatement {
         transaction::guard(style, incarnation, run, epoch, step)
     }
@@ -319,8 +335,13 @@ impl Store for SqliteStore {
         self.bounded(self.probe_step(incarnation, run, epoch, step)).await
     }
 
-    async fn begin(&self) -> Result<Box<dyn StoreTransaction>> {
+    /// The name is written with the checkpoint: there is one writer, and nobody to wait for.
+    async fn begin(&self, _site: &Site) -> Result<Box<dyn StoreTransaction>> {
         self.bounded(self.begin_transaction()).await
+    }
+
+    fn doubt_hints(&self) {
+        // The file is asked each time: there is no source that could have gone.
     }
 
     async fn next_hints(&self) -> Vec<WakeHint> {

@@ -17,7 +17,8 @@ pub(super) fn saw(sql: &str) {
 }
 
 /// Tables of a handful of rows, whose walk is the quickest way.
-const SMALL: [&str; 5] = ["queue", "worker", "dead_worker", "sqlite_master", "meta"];
+/// `route` has a row for each name of a program in each queue; it is read whole only where a start names a workflow nobody knows.
+const SMALL: [&str; 6] = ["queue", "worker", "dead_worker", "sqlite_master", "meta", "route"];
 const TABLES: [&str; 16] =
     ["run", "ready", "timer", "run_info", "outcome", "run_note", "step", "attempt", "waiter", "message", "event", "child", "slot", "dedup", "site", "route"];
 
@@ -83,7 +84,7 @@ fn step(run: RunKey, seq: i32, failed: bool, effects: Vec<Effect>) -> Write {
 }
 
 fn outcome(run: RunKey, state: RunState) -> Write {
-    Write::Outcome { run, epoch: 1, state, token: token(), value: Payload::default(), error_type: None, error_message: None, then: None }
+    Write::Outcome { run, epoch: 1, state, token: token(), value: Payload::default(), error_type: None, error_message: None, then: None, children: true }
 }
 
 struct Bench {
@@ -136,10 +137,12 @@ impl Bench {
             incarnation: Some(self.me),
             lease_ms: 60_000,
             may_reap: true,
+            silent_ms: 60_000,
             known_dead: Vec::new(),
             page: 100,
             max_crashes: 2,
             boot_id: "b".into(),
+            routes: Vec::new(),
         };
         self.store.tick(&request).await.expect("ticks")
     }
@@ -213,6 +216,8 @@ impl Bench {
             Queue { name: "qq".into(), paused: false, limit: Some(5), worker_limit: Some(5), key_limit: Some(5), hold: true, rate: None, operator: false };
         self.store.put_queue(&queue, false).await.expect("puts");
         self.store.queues().await.expect("reads");
+        self.store.announce(&[run("qq", false).route]).await.expect("writes");
+        self.store.workflow_names().await.expect("reads");
         self.commit(self.me, &[Write::Start(Box::new(run("qq", false)))]).await;
         assert!(self.claim().await > 0);
         for run in self.store.owned(self.me).await.expect("reads") {

@@ -1,11 +1,11 @@
-//! Queues: created by code, changed by operators.
+//! Queues, created by code and changed by operators; names of workflows, announced by workers.
 
 use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::connection::{Connection, rejected};
 use super::value::{Columns as _, vals};
-use crate::store::{Queue, Result};
+use crate::store::{MOST_NAMES, Queue, Result, Route};
 
 const COLUMNS: &str =
     "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? and name = ?";
@@ -35,6 +35,19 @@ impl SqliteStore {
         let mut conn = self.read().await?;
         let sql = "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? order by name";
         conn.fetch(sql, vals![&self.namespace]).await?.iter().map(queue).collect()
+    }
+
+    pub(super) async fn write_routes(&self, routes: &[Route]) -> Result<()> {
+        let mut tx = self.write().await?;
+        let rows = routes.iter().flat_map(|r| vals![r.id, &self.namespace, &r.queue, &r.workflow, &r.label]).collect();
+        let outcome = tx.write_rows("insert or ignore into route(id, namespace, queue, workflow, label) values {rows}", 5, rows).await.map(drop);
+        tx.finish(outcome).await
+    }
+
+    pub(super) async fn workflows(&self) -> Result<Vec<String>> {
+        let mut conn = self.read().await?;
+        let sql = "select distinct workflow from route where namespace = ? order by workflow limit ?";
+        conn.fetch(sql, vals![&self.namespace, MOST_NAMES]).await?.iter().map(|row| row.text(0)).collect()
     }
 }
 

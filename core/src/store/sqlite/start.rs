@@ -14,6 +14,8 @@ pub(super) const DEADLINE: i16 = 3;
 pub(super) const EXPIRY: i16 = 4;
 pub(super) const RETRY: i16 = 5;
 pub(super) const GRACE: i16 = 6;
+/// Children of an ended run are to be cancelled.
+pub(super) const CLOSE: i16 = 7;
 
 /// What stands under a key.
 struct Standing {

@@ -10,11 +10,11 @@ use super::control::{cancel, cancel_now};
 use super::finish::note_block;
 use super::presence::{beat, bury, undrained};
 use super::rows::{RunRow, later, now_us, run_columns, run_row, until_ms};
-use super::start::{DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
+use super::start::{CLOSE, DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, insert_ready, make_ready, wake};
+use super::wake::{Wakes, free_slots, insert_ready, leave_children, make_ready, wake};
 use crate::failpoint::mutated;
-use crate::store::{Peer, Result, RunKey, RunState, TickReport, TickRequest};
+use crate::store::{CLOSE_AGAIN_MS, Peer, Result, RunKey, RunState, TickReport, TickRequest};
 
 /// Clean-up time of a run whose deadline has passed.
 const DEADLINE_GRACE_MS: i64 = 60_000;
@@ -85,13 +85,16 @@ impl SqliteStore {
             report.queue_version = row.int(0)?;
             report.next_timer_ms = row.opt_int(1)?.map(|at| until_ms(at, now).max(0));
         }
-        let rows = conn.fetch("select incarnation, lease_until, boot_id, pid_namespace, pid, process_start from worker", Vec::new()).await?;
+        let rows = conn.fetch("select incarnation, lease_until, boot_id, pid_namespace, pid, process_start, namespace from worker", Vec::new()).await?;
         for row in rows {
             let incarnation = row.uuid(0)?;
             if Some(incarnation) == request.incarnation {
                 continue;
             }
             let left = until_ms(row.int(1)?, now);
+            if left > 0 && row.text(6)? == self.namespace {
+                report.others_ms = report.others_ms.max(Some(left));
+            }
             report.next_lease_ms = Some(report.next_lease_ms.map_or(left, |least| least.min(left)));
             let boot_id = row.text(2)?;
             if boot_id == request.boot_id {
@@ -197,6 +200,7 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
     let rows = conn.fetch(sql, vals![now, request.page]).await?;
     let mut fired: Vec<Val> = Vec::new();
     let (mut waiting, mut starting, mut retrying, mut ending) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut closing = Vec::new();
     for row in &rows {
         let kind = row.int16(super::rows::RUN_COLUMNS)?;
         fired.extend(vals![row.uuid(super::rows::RUN_COLUMNS + 1)?, kind]);
@@ -209,11 +213,14 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
             (START, RunState::Ready) => starting.push(run),
             (RETRY, RunState::Ready) => retrying.push(run),
             (DEADLINE | EXPIRY | GRACE, _) => ending.push((kind, run)),
+            (CLOSE, state) if state.is_terminal() => closing.push(run.id),
             // It went on by other means since: the timer has nothing left to say.
             _ => {}
         }
     }
     conn.write_rows("with fired(run_id, kind) as (values {rows}) delete from timer where (run_id, kind) in (select * from fired)", 2, fired).await?;
+    leave_children(conn, later(now, CLOSE_AGAIN_MS), &closing).await?;
+    report.closing = closing;
     report.ready |= !(waiting.is_empty() && starting.is_empty() && retrying.is_empty());
     make_ready(conn, now, &waiting, true).await?;
     insert_ready(conn, now, &starting, false).await?;

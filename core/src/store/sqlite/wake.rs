@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::connection::Connection;
 use super::rows::{RunRow, run_columns, run_row};
+use super::start::CLOSE;
 use super::value::{Columns as _, Val, vals};
 use crate::store::{Result, RunKey, RunState};
 
@@ -110,6 +111,13 @@ pub(super) async fn release_all(conn: &mut Connection, runs: &[RunRow]) -> Resul
     let ready: Vec<RunKey> = runs.iter().filter(|r| r.owner.is_none()).map(|r| r.id).collect();
     conn.exec_keys("delete from ready where run_id in ({list})", &[], ready).await?;
     Ok(())
+}
+
+/// Ended runs whose children are to end with them leave a timer in the same commit: whoever cancels these may die over it, and another follows at `due`.
+pub(super) async fn leave_children(conn: &mut Connection, due: i64, ended: &[RunKey]) -> Result<()> {
+    let sql =
+        "insert or replace into timer(run_id, kind, due_at) select distinct child.parent, ?, ? from child where child.policy = 1 and child.parent in ({list})";
+    conn.exec_keys(sql, &[CLOSE.into(), due.into()], ended.iter().copied()).await.map(drop)
 }
 
 pub(super) async fn load_by_key(conn: &mut Connection, runs: impl IntoIterator<Item = RunKey>) -> Result<HashMap<RunKey, RunRow>> {

@@ -24,6 +24,9 @@ pub struct Queue {
     pub operator: bool,
 }
 
+/// Names of workflows one look reads at most.
+pub const MOST_NAMES: i64 = 10_000;
+
 #[derive(Debug, Clone)]
 pub struct RunSummary {
     pub key: RunKey,

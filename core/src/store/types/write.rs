@@ -112,6 +112,8 @@ pub enum Write {
         error_type: Option<String>,
         error_message: Option<String>,
         then: Option<Box<NewRun>>,
+        /// It may have children: a timer is left for those that are to end with it.
+        children: bool,
     },
     /// Workflow-level retry: back to `Ready` after `after_ms`, the error kept as an attempt of position (segment, "", -1).
     RetryRun {

@@ -179,7 +179,8 @@ final class Ops {
           "on_finish",
           "trace_parent",
           "trace_state",
-          "reuse_purged");
+          "reuse_purged",
+          "unchecked");
 
   /** Fields of a record, in order. */
   static final List<String> STEP_FIELDS =

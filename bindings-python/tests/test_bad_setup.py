@@ -1,0 +1,257 @@
+"""What a person must put right: typed errors with a stable code that say what to do, and never show a password."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Database, _as_user, _binaries, _free_port
+
+import everstep
+from everstep import Everstep
+
+SOON = timedelta(seconds=20)
+SECRET = "hunter2-correct-horse"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[int]:
+    """The port of a PostgreSQL that asks for passwords: superuser `everstep` with the secret, and `reader`, whose sessions are read-only."""
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL here")
+    data = pathlib.Path(tempfile.mkdtemp(prefix="everstep-py-pw-"))
+    prefix = _as_user()
+    (data / "password").write_text(SECRET)
+    if prefix:
+        for path in (data, data / "password"):
+            shutil.chown(path, prefix[1].partition("=")[2])
+    port = _free_port()
+
+    def run(*command: object) -> None:
+        subprocess.run([*prefix, *map(str, command)], check=True, capture_output=True, cwd=data)
+
+    run(binaries / "initdb", "-D", data / "db", "-U", "everstep", "--auth=scram-sha-256", f"--pwfile={data / 'password'}", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}"
+    run(binaries / "pg_ctl", "-D", data / "db", "-w", "-l", data / "log", "-o", options, "start")
+    try:
+        with psycopg.connect(f"host=127.0.0.1 port={port} user=everstep password={SECRET} dbname=postgres", autocommit=True) as admin:
+            admin.execute(f"create role reader superuser login password '{SECRET}'")
+            admin.execute("alter role reader set default_transaction_read_only = on")
+        yield port
+    finally:
+        run(binaries / "pg_ctl", "-D", data / "db", "-m", "immediate", "stop")
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def refused(app: Everstep, caplog: pytest.LogCaptureFixture) -> everstep.EverstepError:
+    """The error of launching; neither it, nor what caused it, nor the log holds the secret."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(everstep.EverstepError) as caught:
+        app.launch()
+    app.close()
+    error: BaseException | None = caught.value
+    texts = [caplog.text, repr(app)]
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args)]
+        error = error.__cause__ or error.__context__
+    assert not any(SECRET in text or "wrong-" + SECRET in text for text in texts), texts
+    return caught.value
+
+
+def test_a_wrong_password_is_refused_and_never_printed(guarded: int, caplog: pytest.LogCaptureFixture) -> None:
+    error = refused(Everstep(f"postgresql://everstep:wrong-{SECRET}@127.0.0.1:{guarded}/postgres"), caplog)
+    assert error.code == "database_auth"
+    assert "password" in error.message.lower() or "credentials" in error.message.lower()
+    assert refused(Everstep(f"postgresql://nobody:{SECRET}@127.0.0.1:{guarded}/postgres"), caplog).code == "database_auth"
+
+
+def test_a_database_that_is_not_there(guarded: int, caplog: pytest.LogCaptureFixture) -> None:
+    error = refused(Everstep(f"postgresql://everstep:{SECRET}@127.0.0.1:{guarded}/nowhere"), caplog)
+    assert isinstance(error, everstep.SetupError) and "nowhere" in error.message
+
+
+def test_a_read_only_server(guarded: int, caplog: pytest.LogCaptureFixture) -> None:
+    error = refused(Everstep(f"postgresql://reader:{SECRET}@127.0.0.1:{guarded}/postgres", auto_migrate=True), caplog)
+    assert error.code == "database_read_only" and "primary" in error.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{SECRET}@127.0.0.1:notaport/db",
+        f"postgresql://user:{SECRET}@[::bad/db",
+        f"mysql://root:{SECRET}@localhost/x",
+        f"postgres://user:{SECRET}@/",
+    ],
+)
+def test_a_url_that_cannot_be_read(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        app = Everstep(url, outage_budget=timedelta(milliseconds=300))
+    except everstep.SetupError as error:
+        assert SECRET not in str(error)
+        return
+    assert isinstance(refused(app, caplog), everstep.SetupError)
+
+
+def test_an_unreachable_host_is_said_soon(caplog: pytest.LogCaptureFixture) -> None:
+    port = _free_port()
+    error = refused(Everstep(f"postgresql://user:{SECRET}@127.0.0.1:{port}/db"), caplog)
+    assert error.code == "database_unreachable" and "127.0.0.1" in error.message and str(port) in error.message
+
+
+def test_a_schema_too_new(database: Database) -> None:
+    with Everstep(**database.settings):
+        pass
+    if database.kind == "postgres":
+        with psycopg.connect(database.url, autocommit=True) as admin:
+            admin.execute(f"update {database.schema}.meta set value = '999' where key = 'min_compatible'")
+    else:
+        file = sqlite3.connect(database.url.partition(":")[2])
+        with file:
+            file.execute("update meta set value = '999' where key = 'min_compatible'")
+        file.close()
+    app = Everstep(**database.settings)
+    with pytest.raises(everstep.SchemaTooNew, match="999"):
+        app.launch()
+    app.close()
+
+
+def test_a_file_that_is_no_database(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "notes.db").write_text("this is no database at all, whatever its name says\n" * 200)
+    for path in (tmp_path / "notes.db", tmp_path, tmp_path / "no" / "such" / "folder.db"):
+        app = Everstep(f"sqlite:{path}")
+        with pytest.raises(everstep.SetupError) as caught:
+            app.launch()
+        app.close()
+        assert str(path) in str(caught.value)
+    assert (tmp_path / "notes.db").read_text().startswith("this is no database")
+
+
+@pytest.mark.parametrize("variable", [("EVERSTEP_ENV", "production"), ("NODE_ENV", "production"), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")])
+def test_no_configuration_under_production(variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EVERSTEP_DATABASE_URL", raising=False)
+    monkeypatch.setenv(*variable)
+    with pytest.raises(everstep.NoDatabase, match="EVERSTEP_DATABASE_URL") as caught:
+        Everstep().launch()
+    assert caught.value.code == "no_database" and list(tmp_path.iterdir()) == []
+
+
+BAD = ["", "x" * 256, "a\x00b", "a\nb", "\x7f", "\u0085"]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_every_name_at_every_entry(database: Database, bad: str) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def echo(value: Any) -> Any:
+        return value
+
+    @app.workflow
+    def inside(what: str) -> str:
+        calls: dict[str, Any] = {
+            "step": lambda: app.run_step(lambda: 1, returns=int, name=bad),
+            "topic": lambda: app.send("somebody", bad, 1),
+            "event": lambda: app.set_event(bad, 1),
+            "patch": lambda: app.patch(bad),
+            "child": lambda: echo.options(id=bad).start(1),
+        }
+        try:
+            calls[what]()
+        except everstep.IdInvalid as error:
+            return error.code
+        return "no error"
+
+    with app:
+        outside: dict[str, Any] = {
+            "workflow": lambda: app.reference(bad).start(1),
+            "queue option": lambda: echo.options(queue=bad).start(1),
+            "queue": lambda: app.put_queue(bad),
+            "label": lambda: echo.options(label=bad).start(1),
+            "fairness key": lambda: echo.options(fairness_key=bad).start(1),
+            "created by": lambda: echo.options(created_by=bad).start(1),
+            "dedup": lambda: echo.options(dedup=everstep.Dedup(bad)).start(1),
+            "on_finish": lambda: echo.options(on_finish=bad).start(1),
+            "run": lambda: app.run(bad),
+            "send to": lambda: app.send(bad, "t", 1),
+            "event of": lambda: app.get_event(bad, "k", timeout=timedelta(0)),
+            "event key": lambda: app.get_event("somebody", bad, timeout=timedelta(0)),
+            "message key": lambda: app.send("somebody", "t", 1, idempotency_key=bad),
+        }
+        for what, call in outside.items():
+            with pytest.raises(everstep.IdInvalid) as caught:
+                call()
+                pytest.fail(f"{what} {bad!r} was accepted")
+            assert caught.value.code == "id_invalid", what
+        assert app.runs().items == [] and app.queues() == []
+        for what in ("step", "topic", "event", "patch", "child"):
+            if (what, bad) == ("topic", ""):
+                continue  # the empty topic is the default one
+            assert inside.start(what).result(SOON) == "id_invalid", what
+
+
+@pytest.mark.parametrize("bad", [{"a": object()}, "\ud800", {1: {2, object()}}])
+def test_what_cannot_be_encoded_leaves_nothing(database: Database, bad: Any) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def echo(value: Any) -> Any:
+        return bad if value == "bad" else value
+
+    @app.workflow
+    def tells(value: Any) -> str:
+        try:
+            app.set_event("k", bad)
+        except everstep.PayloadInvalid as error:
+            return error.code
+        return "no error"
+
+    with app:
+        for call in (lambda: echo.start(bad), lambda: echo.start_many([1, bad]), lambda: app.send("x", "t", bad)):
+            with pytest.raises(everstep.PayloadInvalid):
+                call()
+        assert app.runs().items == []
+        with pytest.raises(everstep.RunFailed, match="echo"):
+            echo.start("bad").result(SOON)
+        assert tells.start(1).result(SOON) == "payload_invalid"
+
+
+def test_over_the_limit_everywhere(database: Database) -> None:
+    app = Everstep(**database.settings, max_payload=1000)
+    big = "x" * 2000
+
+    @app.workflow
+    def returns_it() -> str:
+        return "x" * 2000
+
+    @app.workflow
+    def tells() -> list[str]:
+        codes: list[str] = []
+        for call in (lambda: app.set_event("k", big), lambda: app.send("me", "t", big), lambda: echo.start(big)):
+            try:
+                call()
+            except everstep.PayloadTooLarge as error:
+                codes.append(error.code)
+        return codes
+
+    @app.workflow
+    def echo(value: str) -> str:
+        return value
+
+    with app:
+        with pytest.raises(everstep.PayloadTooLarge):
+            app.send("me", "t", big)
+        with pytest.raises(everstep.RunFailed, match="1000"):
+            returns_it.start().result(SOON)
+        assert tells.options(id="me").start().result(SOON) == ["payload_too_large"] * 3
+        assert len(app.runs().items) == 2
