@@ -9,6 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parents[1] / "target" / "bench"
 
+JAVA = ["java", "-cp", f"{TARGET / 'java' / 'classes'}:{TARGET / 'java' / 'lib'}/*"]
+
 CORE, POSTGRES = "everstep-core", "postgres"
 
 
@@ -57,6 +59,15 @@ LANGUAGES = [
         queue_ratio=20,
         rss_mb=30,
         waiting=("waiting", "event_loop_p99_ms", "event_loop_p99_ms", 10),
+    ),
+    Language(
+        "java",
+        [*JAVA, "EverstepChild"],
+        [*JAVA, "DbosChild"],
+        steps_ratio=30,
+        steps_per_s=30_000,
+        step_p50_ratio=1.5,
+        queue_ratio=20,
     ),
     Language(
         "go",
