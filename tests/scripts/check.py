@@ -101,8 +101,8 @@ def run(part: Part) -> tuple[Count, bool]:
     return count, code == 0
 
 
-# One profile and one set of features: dependencies are built once for tests, programs and lints alike. (The wheel is the
-# second build: it must not carry the suite's features.) The binding is a cdylib that only links into an interpreter.
+# One profile and one set of features: dependencies are built once for tests, programs and the bindings' suite variants alike (the
+# packages are further builds: they must not carry the suite's features). Python's binding only links into an interpreter.
 SUITE = ["--release", "--locked", "--workspace", "--exclude", "everstep-python", "--features", "everstep/tables"]
 
 
@@ -111,7 +111,7 @@ def program(name: str, *arguments: str) -> list[str]:
 
 
 def build() -> Part:
-    return Part("build", ["cargo", "build", "--quiet", *SUITE, "--bins"], needed=True)
+    return Part("build", ["tests/scripts/native.sh", "suite"], needed=True)
 
 
 def suite_wheel() -> Part:

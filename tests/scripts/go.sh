@@ -5,14 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
-features=() profile=${PROFILE:-release}
-[ "${1:-}" = suite ] && features=(--features failpoints,mutations)
+profile=${PROFILE:-release}
 module=bindings-go/lib/linux-amd64
 
-# A directory of its own for each set of features: cargo would otherwise rebuild the other's.
 [ "${1:-}" = suite ] && out=$target/suite/go || out=$target/go
 mkdir -p "$out/work"
-cargo build --quiet --profile "$profile" --locked -p everstep-go ${features[@]+"${features[@]}"}
+if [ "${1:-}" = suite ]; then tests/scripts/native.sh suite; else tests/scripts/native.sh; fi
 archive=$target/$profile/libeverstep_go.a
 
 # Two Rust archives in one program define the same hundreds of symbols, and so do ours and a program's own SQLite. So: one object of what our functions

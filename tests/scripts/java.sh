@@ -5,11 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 if [ "${1:-}" = suite ]; then
-    out=$PWD/target/suite/java features=(--features failpoints,mutations) goal=(package -pl "everstep,conformance")
+    out=$PWD/target/suite/java goal=(package -pl "everstep,conformance")
 else
-    out=$PWD/target/java features=() goal=(deploy "-DaltDeploymentRepository=everstep::file://$PWD/target/java/repository")
+    out=$PWD/target/java goal=(deploy "-DaltDeploymentRepository=everstep::file://$PWD/target/java/repository")
 fi
-cargo build --quiet --release --locked -p everstep-java ${features[@]+"${features[@]}"}
+tests/scripts/native.sh "$@"
 
 # Named as the loader looks for them (NativeLoader.platform).
 machine=$(uname -m)

@@ -12,11 +12,11 @@ if [ "$(cat bindings-node/node_modules/.made-from 2>/dev/null || true)" != "$loc
 fi
 node bindings-node/scripts/build.mjs
 if [ "${1:-}" = suite ]; then
-    out=$target/suite/node features=(--features failpoints,mutations)
+    out=$target/suite/node
 else
-    out=$target/node features=()
+    out=$target/node
 fi
-cargo build --quiet --release --locked -p everstep-node ${features[@]+"${features[@]}"}
+tests/scripts/native.sh "$@"
 node bindings-node/scripts/pack.mjs "$out" "$target/release/libeverstep_node.so"
 mkdir -p "$out/installed"
 echo '{ "private": true }' > "$out/installed/package.json"
