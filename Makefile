@@ -10,21 +10,20 @@ S := tests/scripts
 .DEFAULT_GOAL := help
 .PHONY: demo test bench chaos build wheel dist lint clean help
 
-demo: ## A killed checkout, then 3 workers under random kills on real files. No database needed. About 2 minutes.
-	@$(S)/setup.sh python
-	@$(S)/wheel.sh
-	@.venv/bin/python bindings-python/examples/demo $(DEMO_ARGS)
+demo: ## A killed checkout, then workers in four languages under random kills on real files. No database needed
+	@$(S)/setup.sh python node java go
+	@$(S)/demo.sh $(DEMO_ARGS)
 
 test: ## Every test, lint and a 60 s chaos run (ONLY=scenarios: a part). Last line: N passed, N failed, N skipped
-	@$(S)/setup.sh python postgres node go
+	@$(S)/setup.sh python postgres node java go
 	@.venv/bin/python $(S)/check.py --only "$(ONLY)"
 
 bench: ## Everstep, DBOS and bare PostgreSQL side by side (ONLY=python, QUICK=1); writes target/bench.json
-	@$(S)/setup.sh python postgres node go
+	@$(S)/setup.sh python postgres node java go
 	@ONLY="$(ONLY)" QUICK="$(QUICK)" $(S)/bench.sh
 
 chaos: ## Kills, stops and restarts under load, then the audit (SECONDS=60 SEED=1)
-	@$(S)/setup.sh python postgres node go
+	@$(S)/setup.sh python postgres node java go
 	@.venv/bin/python $(S)/check.py chaos --seconds $(SECONDS) --seed $(SEED)
 
 build: ## The workspace, release profile
@@ -35,9 +34,9 @@ wheel: ## The Python wheel, built and installed into .venv
 	@$(S)/setup.sh python
 	@$(S)/wheel.sh
 
-dist: ## The packages as they are published: the Go modules as a proxy directory, target/go/proxy
-	@$(S)/setup.sh go
-	@PROFILE=dist $(S)/go.sh dist
+dist: ## The packages as they are published: target/wheels, target/node, target/java/repository, target/go/proxy
+	@$(S)/setup.sh python node java go
+	@$(S)/wheel.sh && $(S)/node.sh && $(S)/java.sh && $(S)/go.sh dist
 
 lint: ## Formatting, lints, types, generated tables
 	@$(S)/setup.sh python

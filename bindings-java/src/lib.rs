@@ -79,9 +79,7 @@ pub extern "system" fn open<'local>(mut unowned: EnvUnowned<'local>, _: JClass<'
 
 #[jni_mangle("dev.everstep.Native")]
 pub extern "system" fn attach<'local>(mut unowned: EnvUnowned<'local>, _: JClass<'local>, handle: jlong, ordered: jboolean) -> JByteArray<'local> {
-    unowned
-        .with_env(|env| -> Result<_> { answer_of(env, protocol::attach(id(handle), ordered).map(i64::from)) })
-        .resolve::<ThrowRuntimeExAndDefault>()
+    unowned.with_env(|env| -> Result<_> { answer_of(env, protocol::attach(id(handle), ordered).map(i64::from)) }).resolve::<ThrowRuntimeExAndDefault>()
 }
 
 #[jni_mangle("dev.everstep.Native")]

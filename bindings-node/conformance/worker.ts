@@ -6,7 +6,8 @@ import { existsSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
-import { Everstep, EverstepError, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
+import { CalendarDate, Decimal, Everstep, EverstepError, Timestamp, Uuid, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
+import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
 
  
@@ -52,6 +53,18 @@ async function effect(value: unknown, step: StepContext): Promise<unknown> {
   note("end", run, place, "-", attempt);
   return value;
 }
+
+const SAMPLE = {
+  int: 2n ** 60n + 1n,
+  dec: new Decimal("12.50"),
+  bytes: new Uint8Array([0, 255]),
+  time: new Date("2026-01-02T03:04:05.250Z"),
+  date: new CalendarDate("2026-01-02"),
+  uuid: new Uuid("0192f0c1-2345-7abc-8def-0123456789ab"),
+  none: null,
+  text: "a\0ü",
+};
+const sample = app.step("sample", () => SAMPLE);
 
 const POLICIES: Record<string, Policy> = {
   thrice: { retry: { maxAttempts: 3, initial: { milliseconds: 1 } } },
@@ -103,6 +116,8 @@ async function one(run: string, x: any[], place: string): Promise<any> {
       return recorded(run, place, o, () => (STEPS[o.as ?? "work"] as any)(a));
     case "tx":
       return recorded(run, place, o, () => (o.driver ? payDriver : pay)({ account: a, amount: b }), "tx");
+    case "sample":
+      return isDeepStrictEqual(await recorded(run, place, o, sample), SAMPLE);
     case "sleep":
       note("sleep", run, place);
       await app.sleep({ milliseconds: a });
@@ -149,7 +164,7 @@ async function one(run: string, x: any[], place: string): Promise<any> {
       return (await app.getEvent(a, b, ms(c))) ?? "timeout";
     case "value": {
       const value = await app[a as "now"]();
-      note("value", run, place, value instanceof Date ? value.toISOString() : value);
+      note("value", run, place, value instanceof Timestamp ? value.text : value instanceof Date ? value.toISOString() : value);
       return a;
     }
     case "patch":

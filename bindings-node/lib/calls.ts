@@ -150,33 +150,35 @@ export function timedOut(step: Registered, execution: Execution): Outcome {
   return raised(step, new StepTimeout(`step ${JSON.stringify(step.name)} took longer than ${step.timeoutMs ?? 0} ms`), execution);
 }
 
-export function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
-  return droppable(() => drive(scope, step, at, input, key));
-}
-
-async function drive(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
+/** What `droppable` does stands inside: each promise on this path is paid for by every step. */
+export async function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
   const { execution } = scope;
-  const begun = begin(scope, OP_BEGIN_STEP, [KIND_STEP, step.name, at, step.encodeInput(input), key, step.policy]);
-  let { verdict } = begun;
-  let sent: Outcome | undefined;
-  for (;;) {
-    switch (verdict[0]) {
-      case VERDICT_RUN: {
-        execution.replaying = false;
-        const [, seq, attempt, idempotencyKey] = verdict;
-        const running = new RunningStep(execution, step.name, Number(seq), Number(attempt), String(idempotencyKey), at);
-        sent = await attemptOf(scope, step, input, running);
-        verdict = await execution.client.ask(execution, OP_FINISH_STEP, [execution.id, scope.branch, running.seq, running.attempt, ...sent.fields]);
-        break;
+  try {
+    const begun = begin(scope, OP_BEGIN_STEP, [KIND_STEP, step.name, at, step.encodeInput(input), key, step.policy]);
+    let { verdict } = begun;
+    let sent: Outcome | undefined;
+    for (;;) {
+      switch (verdict[0]) {
+        case VERDICT_RUN: {
+          execution.replaying = false;
+          const [, seq, attempt, idempotencyKey] = verdict;
+          const running = new RunningStep(execution, step.name, Number(seq), Number(attempt), String(idempotencyKey), at);
+          sent = await attemptOf(scope, step, input, running);
+          verdict = await execution.client.ask(execution, OP_FINISH_STEP, [execution.id, scope.branch, running.seq, running.attempt, ...sent.fields]);
+          break;
+        }
+        case VERDICT_RECORDED:
+          return result(execution, step, verdict, sent);
+        case VERDICT_PENDING:
+          verdict = await answer(execution, begun.token, verdict);
+          break;
+        default:
+          unwind(execution, verdict);
       }
-      case VERDICT_RECORDED:
-        return result(execution, step, verdict, sent);
-      case VERDICT_PENDING:
-        verdict = await answer(execution, begun.token, verdict);
-        break;
-      default:
-        unwind(execution, verdict);
     }
+  } catch (error) {
+    if (error === DROPPED) return never();
+    throw error;
   }
 }
 

@@ -77,7 +77,12 @@ export class Client {
   ask(execution: Execution | undefined, op: number, values: readonly Value[]): Promise<Frame> {
     const token = this.newToken();
     const answer = this.expect(token, execution);
-    this.submit(token, op, values);
+    try {
+      this.submit(token, op, values);
+    } catch (error) {
+      // A value that has no place in a frame: nothing was submitted, so nothing will answer.
+      this.fail(token, error);
+    }
     return answer;
   }
 
@@ -91,7 +96,7 @@ export class Client {
     if (!native().submit(this.handle, this.id, token, op, frame.bytes, frame.length)) this.fail(token, new Closed("the engine is closed"));
   }
 
-  private fail(token: number, error: Error): void {
+  private fail(token: number, error: unknown): void {
     const waiter = this.pending.get(token);
     this.pending.delete(token);
     waiter?.reject(error);

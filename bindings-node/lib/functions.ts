@@ -5,7 +5,7 @@ import type { Engine } from "./engine.js";
 import type { StartOptions } from "./options.js";
 import type { Registered } from "./registered.js";
 import type { Run } from "./run.js";
-import { location, scopeHere } from "./scope.js";
+import { CallPlace, location, scopeHere } from "./scope.js";
 import { type Target, start, startMany } from "./starting.js";
 import { callTransaction, plainTransaction } from "./transaction.js";
 
@@ -74,7 +74,8 @@ function recordedCall(engine: Engine, registered: Registered, at: string, input:
 }
 
 function callable(engine: Engine, registered: Registered): TransactionStep<unknown, unknown> {
-  const step = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, location(step), input, undefined);
+  const place = new CallPlace();
+  const step = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, place.of(step), input, undefined);
   Object.defineProperty(step, "name", { value: registered.name });
   const options = ({ key }: { key: string }): ((input?: unknown) => Promise<unknown>) => {
     const keyed = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, location(keyed), input, key);

@@ -1,6 +1,7 @@
 /** Durations and points in time as the border has them. A duration is an object, never a bare number: `sleep(5)` leaves open five of what. */
 
 import { ConfigInvalid } from "./errors_gen.js";
+import { Timestamp } from "./values.js";
 
 /** A span of time; the parts add up. */
 export interface Duration {
@@ -40,6 +41,14 @@ export function limitMs(duration: Duration | undefined, what: string): number | 
 export function point(when: Date, what: string): number {
   if (!(when instanceof Date) || Number.isNaN(when.getTime())) throw new ConfigInvalid(`${what} takes a valid Date`);
   return when.getTime() * 1000;
+}
+
+/** The exact point in time: a Date alone would round it to milliseconds, and the same moment would be another value in another language. */
+export function instant(microseconds: number): Date {
+  const date = fromMicroseconds(microseconds);
+  if (microseconds % 1000 === 0) return date;
+  const fraction = String(microseconds % 1_000_000).padStart(6, "0").replace(/0+$/, "");
+  return new Timestamp(`${date.toISOString().slice(0, 19)}.${fraction}Z`);
 }
 
 export function fromMicroseconds(value: number | bigint): Date {

@@ -5,7 +5,7 @@ import { decode, encode } from "./codec.js";
 import { Text } from "./frame.js";
 import { OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT } from "./ops_gen.js";
 import type { Scope } from "./scope.js";
-import { type Duration, fromMicroseconds, limitMs, milliseconds, point } from "./times.js";
+import { type Duration, instant, limitMs, milliseconds, point } from "./times.js";
 import { Uuid } from "./values.js";
 
 export type { Outcome };
@@ -48,7 +48,7 @@ async function value(scope: Scope, which: "now" | "uuid" | "random", at: string)
 }
 
 export async function now(scope: Scope, at: string): Promise<Date> {
-  return fromMicroseconds((await value(scope, "now", at)) as number | bigint);
+  return instant(Number(await value(scope, "now", at)));
 }
 
 export async function uuid(scope: Scope, at: string): Promise<string> {

@@ -191,7 +191,8 @@ async def one(run, instruction, place):
             value = await app.get_event(source, key, timeout=ms(limit))
             return "timeout" if value is None else value
         case ["value", which]:
-            note("value", run, place, str(await getattr(app, which)()).replace(" ", "T"))
+            value = await getattr(app, which)()
+            note("value", run, place, f"{value:%Y-%m-%dT%H:%M:%S.%f}".rstrip("0") + "Z" if which == "now" else value)
             return which
         case ["patch", name, after, before]:
             return await play(run, after if app.patch(name) else before, f"{place}.")
@@ -256,7 +257,7 @@ async def execute(op, id=None, timeout_ms=None, **c):
             return len(runs)
         case "result":
             value = await app.run(id).result(timeout=ms(timeout_ms))
-            note("result", id, "-", hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16])
+            note("result", id, "-", hashlib.sha256(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:16])
             return value
         case "status" | "steps":
             found = await getattr(app.run(id), op)()

@@ -336,6 +336,30 @@ def test_a_sync_step_in_an_async_workflow_must_be_awaited(database: Database) ->
     asyncio.run(main())
 
 
+def test_a_wait_begun_early_and_awaited_late(database: Database) -> None:
+    """Its answer comes while its coroutine has not run: it is kept."""
+
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+
+        @app.step
+        async def other(n: int) -> int:
+            await asyncio.sleep(0.03)
+            return n
+
+        @app.workflow
+        async def work() -> int:
+            early = app.sleep(timedelta(milliseconds=1))
+            value = await other(5)
+            await early
+            return value
+
+        async with app:
+            assert await (await work.start()).result(SOON) == 5
+
+    asyncio.run(main())
+
+
 def test_two_engines_in_one_process(database: Database) -> None:
     first, second = Everstep(**database.settings), Everstep(**database.settings)
 

@@ -91,7 +91,17 @@ async fn register(store: &Arc<dyn Store>) -> Uuid {
 }
 
 fn tick(incarnation: Uuid) -> TickRequest {
-    TickRequest { incarnation: Some(incarnation), lease_ms: 60_000, may_reap: false, known_dead: Vec::new(), page: 100, max_crashes: 5, boot_id: "boot".into() }
+    TickRequest {
+        incarnation: Some(incarnation),
+        lease_ms: 60_000,
+        may_reap: false,
+        silent_ms: 60_000,
+        known_dead: Vec::new(),
+        page: 100,
+        max_crashes: 5,
+        boot_id: "boot".into(),
+        routes: Vec::new(),
+    }
 }
 
 fn route() -> Route {

@@ -74,6 +74,7 @@ const CHECKS: &[(&str, Check)] = checks![
     takeover::only_crashes_without_progress_count,
     takeover::graceful_stop_hands_over,
     takeover::the_living_are_left_alone,
+    takeover::a_session_that_is_gone_is_a_hint,
     control::cancel_at_once_or_asked,
     control::a_checkpoint_raced_with_cancel_is_refused,
     control::a_checkpoint_raced_with_rewind_is_refused,

@@ -41,6 +41,7 @@ def main() -> int:
             bench.idle,
             bench.recovery,
             bench.sleeping,
+            bench.waiting,
             bench.backlog,
         ]
         for number in range(rounds):

@@ -23,7 +23,7 @@ ELSEWHERE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 class Bench:
     def __init__(self, cluster: Cluster, results: Results, host: str, only: str, quick: bool) -> None:
         self.cluster, self.results, self.quick = cluster, results, quick
-        languages = chosen(only)
+        self.languages = languages = chosen(only)
         self.commands = {CORE: [host], POSTGRES: [host]}
         self.commands |= {language.ours: language.everstep for language in languages} | {
             language.peer: language.dbos for language in languages
@@ -218,6 +218,16 @@ class Bench:
         runs = 10_000 if self.quick else 100_000
         for system in self.ours[:2]:
             self.simple(system, "sleepers", f"sleeping runs, MB more; {runs:,} runs", runs=runs)
+
+    def waiting(self) -> None:
+        for language in self.languages:
+            if language.waiting is None:
+                continue
+            load, result, measure, _ = language.waiting
+            child = self.child(language.ours, load, self.cluster.fresh(DATABASE), runs=10_000)
+            child.go()
+            self.results.add(measure, language.ours, "10,000 waiting runs", child.result()[result])
+            child.end()
 
     def backlog(self) -> None:
         if not self.bindings:

@@ -28,6 +28,8 @@ MEASURES: dict[str, tuple[str, str]] = {
     "idle_statements_per_s": ("/s", "statements of a process with 50 queues"),
     "recovery_s": ("s", "1,000 runs x 10 recorded steps of a killed process"),
     "rss_mb": ("MB", "resident memory over the interpreter's own"),
+    "event_loop_p99_ms": ("ms", "event-loop delay while 10,000 runs wait"),
+    "os_threads": ("", "OS threads while 10,000 runs wait"),
     "other_queue_claim_p99_ms": ("ms", "enqueue to start beside a backlog"),
 }
 HIGHER_IS_BETTER = {"steps_per_s", "queue_tasks_per_s", "unnest_rows_per_s"}
@@ -129,6 +131,9 @@ def promised(results: Results, language: Language) -> list[Target]:
     ]
     if language.rss_mb is not None:
         rows.append(("MB, 1,000 runs in flight", of("rss_mb", "in flight"), "<=", language.rss_mb))
+    if language.waiting is not None:
+        *_, measure, most = language.waiting
+        rows.append((f"{measure}, 10,000 waiting runs", of(measure), "<", most))
     return [(f"{language.name}: {name}", here, sign, wanted) for name, here, sign, wanted in rows]
 
 

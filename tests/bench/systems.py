@@ -9,6 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parents[1] / "target" / "bench"
 
+JAVA = ["java", "-cp", f"{TARGET / 'java' / 'classes'}:{TARGET / 'java' / 'lib'}/*"]
+
 CORE, POSTGRES = "everstep-core", "postgres"
 
 
@@ -24,6 +26,8 @@ class Language:
     step_p50_ratio: float
     queue_ratio: float
     rss_mb: float | None = None
+    #: What 10,000 waiting runs do to this language's process: (load, its result, the measure, the most it may be).
+    waiting: tuple[str, str, str, float] | None = None
 
     @property
     def ours(self) -> str:
@@ -44,6 +48,36 @@ LANGUAGES = [
         step_p50_ratio=1.5,
         queue_ratio=25,
         rss_mb=25,
+    ),
+    Language(
+        "node",
+        ["node", str(TARGET / "node" / "everstep_child.mjs")],
+        ["node", str(TARGET / "node" / "dbos_child.mjs")],
+        steps_ratio=45,
+        steps_per_s=25_000,
+        step_p50_ratio=1.5,
+        queue_ratio=20,
+        rss_mb=30,
+        waiting=("waiting", "event_loop_p99_ms", "event_loop_p99_ms", 10),
+    ),
+    Language(
+        "java",
+        [*JAVA, "EverstepChild"],
+        [*JAVA, "DbosChild"],
+        steps_ratio=30,
+        steps_per_s=30_000,
+        step_p50_ratio=1.5,
+        queue_ratio=20,
+    ),
+    Language(
+        "go",
+        [str(TARGET / "go" / "everstep")],
+        [str(TARGET / "go" / "dbos")],
+        steps_ratio=20,
+        steps_per_s=35_000,
+        step_p50_ratio=1.4,
+        queue_ratio=20,
+        waiting=("threads", "threads", "os_threads", 50),
     ),
 ]
 

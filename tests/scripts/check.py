@@ -56,6 +56,12 @@ def pytest(output: str) -> Count:
     )
 
 
+def surefire(output: str) -> Count:
+    """A closing line a module; failures and errors are both failures here."""
+    found = re.findall(r"Tests run: (\d+), Failures: (\d+), Errors: (\d+), Skipped: (\d+)\s*$", output, re.M)
+    return sum((Count(int(n) - int(f) - int(e) - int(s), int(f) + int(e), int(s)) for n, f, e, s in found), Count())
+
+
 def closing_line(output: str) -> Count:
     """Our own programs end as this one does."""
     found = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", output, re.M)
@@ -122,7 +128,21 @@ def node_suite() -> Part:
 
 def suites() -> list[Part]:
     """What the scenarios, faults, mutations and chaos run: a worker a language, with crash points."""
-    return [suite_wheel(), node_suite(), go_suite()]
+    return [suite_wheel(), node_suite(), go_suite(), java_suite()]
+
+
+def java_suite() -> Part:
+    return Part("suite java", ["tests/scripts/java.sh", "suite"], needed=True)
+
+
+def java_parts() -> list[Part]:
+    repository = str(TARGET / "java" / "repository")
+    return [
+        Part("java packages", ["tests/scripts/java.sh"], needed=True),
+        Part("java quickstart", ["python", "tests/scripts/java_quickstart.py", repository]),
+        Part("java lints", ["tests/scripts/java_tests.sh", "lint"]),
+        Part("java test", ["tests/scripts/java_tests.sh", "test"], surefire),
+    ]
 
 
 def node_parts() -> list[Part]:
@@ -167,6 +187,7 @@ def parts() -> list[Part]:
         *suites(),
         *node_parts(),
         *go_parts(),
+        *java_parts(),
         Part("quickstart", ["sh", "-c", f"python tests/scripts/quickstart.py {wheels}/everstep-*.whl"]),
         # The package and its user's side, by pyright and mypy, are pytest's; the examples are ours.
         Part("pyright", ["pyright", "--project", "bindings-python", "--pythonpath", str(VENV / "python")]),

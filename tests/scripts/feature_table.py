@@ -7,15 +7,22 @@ that feature passed in that language. `--write` puts the table into README.md; w
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+TESTS = Path(__file__).resolve().parents[1]
+README = TESTS.parent / "README.md"
 BEGIN, END = "<!-- features: made by tests/scripts/feature_table.py -->", "<!-- end of features -->"
 
 
 def order(feature: str) -> tuple[str, int]:
     return feature[0], int(feature[1:])
+
+
+def words() -> dict[str, str]:
+    """`features.toml`, whose lines are all `id = "words"` (tomllib came with Python 3.11)."""
+    return dict(re.findall(r'^(\w+) = "(.*)"$', (TESTS / "features.toml").read_text(), re.M))
 
 
 def table(results: list[dict[str, object]]) -> str:
@@ -29,6 +36,7 @@ def table(results: list[dict[str, object]]) -> str:
             for feature in one["features"]:  # type: ignore[union-attr]
                 key = (str(feature), language, str(one["store"]))
                 found[key] = found.get(key, True) and bool(one["passed"])
+    meant = words()
     names = {"python": "Python", "node": "TypeScript", "java": "Java", "go": "Go"}
     languages.sort(key=list(names).index)
     lines = ["| | " + " | ".join(names[language] for language in languages) + " |", "|---" * (len(languages) + 1) + "|"]
@@ -38,7 +46,7 @@ def table(results: list[dict[str, object]]) -> str:
             stores = [short for store, short in (("postgres", "P"), ("sqlite", "S")) if found.get((feature, language, store))]
             broken = [store for store in ("postgres", "sqlite") if found.get((feature, language, store)) is False]
             cells.append("**fails**" if broken else " ".join(stores))
-        lines.append(f"| {feature} | " + " | ".join(cells) + " |")
+        lines.append(f"| {feature} {meant[feature]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
-"""The README's programs from the packages alone: an empty Maven project with the kill and the second process, and an empty Spring Boot project.
+"""The README's programs from the packages alone.
 
-`java_quickstart.py REPOSITORY`: the Maven repository with the packages. Exits 0 when the output is what the README says, but for the process numbers.
+An empty Maven project with the kill and the second process, and an empty Spring Boot project. `java_quickstart.py REPOSITORY`: the Maven
+repository with the packages. Exits 0 when the output is what the README says, but for the process numbers.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ def blocks(language: str) -> list[str]:
 
 def project(directory: Path, repository: Path, dependency: str, name: str, program: str) -> list[str]:
     """Compiles `program` in an empty project; the command that runs it."""
-    source = directory / "src" / "main" / "java"
+    package = re.search(r"^package (\w+);", program, re.M)
+    source = directory / "src" / "main" / "java" / (package[1] if package else "")
     source.mkdir(parents=True)
     (directory / "pom.xml").write_text(POM.format(repository=repository, dependency=dependency))
     (source / f"{name}.java").write_text(program)
-    subprocess.run(["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"], cwd=directory, check=True, stdin=subprocess.DEVNULL)
-    return ["java", "-cp", "target/classes:target/dependency/*", name]
+    subprocess.run(
+        ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"], cwd=directory, check=True, stdin=subprocess.DEVNULL
+    )
+    return ["java", "-cp", "target/classes:target/dependency/*", f"{package[1]}.{name}" if package else name]
 
 
 def run(directory: Path, command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -64,4 +64,12 @@ need_go() {
     [ "${minor:-0}" -ge 21 ] || stop "Go 1.24 or later is needed, this is $(go version). Install it and put it on the PATH."
 }
 
+need_java() {
+    command -v javac >/dev/null || install openjdk-17-jdk-headless
+    command -v mvn >/dev/null || install maven
+    local major
+    major=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge 17 ] || stop "Java 17 or later is needed, this is $(javac -version 2>&1). Set JAVA_HOME to a newer JDK and put it on the PATH."
+}
+
 for part in "$@"; do "need_$part"; done

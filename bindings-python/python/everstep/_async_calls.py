@@ -29,7 +29,7 @@ async def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> 
     """The verdict, once it is more than `pending`."""
     client = execution.client
     while verdict[0] == VERDICT_PENDING:
-        waiting = client.expect(token, execution)
+        waiting = execution.begun.pop(token, None) or client.expect(token, execution)
         if verdict[1]:
             client.want_turn(execution)
         else:

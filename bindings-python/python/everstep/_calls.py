@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from . import _native
 from ._errors_gen import Forked, OutsideRun, UnknownWorkflow, WrongLoop
 from ._failures import Cancelled, Failure, Stopped, error_of
-from ._ops_gen import OP_BEGIN_STEP, VERDICT_CANCELLED, VERDICT_STOPPED
+from ._ops_gen import OP_BEGIN_STEP, VERDICT_CANCELLED, VERDICT_PENDING, VERDICT_STOPPED
 from ._registered import Registered
 from ._scope import SCOPE, Execution, Scope
 
@@ -40,9 +40,13 @@ def begin(scope: Scope, op: int, rest: tuple[Any, ...]) -> tuple[int, tuple[Any,
     client = execution.client
     token = client.new_token()
     try:
-        return token, _native.call(client.handle, op, (execution.id, scope.branch, token, scope.flags, *rest))
+        verdict = _native.call(client.handle, op, (execution.id, scope.branch, token, scope.flags, *rest))
     except _native.NativeError as error:
         refused(execution, error)
+    if execution.is_async and verdict[0] == VERDICT_PENDING:
+        # Now, not when the coroutine first runs: its verdict may come before that, and would be nobody's.
+        execution.begun[token] = client.expect(token, execution)
+    return token, verdict
 
 
 def call(scope: Scope, op: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

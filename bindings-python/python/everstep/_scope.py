@@ -44,6 +44,7 @@ class Execution:
     __slots__ = (
         "attempt",
         "attributes",
+        "begun",
         "cancelled",
         "client",
         "deadline",
@@ -80,6 +81,8 @@ class Execution:
         self.stopped: str | None = None
         self.cancelled: tuple[str, str] | None = None
         self.warned = False
+        #: Answers to come to calls whose coroutines have not run yet (asyncio).
+        self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         #: Running steps by (branch, seq).
         self.running: dict[tuple[str, int], RunningStep] = {}
         #: Root and branch tasks (asyncio), so that a stop reaches all of them.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::error::{EngineError, Result};
-use super::{Engine, Outbox};
+use super::{Engine, Outbox, identity};
 use crate::protocol::client::{Client, Event};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::Writer;
@@ -194,7 +194,7 @@ impl Engine {
         if !self.queues.is_free(&exec.queue) {
             // Its slot of a limited queue is free: whoever has room may take the next, here or elsewhere.
             self.claims.look();
-            self.wakes.tell(WakeHint::Ready);
+            self.wakes.tell(WakeHint::ReadyOn(identity::queue_number(&self.config.store.namespace, &exec.queue)));
         }
     }
 }

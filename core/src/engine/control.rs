@@ -121,7 +121,8 @@ impl Engine {
             }
             ControlVerdict::Requested => {
                 self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
-                self.wakes.tell(WakeHint::Queues);
+                // The end of the time for clean-up is a timer.
+                self.timer_set(self.config.cancel_grace_ms);
                 "requested"
             }
             ControlVerdict::NotPossible(_) => "already_finished",
@@ -169,7 +170,7 @@ impl Engine {
                 self.claims.look();
                 self.wakes.tell(WakeHint::Ready);
                 self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
-                self.spawn(|engine| async move { engine.look_at_moved().await });
+                self.spawn(|engine| async move { _ = engine.look_at_moved().await });
                 Ok(one_str("resumed"))
             }
             ControlVerdict::NotPossible(_) => Ok(one_str("not_possible")),
@@ -235,6 +236,7 @@ impl Engine {
         };
         let queue = self.within_budget(|| self.store.put_queue(&queue, by_operator)).await?;
         self.queues.remember(queue.clone());
+        self.served.changed();
         self.wakes.tell(WakeHint::Queues);
         self.claims.look();
         let mut w = Writer::new();

@@ -8,6 +8,8 @@ pub struct Counters {
     rows: AtomicU64,
     pub claims: AtomicU64,
     pub claimed: AtomicU64,
+    /// Of a process without a lease, whether there is anything to claim.
+    pub looks: AtomicU64,
     pub ticks: AtomicU64,
     pub leases_lost: AtomicU64,
     pub reaped: AtomicU64,
@@ -32,6 +34,7 @@ impl Counters {
             "rows": get(&self.rows),
             "claims": get(&self.claims),
             "claimed": get(&self.claimed),
+            "looks": get(&self.looks),
             "ticks": get(&self.ticks),
             "leases_lost": get(&self.leases_lost),
             "reaped": get(&self.reaped),

@@ -1,21 +1,25 @@
 //! The dispatcher: one task a process claims for all its queues, in batches bounded by free slots. It looks when something may be ready and a
 //! slot is free, so an idle process claims nothing and a full one does not either.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::counters::Counters;
-use super::{Engine, Outbox, Phase, identity};
-use crate::store::{ClaimRequest, ClaimedRun, Due, Position, Route, RunKey, RunState, Verdict, Write};
+use super::{Engine, Outbox, Phase};
+use crate::store::{ClaimRequest, ClaimedRun, Due, Position, Route, RunKey, RunState, Verdict, WakeHint, Write};
 
 #[derive(Default)]
 pub struct Claims {
     /// Something may be ready that nobody here has looked for yet.
     maybe: AtomicBool,
+    /// And it is ours to look, now; else others have heard of it too.
+    urgent: AtomicBool,
     wake: Notify,
+    heard: Mutex<Heard>,
     /// Workflows with ready runs this process left behind: new starts line up behind them.
     behind: Mutex<HashSet<String>>,
     /// Routes by label besides "" this process serves.
@@ -23,6 +27,26 @@ pub struct Claims {
     /// Runs here that may have killed their last two processes, with how often they were there.
     suspects: Mutex<HashMap<RunKey, i32>>,
 }
+
+/// What a process without a lease makes of what it hears.
+#[derive(Default)]
+struct Heard {
+    last: Option<Instant>,
+    /// What was said since the last claim that left nothing behind.
+    on: BTreeSet<i64>,
+    /// When this process last said that it leaves something.
+    left: Option<Instant>,
+    /// Looks in a row for which others had been quicker, and when the last one was.
+    futile: u32,
+    looked: Option<Instant>,
+}
+
+/// What others heard as well is theirs for so long: a worker with a lease is awake and claims at once.
+const HEAD_START: Duration = Duration::from_millis(20);
+/// Looks for which others were quicker get so rare; a tick looks too, and sooner than this.
+const RAREST_LOOK: Duration = Duration::from_secs(30);
+/// A worker without room says so this often at most.
+const SAY_LEFT: Duration = Duration::from_secs(10);
 
 /// Crashes without progress from which a run is a suspect (`core/docs/decisions/0006-suspects-run-in-shrinking-groups.md`).
 const SUSPECT: i32 = 2;
@@ -42,14 +66,68 @@ const TURN_MS: i64 = 1000;
 const APART_MS: i64 = 20;
 
 /// Between two looks at a SQLite file nobody was told of.
-const LOOK_FILE: std::time::Duration = std::time::Duration::from_secs(1);
+const LOOK_FILE: Duration = Duration::from_secs(1);
 /// Rows of one claim at most.
 const MOST: i64 = 200;
 
 impl Claims {
     pub fn look(&self) {
+        self.urgent.store(true, Ordering::Release);
         self.maybe.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Something is ready on one of our routes; whoever else serves it has heard the same.
+    pub fn heard(&self, on: i64) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.last = Some(Instant::now());
+        if heard.on.len() < 16 {
+            heard.on.insert(on);
+        }
+        drop(heard);
+        self.maybe.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// When a process without a lease may look for what it heard of.
+    fn not_before(&self) -> Instant {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = HEAD_START.saturating_mul(1 << heard.futile.min(16)).min(RAREST_LOOK);
+        let now = Instant::now();
+        match heard.looked {
+            Some(at) if at.elapsed() > 2 * pause => heard.futile = 0,
+            Some(at) if heard.futile > 0 => return now + HEAD_START.max(pause.saturating_sub(at.elapsed())),
+            _ => {}
+        }
+        now + HEAD_START
+    }
+
+    /// A process without a lease has looked. True: what it heard of just before may be too young to have been seen, so it looks once more.
+    fn looked(&self, found: bool) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.looked = Some(Instant::now());
+        heard.futile = if found { 0 } else { heard.futile + 1 };
+        !found && heard.last.is_some_and(|at| at.elapsed() < 2 * HEAD_START)
+    }
+
+    /// All that was ready has been claimed.
+    fn nothing_left(&self) {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).on.clear();
+    }
+
+    /// What this process heard of and has no room for; nothing if it said so a moment ago.
+    fn leaves(&self) -> BTreeSet<i64> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.on.is_empty() || heard.left.is_some_and(|at| at.elapsed() < SAY_LEFT) {
+            return BTreeSet::new();
+        }
+        heard.left = Some(Instant::now());
+        std::mem::take(&mut heard.on)
+    }
+
+    pub fn labels(&self) -> Vec<String> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn slots_freed(&self) {
@@ -99,7 +177,9 @@ impl Engine {
                 || self.held().is_some()
                 || self.free_slots() <= 0
                 || self.history_full()
+                || self.crowded()
             {
+                self.say_what_is_left();
                 if self.is_sqlite() {
                     // A file tells nobody anything: besides what was seen of its changes, one look a second finds what was missed.
                     if tokio::time::timeout(LOOK_FILE, self.claims.wake.notified()).await.is_err() {
@@ -110,15 +190,22 @@ impl Engine {
                 }
                 continue;
             }
-            // Cleared before looking: what becomes ready during the look is looked for again.
-            self.claims.maybe.store(false, Ordering::Release);
-            match self.claim_once().await {
+            let looked = match self.worth_a_lease().await {
+                Ok(false) => continue,
+                // Cleared before looking: what becomes ready during the look is looked for again.
+                Ok(true) => {
+                    self.claims.maybe.store(false, Ordering::Release);
+                    self.claim_once().await
+                }
+                Err(e) => Err(e),
+            };
+            match looked {
                 Ok(more) => {
                     failures = 0;
                     if more {
                         self.claims.maybe.store(true, Ordering::Release);
                     } else if !self.claims.maybe.load(Ordering::Acquire) {
-                        self.claims.behind.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        self.claims.nothing_left();
                     }
                 }
                 Err(e) => {
@@ -133,23 +220,59 @@ impl Engine {
         }
     }
 
+    /// A lease is a row, its beats and its end: a process without one looks first whether there is anything to own. What others have heard of as well it
+    /// leaves to those who are awake, and looks later, and ever less often while they take it all.
+    async fn worth_a_lease(self: &Arc<Self>) -> crate::store::Result<bool> {
+        if self.incarnation().is_some() {
+            self.claims.urgent.store(false, Ordering::Release);
+            return Ok(true);
+        }
+        let until = self.claims.not_before();
+        let mut urgent = self.claims.urgent.swap(false, Ordering::AcqRel) || !self.others_awake();
+        while !urgent && self.incarnation().is_none() && Instant::now() < until {
+            // Either way it is looked again.
+            let _ = tokio::time::timeout_at(until.into(), self.claims.wake.notified()).await;
+            urgent = self.claims.urgent.swap(false, Ordering::AcqRel);
+        }
+        if self.phase() != Phase::Launched || self.held().is_some() {
+            return Ok(false);
+        }
+        self.claims.maybe.store(false, Ordering::Release);
+        let served = self.served();
+        let routes: Vec<i64> = served.routes.iter().chain(&served.limited).copied().collect();
+        let older_than_ms = if urgent { 0 } else { HEAD_START.as_millis() as i64 };
+        Counters::add(&self.counters.looks, 1);
+        let found = self.store.anything_ready(&routes, older_than_ms).await?;
+        if self.claims.looked(found) && !urgent {
+            self.claims.maybe.store(true, Ordering::Release);
+        }
+        Ok(found)
+    }
+
+    /// Others without a lease leave to us what we have heard of: those who could take it must know when we cannot.
+    fn say_what_is_left(&self) {
+        if self.claims.maybe.load(Ordering::Acquire) && self.incarnation().is_some() && self.phase() == Phase::Launched {
+            for on in self.claims.leaves() {
+                self.wakes.tell(WakeHint::Left(on));
+            }
+        }
+    }
+
     /// Loaded history is bounded: a process full of long histories claims no more until some are done.
     fn history_full(&self) -> bool {
         self.history_bytes.load(Ordering::Relaxed) > self.config.history_bytes as i64
     }
 
-    fn free_slots(&self) -> i64 {
+    pub(super) fn free_slots(&self) -> i64 {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(|s| s.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 
     /// Claim for each client with free slots. True: a batch was full, so there may be more.
     async fn claim_once(self: &Arc<Self>) -> crate::store::Result<bool> {
-        let mut by_client: HashMap<u32, Vec<String>> = HashMap::new();
-        for (name, r) in self.registry.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            by_client.entry(r.client).or_default().push(name.clone());
-        }
+        let served = self.served();
         let mut more = false;
-        for (client, workflows) in by_client {
+        for (client, routes) in &served.by_client {
+            let client = *client;
             let Some(slots) = self.slots_of(client) else { continue };
             let free = slots.load(Ordering::Relaxed);
             if free <= 0 {
@@ -160,8 +283,7 @@ impl Engine {
             let Ok(incarnation) = self.ensure_lease().await else { return Ok(true) };
             let max = free.min(MOST);
             slots.fetch_sub(max, Ordering::Relaxed);
-            let request =
-                ClaimRequest { incarnation, claim_token: self.random(), routes: self.routes_of(&workflows), max, held_by_queue: self.held_by_queue() };
+            let request = ClaimRequest { incarnation, claim_token: self.random(), routes: routes.clone(), max, held_by_queue: self.held_by_queue() };
             Counters::add(&self.counters.claims, 1);
             let claimed = self.store.claim(&request).await;
             crate::failpoint!("engine.claim.after");
@@ -173,27 +295,6 @@ impl Engine {
             self.execute_all(claimed).await;
         }
         Ok(more)
-    }
-
-    fn routes_of(&self, workflows: &[String]) -> Vec<Route> {
-        let mut queues = match &self.config.queues {
-            Some(served) => served.clone(),
-            None => self.queues.names(),
-        };
-        queues.push(String::new());
-        let labels = self.claims.labels.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut routes = Vec::with_capacity(queues.len() * workflows.len());
-        for queue in &queues {
-            if self.queues.get(queue).is_some_and(|q| q.paused) {
-                continue;
-            }
-            for workflow in workflows {
-                for label in std::iter::once("").chain(labels.iter().map(String::as_str)) {
-                    routes.push(identity::route(&self.config.store.namespace, queue, workflow, label));
-                }
-            }
-        }
-        routes
     }
 
     fn held_by_queue(&self) -> Vec<(String, i32)> {
@@ -321,6 +422,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity;
     use super::*;
 
     #[test]
@@ -334,6 +436,23 @@ mod tests {
         assert!(claims.take_suspect(last, 4, 5) && !claims.take_suspect(uuid::Uuid::new_v4(), 2, 5));
         claims.clear_suspect(last);
         assert_eq!(runs.take(20).filter(|run| claims.take_suspect(*run, 3, 5)).count(), 8);
+    }
+
+    #[test]
+    fn looks_for_what_others_take_become_rare() {
+        let claims = Claims::default();
+        let wait = |claims: &Claims| claims.not_before().saturating_duration_since(Instant::now());
+        assert!(wait(&claims) <= HEAD_START);
+        for _ in 0..20 {
+            claims.heard(1);
+            assert!(claims.looked(false), "what was heard a moment ago is looked for once more");
+        }
+        assert!(wait(&claims) > RAREST_LOOK / 2);
+        claims.looked(true);
+        assert!(wait(&claims) <= HEAD_START);
+        assert_eq!(claims.leaves().into_iter().collect::<Vec<_>>(), [1]);
+        claims.heard(2);
+        assert!(claims.leaves().is_empty(), "it was said a moment ago");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Lease and housekeeping, on an OS thread with a runtime of its own: neither a busy host language nor a full commit lane loses a lease.
 //!
 //! One statement a tick beats, reaps, fires timers, sees queue changes, and says when to come back. A worker that owns nothing holds no
-//! lease and ticks when the earliest foreign lease may run out, at the next timer, or after 30 s.
+//! lease and ticks when the earliest foreign lease may run out, at the next timer if nobody with a lease is there to fire it, or after 30 s.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +21,21 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often the processes of this host are looked at; costs no statement.
 const PEER_LOOK: Duration = Duration::from_millis(200);
 const PAGE: i64 = 500;
-/// Idle ticks after which a claim is tried although nothing was heard.
-const LOOK_ANYWAY: u32 = 3;
+/// A worker whose connection was cut notices at its next beat and connects again; this much later than that it has had its time.
+const SILENT_MS: i64 = 500;
+/// Whatever is later than this some tick before it will have found.
+const LONGEST_MS: i64 = 3_600_000;
+/// In so many idle ticks one looks into queues with a limit too: there somebody often waits for good reason.
+const LOOK_AT_LIMITED: u32 = 10;
 
 #[derive(Default)]
 pub struct Ticks {
     sooner: Notify,
     asked: AtomicBool,
+    /// Tick at this time at the latest.
+    by: Mutex<Option<Instant>>,
+    /// So long another worker of this namespace is there for certain, or gone without a word.
+    others: Mutex<Option<Instant>>,
     peers: Mutex<Vec<Peer>>,
     /// When this process last came to own nothing.
     idle_since: Mutex<Option<Instant>>,
@@ -38,6 +46,23 @@ impl Ticks {
     pub fn now(&self) {
         self.asked.store(true, Ordering::Release);
         self.sooner.notify_one();
+    }
+
+    /// Tick in so many milliseconds at the latest.
+    pub fn within(&self, ms: i64) {
+        let at = Instant::now() + Duration::from_millis(ms.clamp(0, LONGEST_MS) as u64);
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        if by.is_none_or(|before| at < before) {
+            *by = Some(at);
+            drop(by);
+            self.sooner.notify_one();
+        }
+    }
+
+    pub fn others_until(&self, ms: i64) {
+        let until = Instant::now() + Duration::from_millis(ms.clamp(0, LONGEST_MS) as u64);
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        *others = (*others).max(Some(until));
     }
 }
 
@@ -95,7 +120,13 @@ impl Engine {
             "this worker's lease was taken over (it was stalled or cut off for longer than the lease); its runs go on elsewhere and it registers anew",
         );
         self.stop_all("lease_lost", "this worker lost its lease");
-        self.claims.look();
+        // At once, although it owns nothing now: whoever watches sees that it is back.
+        self.spawn(|engine| async move {
+            match engine.ensure_lease().await {
+                Err(e) if e.code != Code::Closed => engine.log_all("warning", e.code.as_str(), &e.message),
+                Ok(_) | Err(_) => engine.claims.look(),
+            }
+        });
     }
 
     /// End every execution here without a write.
@@ -127,6 +158,7 @@ impl Engine {
         let mut known_dead = Vec::new();
         while self.phase() <= Phase::Draining && !self.closing.load(Ordering::Acquire) {
             self.ticks.asked.store(false, Ordering::Release);
+            *self.ticks.by.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let held = self.incarnation();
             let lease = Duration::from_millis(self.config.lease_ms as u64);
             let request = TickRequest {
@@ -134,10 +166,12 @@ impl Engine {
                 lease_ms: self.config.lease_ms,
                 // After an outage every lease is out at once: whoever has just come back waits a whole lease for the others.
                 may_reap: connected_since.is_some_and(|since| since.elapsed() >= lease) && self.config.role == Role::Worker,
+                silent_ms: self.config.beat_ms + SILENT_MS,
                 known_dead: std::mem::take(&mut known_dead),
                 page: PAGE,
                 max_crashes: self.config.max_crashes,
                 boot_id: self.host.boot_id.clone(),
+                routes: self.routes_to_look_at(idle_ticks),
             };
             Counters::add(&self.counters.ticks, 1);
             let report = match self.tick_and_beat(&request).await {
@@ -152,6 +186,9 @@ impl Engine {
             };
             failures = 0;
             let back = self.outage.swap(false, Ordering::Relaxed);
+            if back || report.overlooked {
+                self.store.doubt_hints();
+            }
             connected_since = connected_since.or_else(|| Some(Instant::now()));
             self.after_tick(held, &report).await;
             if back || (held.is_some() && last_reconcile.elapsed() >= IDLE) {
@@ -162,10 +199,6 @@ impl Engine {
                 continue;
             }
             idle_ticks = if held.is_some() { 0 } else { idle_ticks + 1 };
-            if idle_ticks % LOOK_ANYWAY == LOOK_ANYWAY - 1 {
-                // Hints may have been lost on the way: what is ready is found all the same.
-                self.claims.look();
-            }
             known_dead = self.until_next_tick(&report, connected_since, lease).await;
         }
     }
@@ -202,10 +235,11 @@ impl Engine {
         if !report.reaped.is_empty() {
             Counters::add(&self.counters.reaped, report.reaped.len() as u64);
         }
-        if report.ready || report.orphans > 0 || report.timers > 0 {
+        // The store has told the others.
+        if report.ready || report.orphans > 0 || report.overlooked {
             self.claims.look();
-            self.wakes.tell(crate::store::WakeHint::Ready);
         }
+        *self.ticks.others.lock().unwrap_or_else(PoisonError::into_inner) = report.others_ms.map(|ms| Instant::now() + Duration::from_millis(ms.max(0) as u64));
         let peers = report.peers.iter().filter(|p| Some(p.incarnation) != held).cloned().collect();
         *self.ticks.peers.lock().unwrap_or_else(PoisonError::into_inner) = peers;
         if self.queues.version.load(Ordering::Relaxed) != report.queue_version {
@@ -216,10 +250,33 @@ impl Engine {
             // Hints bring these at once where they work; the look is for those that were lost.
             let every = if self.store.pooled() || self.is_sqlite() { 1 } else { 4 };
             if self.counters.ticks.load(Ordering::Relaxed).is_multiple_of(every) {
-                self.spawn(|engine| async move { engine.look_at_moved().await });
+                self.spawn(|engine| async move {
+                    if engine.look_at_moved().await {
+                        engine.store.doubt_hints();
+                    }
+                });
             }
             self.let_go_when_idle().await;
         }
+    }
+
+    /// Where a tick looks for what no hint has told of: nowhere while there is no room for it.
+    fn routes_to_look_at(&self, idle_ticks: u32) -> Vec<i64> {
+        if self.phase() != Phase::Launched || self.held().is_some() || self.free_slots() <= 0 || self.config.role != Role::Worker {
+            return Vec::new();
+        }
+        let served = self.served();
+        let mut routes = served.routes.clone();
+        if idle_ticks % LOOK_AT_LIMITED == LOOK_AT_LIMITED - 1 {
+            routes.extend(&served.limited);
+        }
+        routes
+    }
+
+    /// Whether another worker of this namespace holds a lease: it is awake, hears what we hear, and fires timers. SQLite has no such hints, and a look at
+    /// the file costs nobody anything.
+    pub(super) fn others_awake(&self) -> bool {
+        !self.is_sqlite() && self.ticks.others.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
     }
 
     /// A worker that has owned nothing for two leases needs no lease, and then no beats.
@@ -250,8 +307,10 @@ impl Engine {
 
     async fn until_next_tick(&self, report: &TickReport, connected_since: Option<Instant>, lease: Duration) -> Vec<Uuid> {
         let beat = Duration::from_millis(self.config.beat_ms as u64);
-        let mut next = if self.incarnation().is_some() { beat } else { IDLE };
-        if let Some(ms) = report.next_timer_ms {
+        // Where no hint tells of a new worker, its death must be seen in time all the same.
+        let idle = if self.store.pooled() || self.is_sqlite() { lease.min(IDLE) } else { IDLE };
+        let mut next = if self.incarnation().is_some() { beat } else { idle };
+        if let Some(ms) = report.next_timer_ms.filter(|_| self.incarnation().is_some() || !self.others_awake()) {
             next = next.min(Duration::from_millis(ms.max(0) as u64));
         }
         if let Some(ms) = report.next_lease_ms.filter(|_| self.config.role == Role::Worker) {
@@ -260,9 +319,12 @@ impl Engine {
             next = next.min(out.max(allowed));
         }
         // A floor, so that a timer that cannot fire yet (its row is locked) is no busy loop.
-        let until = Instant::now() + next.max(Duration::from_millis(10));
+        let floor = Instant::now() + Duration::from_millis(10);
+        let latest = floor.max(Instant::now() + next);
         let host = &self.host;
         loop {
+            let by = *self.ticks.by.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = by.map_or(latest, |by| by.max(floor).min(latest));
             let dead: Vec<Uuid> =
                 self.ticks.peers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|p| host.knows_dead(p)).map(|p| p.incarnation).collect();
             if !dead.is_empty() || self.ticks.asked.load(Ordering::Acquire) || Instant::now() >= until || self.closing.load(Ordering::Acquire) {

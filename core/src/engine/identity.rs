@@ -83,6 +83,11 @@ pub fn route(namespace: &str, queue: &str, workflow: &str, label: &str) -> Route
     Route { id, queue: queue.into(), workflow: workflow.into(), label: label.into() }
 }
 
+/// A queue's own number, for hints that are about all its routes.
+pub fn queue_number(namespace: &str, queue: &str) -> i64 {
+    first_i64(hash(&[b"queue", namespace.as_bytes(), queue.as_bytes()]))
+}
+
 fn site(name: &str, location: &str) -> Site {
     let id = first_i64(hash(&[b"site", name.as_bytes(), location.as_bytes()]));
     Site { id, name: name.into(), location: location.into() }

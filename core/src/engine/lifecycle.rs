@@ -43,6 +43,7 @@ impl Engine {
         }
         registry.insert(name.to_owned(), Registered { client, is_step, version, options });
         drop(registry);
+        self.served.changed();
         let mut all = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         all.entry(client).or_insert_with(|| Arc::new(std::sync::atomic::AtomicI64::new(slots)));
         drop(all);
@@ -164,6 +165,7 @@ impl Engine {
         labels.sort();
         labels.dedup();
         self.claims.serve_labels(labels);
+        self.served.changed();
         self.spawn(|engine| engine.run_timers());
         self.spawn(|engine| engine.run_releases());
         self.spawn(|engine| engine.run_dispatcher());
@@ -216,7 +218,7 @@ impl Engine {
             match tokio::time::timeout(Duration::from_secs(5), self.store.deregister(incarnation)).await {
                 Ok(Ok(())) => {
                     // Straight to the store: the task that tells hints may not run again before the end.
-                    if let Err(e) = self.store.hint(&[crate::store::WakeHint::Ready]).await {
+                    if let Err(e) = self.store.hint(&[crate::store::WakeHint::Resync]).await {
                         self.outage(&e);
                     }
                 }

@@ -17,6 +17,7 @@ mod outbox;
 mod queues;
 mod records;
 mod release;
+mod served;
 mod starts;
 mod wakes;
 
@@ -93,6 +94,8 @@ pub struct Engine {
     queues: queues::Queues,
     names: names::Names,
     ticks: housekeeping::Ticks,
+    releases: release::Releases,
+    served: served::ServedNow,
     counters: counters::Counters,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
@@ -133,6 +136,8 @@ impl Engine {
             queues: queues::Queues::default(),
             names: names::Names::default(),
             ticks: housekeeping::Ticks::default(),
+            releases: release::Releases::default(),
+            served: served::ServedNow::default(),
             counters: counters::Counters::default(),
             ended: Notify::new(),
             closing: AtomicBool::new(false),
@@ -315,8 +320,13 @@ impl Engine {
         if gone {
             self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
             self.claims.clear_suspect(exec.run);
-            let parked = std::mem::replace(&mut exec.lock().parked, true);
-            if !parked {
+            let (parked, releasable) = {
+                let mut st = exec.lock();
+                (std::mem::replace(&mut st.parked, true), st.releasable)
+            };
+            if parked {
+                self.parked_changed(-1, releasable);
+            } else {
                 self.slots_changed(exec.client_id, 1);
             }
             self.timers.forget(exec.id);

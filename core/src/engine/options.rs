@@ -37,8 +37,10 @@ pub struct PartialRetry {
 impl PartialRetry {
     pub fn policy(&self) -> RetryPolicy {
         let d = RetryPolicy::default();
+        let retries_named = self.initial_ms.is_some() || self.factor.is_some() || self.max_ms.is_some() || self.jitter.is_some();
+        let only_bounds = self.timeout_ms.is_some() || self.at_most_once.unwrap_or(false);
         RetryPolicy {
-            max_attempts: self.max_attempts.unwrap_or(d.max_attempts).max(1),
+            max_attempts: self.max_attempts.unwrap_or(RetryPolicy::attempts_unless_named(retries_named, only_bounds)).max(1),
             initial_ms: self.initial_ms.unwrap_or(d.initial_ms).max(0),
             factor: self.factor.unwrap_or(d.factor).max(1.0),
             max_ms: self.max_ms.unwrap_or(d.max_ms).max(0),

@@ -47,6 +47,7 @@ impl Engine {
     pub async fn refresh_queues(&self) -> Result<()> {
         let queues = self.within_budget(|| self.store.queues()).await?;
         self.queues.replace(queues);
+        self.served.changed();
         Ok(())
     }
 

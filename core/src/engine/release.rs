@@ -1,24 +1,59 @@
 //! Releasing parked runs: under pressure a run that waits long gives its memory back; a timer or a wake makes it ready for any worker.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::Engine;
 use super::counters::Counters;
-use crate::run::exec::{Exec, Phase};
+use crate::run::exec::{Exec, ExecState, Phase};
 use crate::store::{Due, Verdict, WaitKind, Write};
 
 const LOOK: Duration = Duration::from_millis(200);
-/// A wait this near is not worth a release and a replay.
+/// Under pressure the next look comes this soon: what parks meanwhile is released in one batch.
+const GATHER: Duration = Duration::from_millis(5);
+/// What waits for an answer may get it at once; a release and a replay would be for nothing.
 const SETTLED: Duration = Duration::from_millis(50);
+/// So many runs may be on their way out before new ones have to wait. Without a bound memory follows the rate of starts: what comes in at
+/// 5,000/s and is released every 200 ms holds a thousand runs too many, and neither the host language nor the allocator gives that back.
+const CROWD: i64 = 100;
+/// While half of `max_parked` wait long, so many runs at once may be started as already claimed; further ones are ready first and come in pages.
+/// A thousand starts in one call would otherwise be a thousand runs in memory before the first of them parks.
+const AT_ONCE: i64 = 250;
+
+#[derive(Default)]
+pub struct Releases {
+    parked: AtomicI64,
+    /// Those of the parked that wait long enough to be released.
+    releasable: AtomicI64,
+    pressed: Notify,
+    /// The last look could release nothing of the surplus: new runs do not wait for what does not leave.
+    stuck: AtomicBool,
+}
+
+impl Releases {
+    pub fn parked(&self, by: i64, releasable: bool) {
+        self.parked.fetch_add(by, Ordering::Relaxed);
+        if releasable {
+            self.releasable.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    fn surplus(&self, max_parked: usize) -> i64 {
+        (self.parked.load(Ordering::Relaxed) - max_parked as i64).min(self.releasable.load(Ordering::Relaxed)).max(0)
+    }
+}
 
 impl Engine {
     pub(super) async fn run_releases(self: Arc<Self>) {
-        let mut timer = tokio::time::interval(LOOK);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let always = self.config.replay == super::config::Replay::Always;
         loop {
-            timer.tick().await;
-            let always = self.config.replay == super::config::Replay::Always;
+            // Either way the loop looks.
+            if tokio::time::timeout(LOOK, self.releases.pressed.notified()).await.is_ok() {
+                tokio::time::sleep(GATHER).await;
+            }
             if self.exec_count() <= self.config.max_parked && !always {
                 continue;
             }
@@ -28,16 +63,46 @@ impl Engine {
                 continue;
             }
             parked.sort_by_key(|(since, _)| *since);
-            let mut left = surplus;
+            let (mut left, mut leaving) = (surplus, false);
             for (since, exec) in parked {
                 if left == 0 {
                     break;
                 }
-                if since.elapsed() >= SETTLED && self.release(&exec, always) {
+                let (on_its_way, settled) = {
+                    let st = exec.lock();
+                    (st.releasing, since.elapsed() >= SETTLED || (!always && st.only_sleeps()))
+                };
+                if on_its_way || (settled && self.release(&exec, always)) {
+                    leaving = true;
                     left -= 1;
                 }
             }
+            self.releases.stuck.store(!leaving, Ordering::Relaxed);
         }
+    }
+
+    /// Runs have come to wait, or go on: how many decides whether new ones are let in.
+    pub fn parked_changed(&self, by: i64, releasable: bool) {
+        self.releases.parked(by, releasable);
+        if by < 0 {
+            self.claims.slots_freed();
+        } else if self.releases.surplus(self.config.max_parked) > CROWD / 2 {
+            self.releases.pressed.notify_one();
+        }
+    }
+
+    /// Whether one more start may be claimed where it is inserted.
+    pub(super) fn has_room_at_once(&self) -> bool {
+        if self.releases.releasable.load(Ordering::Relaxed) < (self.config.max_parked / 2) as i64 {
+            return true;
+        }
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (self.exec_count() + starting) as i64 - self.releases.parked.load(Ordering::Relaxed) < AT_ONCE
+    }
+
+    /// More runs wait than memory is meant for, and they are on their way out.
+    pub(super) fn crowded(&self) -> bool {
+        self.releases.surplus(self.config.max_parked) > CROWD && !self.releases.stuck.load(Ordering::Relaxed)
     }
 
     /// Ask the database to take this run back. It says no when something woke the run first.
@@ -46,19 +111,11 @@ impl Engine {
         if !st.all_waiting() || st.looking.is_some() || st.cancel.is_some() || st.releasing {
             return false;
         }
-        let mut due: Option<i64> = None;
-        for call in st.calls.values() {
-            let Phase::Waiting(wait) = &call.phase else { return false };
-            if let Some(ms) = wait.due_in_ms {
-                let left = ms - call.started.elapsed().as_millis() as i64;
-                due = Some(due.map_or(left, |d: i64| d.min(left)));
-            }
-        }
+        let Some(due) = st.earliest_due() else { return false };
         if !anyhow && due.is_some_and(|ms| ms < self.config.release_after_ms) {
             return false;
         }
-        let only_sleeps = st.calls.values().all(|c| matches!(&c.phase, Phase::Waiting(w) if w.kind == WaitKind::Sleep));
-        debug_assert!(due.is_some() || !only_sleeps);
+        debug_assert!(due.is_some() || !st.only_sleeps());
         // Code of this run may still go on in between (raw concurrency): once released, the fence refuses what it records.
         st.releasing = true;
         let write = Write::Release { run: exec.run, epoch: st.epoch, inbox: st.inbox, due: due.map(|ms| Due::After(ms.max(0))) };
@@ -98,5 +155,24 @@ impl Engine {
         for exec in self.all_execs() {
             self.release(&exec, true);
         }
+    }
+}
+
+impl ExecState {
+    /// Milliseconds until the first of its waits is over, if any ends by time. None: something here is not a wait.
+    pub fn earliest_due(&self) -> Option<Option<i64>> {
+        let mut due: Option<i64> = None;
+        for call in self.calls.values() {
+            let Phase::Waiting(wait) = &call.phase else { return None };
+            if let Some(ms) = wait.due_in_ms {
+                let left = ms - call.started.elapsed().as_millis() as i64;
+                due = Some(due.map_or(left, |d| d.min(left)));
+            }
+        }
+        Some(due)
+    }
+
+    fn only_sleeps(&self) -> bool {
+        self.calls.values().all(|c| matches!(&c.phase, Phase::Waiting(w) if w.kind == WaitKind::Sleep))
     }
 }

@@ -151,6 +151,7 @@ impl Engine {
         self.config.role == Role::Worker
             && self.phase() == Phase::Launched
             && self.held().is_none()
+            && self.has_room_at_once()
             && run.start.is_none()
             && run.dedup.is_none()
             && run.route.label.is_empty()

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::counters::Counters;
 use super::{Engine, Outbox, Phase};
 use crate::run::exec::Exec;
-use crate::store::{Effect, NewRun, Route, RunKey, Verdict, WakeHint, Write};
+use crate::store::{Due, Effect, NewRun, Route, RunKey, Verdict, WakeHint, Write};
 
 /// The first hint goes at once; those within this time after it go together.
 const COALESCE: Duration = Duration::from_millis(10);
@@ -34,11 +34,17 @@ pub struct Wakes {
 impl Wakes {
     pub fn tell(&self, hint: WakeHint) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if !pending.contains(&hint) {
+        if let WakeHint::Timer(ms) = hint
+            && let Some(WakeHint::Timer(first)) = pending.iter_mut().find(|h| matches!(h, WakeHint::Timer(_)))
+        {
+            *first = ms.min(*first);
+        } else if pending.contains(&hint) {
+            return;
+        } else {
             pending.push(hint);
-            drop(pending);
-            self.filled.notify_one();
         }
+        drop(pending);
+        self.filled.notify_one();
     }
 
     /// Orders the messages this process sends: its clock, but never the same twice and never back.
@@ -80,9 +86,28 @@ impl Engine {
     fn heard(self: &Arc<Self>, hint: &WakeHint) {
         match hint {
             WakeHint::Ready => self.claims.look(),
+            WakeHint::ReadyOn(number) => {
+                if self.served().hears(*number) {
+                    self.claims.heard(*number);
+                }
+            }
+            WakeHint::Left(number) => {
+                if self.served().hears(*number) {
+                    self.claims.look();
+                }
+            }
+            WakeHint::Timer(ms) => {
+                if self.incarnation().is_some() || !self.others_awake() {
+                    self.ticks.within(*ms);
+                }
+            }
+            WakeHint::Lease(ms) => {
+                self.ticks.others_until(*ms);
+                self.ticks.within(*ms + 20);
+            }
             WakeHint::Inbox(owner) => {
                 if owner.is_nil() || Some(*owner) == self.incarnation() {
-                    self.spawn(|engine| async move { engine.look_at_moved().await });
+                    self.spawn(|engine| async move { _ = engine.look_at_moved().await });
                 }
             }
             WakeHint::Finished => self.awaiters.look(),
@@ -90,8 +115,9 @@ impl Engine {
             WakeHint::Queues => self.ticks.now(),
             WakeHint::Resync => {
                 self.claims.look();
+                self.ticks.now();
                 self.awaiters.look();
-                self.spawn(|engine| async move { engine.look_at_moved().await });
+                self.spawn(|engine| async move { _ = engine.look_at_moved().await });
             }
         }
     }
@@ -101,13 +127,17 @@ impl Engine {
         for (write, verdict) in writes.iter().zip(verdicts) {
             match (write, verdict) {
                 (Write::Start(run), Verdict::Started { claimed: false }) => self.hint_new(run),
-                (Write::Start(run), Verdict::Started { claimed: true }) if run.deadline_ms.is_some() => self.ticks.now(),
+                (Write::Start(run), Verdict::Started { claimed: true }) => {
+                    if let Some(ms) = run.deadline_ms {
+                        self.timer_set(ms);
+                    }
+                }
                 (Write::Send(m), Verdict::Committed) => self.woken(m.to),
                 (Write::Step { run, step, .. }, Verdict::Committed) => self.hint_effects(*run, &step.effects),
-                (Write::Release { due: Some(_), .. }, Verdict::Committed) => self.hint_start(None, true),
+                (Write::Release { due: Some(due), .. }, Verdict::Committed) => self.timer_set(in_ms(due)),
                 // Without a back-off (full jitter may draw none) it is ready now, and no timer will say so.
-                (Write::RetryRun { .. }, Verdict::Committed) => {
-                    self.hint_start(None, true);
+                (Write::RetryRun { after_ms, .. }, Verdict::Committed) => {
+                    self.timer_set(*after_ms);
                     self.claims.look();
                 }
                 (Write::Outcome { then, .. }, Verdict::Committed) => {
@@ -141,29 +171,33 @@ impl Engine {
     }
 
     fn hint_new(self: &Arc<Self>, run: &NewRun) {
-        if run.start.is_some() || run.deadline_ms.is_some() || run.expires_ms.is_some() {
-            self.hint_start(None, true);
+        if let Some(ms) = run.start.as_ref().map(in_ms).into_iter().chain(run.deadline_ms).chain(run.expires_ms).min() {
+            self.timer_set(ms);
         }
         if run.start.is_none() {
-            self.hint_start(Some(&run.route), false);
+            self.hint_start(&run.route);
         }
     }
 
-    /// A run is ready, or will be at a time of its own. Others hear of it unless this process is about to take it itself.
-    fn hint_start(self: &Arc<Self>, route: Option<&Route>, timed: bool) {
-        if timed {
-            self.ticks.now();
-            self.wakes.tell(WakeHint::Queues);
-            return;
+    /// A run is ready. Others hear of it unless this process is about to take it itself.
+    fn hint_start(self: &Arc<Self>, route: &Route) {
+        let mine = self.phase() == Phase::Launched
+            && self.serves_queue(&route.queue)
+            && self.registered(&route.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0));
+        if self.config.role == super::Role::Worker {
+            self.claims.look();
         }
-        self.claims.look();
-        let mine = route.is_some_and(|r| {
-            self.phase() == Phase::Launched
-                && self.serves_queue(&r.queue)
-                && self.registered(&r.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0))
-        });
         if !mine {
-            self.wakes.tell(WakeHint::Ready);
+            self.wakes.tell(WakeHint::ReadyOn(route.id));
+        }
+    }
+
+    /// This process has set a timer. It fires it itself while it is there; a worker with a lease is missed when it is not, of anyone else others must
+    /// know.
+    pub(super) fn timer_set(self: &Arc<Self>, ms: i64) {
+        self.ticks.within(ms);
+        if self.incarnation().is_none() {
+            self.wakes.tell(WakeHint::Timer(ms));
         }
     }
 
@@ -196,11 +230,12 @@ impl Engine {
     }
 
     /// Of the parked runs here, those whose row moved: a message, an event, a child's end, a cancel from another process.
-    pub async fn look_at_moved(self: &Arc<Self>) {
-        let Some(incarnation) = self.incarnation() else { return };
+    /// True: there were some.
+    pub async fn look_at_moved(self: &Arc<Self>) -> bool {
+        let Some(incarnation) = self.incarnation() else { return false };
         let execs: HashMap<RunKey, Arc<Exec>> = self.all_execs().into_iter().map(|e| (e.run, e)).collect();
         if execs.is_empty() {
-            return;
+            return false;
         }
         let seen: Vec<(RunKey, i32, i32)> = execs
             .values()
@@ -211,11 +246,12 @@ impl Engine {
             .collect();
         let moved = self.persist(|| self.store.moved(incarnation, &seen)).await;
         let mut out = Outbox::default();
-        for now in moved {
+        for now in &moved {
             if let Some(exec) = execs.get(&now.key) {
-                exec.learn(self, Some(&now), &mut out);
+                exec.learn(self, Some(now), &mut out);
             }
         }
+        !moved.is_empty()
     }
 
     /// A write of this execution was refused: what does the database say of the run? `again` gets the epoch if it is still ours.
@@ -232,5 +268,16 @@ impl Engine {
                 again(&engine, epoch);
             }
         });
+    }
+}
+
+/// From now on by this host's clock. A clock that is off makes a tick early, or as late as the next beat: when a timer is due, the database says.
+fn in_ms(due: &Due) -> i64 {
+    match due {
+        Due::After(ms) => *ms,
+        Due::At(us) => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+            us / 1000 - now
+        }
     }
 }

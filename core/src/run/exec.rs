@@ -92,6 +92,8 @@ pub struct ExecState {
     /// Holds none of its client's slots: everything waits.
     pub parked: bool,
     pub parked_since: Option<Instant>,
+    /// While parked: whether it was counted among those that may be released.
+    pub releasable: bool,
     /// A look at what the waits would get is under way; true: look again after it.
     pub looking: Option<bool>,
     pub drift_warned: bool,
@@ -191,6 +193,7 @@ impl Exec {
                 has_children,
                 parked: false,
                 parked_since: None,
+                releasable: false,
                 looking: None,
                 drift_warned: false,
             }),
@@ -260,9 +263,10 @@ impl Exec {
         if let Some((token, record)) = st.history.turn() {
             let seq = record.at.seq;
             let frame = super::begin::replayed(&record, seq);
-            let more = st.history.anyone_waiting() || !st.finished.is_empty();
-            st.turn_wanted = more;
-            return (more, Some((token, frame)));
+            // What follows from it has not run yet and may ask for the next record. A live completion that came in between would overtake that one, on a
+            // thread of the engine's, so there is always one more turn behind a recorded completion.
+            st.turn_wanted = true;
+            return (true, Some((token, frame)));
         }
         if st.history.anyone_waiting() {
             st.turn_wanted = true;

@@ -392,10 +392,18 @@ impl Exec {
 
     /// Slots follow what the run does: parked while everything waits.
     pub fn after_change(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
+        if st.stopped.is_some() {
+            // What it held is counted when it is forgotten.
+            return;
+        }
         let waiting = st.all_waiting();
         if waiting != st.parked {
             st.parked = waiting;
             st.parked_since = waiting.then(std::time::Instant::now);
+            if waiting {
+                st.releasable = st.cancel.is_none() && st.earliest_due().is_some_and(|due| due.is_none_or(|ms| ms >= engine.config.release_after_ms));
+            }
+            engine.parked_changed(if waiting { 1 } else { -1 }, st.releasable);
             engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
         }
         if waiting && !st.handed {

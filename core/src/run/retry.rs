@@ -28,20 +28,30 @@ impl RetryPolicy {
         RetryPolicy { max_attempts: 1, ..RetryPolicy::default() }
     }
 
+    /// Attempts where a record leaves the number out. A policy of retries that names no number means the default; a record that is there for its timeout
+    /// or for `at_most_once` alone says nothing about retries, and without being asked nothing is retried.
+    pub fn attempts_unless_named(retries_named: bool, only_bounds: bool) -> i32 {
+        if only_bounds && !retries_named { Self::none().max_attempts } else { Self::default().max_attempts }
+    }
+
     /// A RETRY record; null is [`RetryPolicy::none`].
     pub fn read(r: &mut Reader<'_>) -> Result<Self, FrameError> {
         let Some(mut p) = r.opt_list()? else {
             return Ok(Self::none());
         };
         let d = Self::default();
+        let (attempts, initial, factor, max, jitter) = (p.opt_int()?, p.opt_ms()?, p.opt_float()?, p.opt_ms()?, p.opt_bool()?);
+        let (timeout_ms, at_most_once) = (p.opt_ms()?.filter(|t| *t > 0), p.bool()?);
+        let retries_named = initial.is_some() || factor.is_some() || max.is_some() || jitter.is_some();
+        let attempts_unless_named = Self::attempts_unless_named(retries_named, timeout_ms.is_some() || at_most_once);
         Ok(RetryPolicy {
-            max_attempts: p.opt_int()?.map_or(d.max_attempts, |n| n.clamp(1, i32::MAX.into()) as i32),
-            initial_ms: p.opt_ms()?.unwrap_or(d.initial_ms).max(0),
-            factor: p.opt_float()?.unwrap_or(d.factor).max(1.0),
-            max_ms: p.opt_ms()?.unwrap_or(d.max_ms).max(0),
-            jitter: p.opt_bool()?.unwrap_or(d.jitter),
-            timeout_ms: p.opt_ms()?.filter(|t| *t > 0),
-            at_most_once: p.bool()?,
+            max_attempts: attempts.map_or(attempts_unless_named, |n| n.clamp(1, i32::MAX.into()) as i32),
+            initial_ms: initial.unwrap_or(d.initial_ms).max(0),
+            factor: factor.unwrap_or(d.factor).max(1.0),
+            max_ms: max.unwrap_or(d.max_ms).max(0),
+            jitter: jitter.unwrap_or(d.jitter),
+            timeout_ms,
+            at_most_once,
         })
     }
 
@@ -59,6 +69,13 @@ impl RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_alone_asks_for_no_retry() {
+        assert_eq!(RetryPolicy::attempts_unless_named(false, true), 1);
+        assert_eq!(RetryPolicy::attempts_unless_named(true, true), 5);
+        assert_eq!(RetryPolicy::attempts_unless_named(false, false), 5);
+    }
 
     #[test]
     fn back_off_doubles_to_the_cap_and_jitter_stays_below_it() {

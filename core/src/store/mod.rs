@@ -112,6 +112,8 @@ pub trait Store: Send + Sync + 'static {
     /// Commit a batch as `incarnation` on lane `lane`; verdicts in the order of `writes`. `retry` is true when an earlier try of the
     /// same batch ended in an unknown outcome. Row-level refusals become `Verdict::Refused` by bisection; the rest commits.
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>>;
+    /// Whether a run is claimable on one of these routes, and has been there for `older_than_ms`. Needs no lease.
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool>;
     /// Claim ready runs (fenced by the lease), with their first page of history.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>>;
     /// Everything this incarnation owns now.
@@ -174,6 +176,8 @@ pub trait Store: Send + Sync + 'static {
     async fn next_hints(&self) -> Vec<WakeHint>;
     /// Tell other processes. Never on the hot path: the engine coalesces.
     async fn hint(&self, hints: &[WakeHint]) -> Result<()>;
+    /// Hints seem to be missing: make sure that the source still speaks.
+    fn doubt_hints(&self);
     /// Let go of all connections.
     async fn close(&self);
 }

@@ -160,14 +160,20 @@ impl Worker {
     }
 
     pub async fn tick_as(&self, may_reap: bool, known_dead: &[Uuid], max_crashes: i32) -> TickReport {
+        self.tick_when(may_reap, known_dead, max_crashes, 60_000).await
+    }
+
+    pub async fn tick_when(&self, may_reap: bool, known_dead: &[Uuid], max_crashes: i32, silent_ms: i64) -> TickReport {
         let request = TickRequest {
             incarnation: Some(self.id),
             lease_ms: 60_000,
             may_reap,
+            silent_ms,
             known_dead: known_dead.to_vec(),
             page: 500,
             max_crashes,
             boot_id: "boot".into(),
+            routes: Vec::new(),
         };
         self.store.tick(&request).await.expect("ticks")
     }

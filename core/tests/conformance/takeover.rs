@@ -87,7 +87,39 @@ pub async fn the_living_are_left_alone(bench: Arc<Bench>) {
     assert!(report.reaped.is_empty() && report.next_lease_ms.is_some_and(|ms| ms > 50_000));
     verdict!(busy.one(record(run, 1, step(0))).await, Verdict::Committed);
     assert!(busy.tick(&[]).await.alive);
-    let nobody = TickRequest { incarnation: None, lease_ms: 0, may_reap: true, known_dead: Vec::new(), page: 10, max_crashes: 5, boot_id: "elsewhere".into() };
+    let nobody = TickRequest {
+        incarnation: None,
+        lease_ms: 0,
+        may_reap: true,
+        silent_ms: 60_000,
+        known_dead: Vec::new(),
+        page: 10,
+        max_crashes: 5,
+        boot_id: "elsewhere".into(),
+        routes: Vec::new(),
+    };
     let report = bench.store.tick(&nobody).await.expect("ticks");
     assert!(report.alive && report.peers.is_empty() && report.reaped.is_empty());
+}
+
+/// Of two workers with long leases one loses its sessions. Where sessions hold, that is seen without waiting for the lease.
+pub async fn a_session_that_is_gone_is_a_hint(bench: Arc<Bench>) {
+    if !bench.is_postgres() {
+        return;
+    }
+    let elsewhere = bench.another();
+    let (leaving, staying) = (Worker::register(elsewhere.clone(), 60_000).await, bench.worker().await);
+    // It never ticks, so it holds no lock: by this one it shows when a worker is old enough to be judged.
+    let mute = bench.worker().await;
+    let run = leaving.own().await;
+    assert!(leaving.tick(&[]).await.alive, "its tick session holds the lock from here on");
+    let silent = |silent_ms| staying.tick_when(true, &[], 5, silent_ms);
+    let report = until("those without a session are taken over", || async { Some(silent(1).await).filter(|report| !report.reaped.is_empty()) }).await;
+    assert_eq!(report.reaped, [mute.id], "a session that stands keeps its worker, beat or no beat");
+    elsewhere.close().await;
+    until("the session is gone", || async { silent(50_000).await.next_lease_ms.filter(|ms| *ms < 50_000) }).await;
+    assert_eq!(bench.state(run).await, RunState::Running, "it may be cut off and come back: until its next beat it has time");
+    let report = silent(1).await;
+    assert_eq!((report.reaped, report.orphans), (vec![leaving.id], 1));
+    assert_eq!(staying.claim(&[route()], 1).await[0].key, run);
 }

@@ -522,7 +522,7 @@ pub(super) async fn settle(
             Leave::GiveBack => {
                 now.state = back(was.state);
                 ready.push((*run, was.route, was.priority.saturating_sub(AHEAD)));
-                hints.push(WakeHint::Ready);
+                hints.push(WakeHint::ReadyOn(was.route));
             }
             Leave::Block { why } => {
                 now.state = RunState::Blocked;
@@ -542,7 +542,7 @@ pub(super) async fn settle(
             if was.timed {
                 drop_timers.push((run, Some(TimerKind::Wake)));
             }
-            hints.push(WakeHint::Ready);
+            hints.push(WakeHint::ReadyOn(was.route));
         } else {
             hints.extend(was.owner.map(WakeHint::Inbox));
         }
@@ -551,7 +551,8 @@ pub(super) async fn settle(
 
     if !slots.is_empty() {
         let freed = changes::free_slots(session, &slots).await?;
-        if !freed.is_empty() {
+        // Of an end the engine tells; of what is only put back nobody else knows.
+        if work.leaves.iter().any(|(_, run, _)| freed.contains(run)) {
             hints.push(WakeHint::Ready);
         }
         for change in &mut next {

@@ -14,8 +14,9 @@ use crate::store::{CancelRequest, ClaimRequest, ClaimedRun, Queue, Result, Route
 /// The claim connection locks a lease row of its own, as each lane does.
 pub(super) const CLAIM_LANE: i16 = -1;
 
-/// How long the answer "this queue has no limits" is believed; the claim itself looks again at each queue it takes from.
-const LIMITS_FRESH: Duration = Duration::from_secs(1);
+/// How long the answer "this queue has no limits" is believed unless a tick sees that a queue changed; the claim itself looks again at each
+/// queue it takes from.
+const LIMITS_FRESH: Duration = Duration::from_secs(60);
 
 /// From `picked(c, run_id)`: take the rows out of `ready`, own the runs that are still to be had, tell all about them. The update finds its
 /// rows by key, not by ctid: a run that changes while this waits for it must be looked at again, not lost. By an array, not by a join: that

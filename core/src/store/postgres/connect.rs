@@ -25,6 +25,10 @@ pub(super) enum Profile {
     User,
 }
 
+/// sqlx sets no keep-alive, but the server can: a session that says nothing for long is not forgotten by what stands in between, and one whose
+/// client is gone without a word ends, and with it what it has locked. No effect on Unix sockets.
+const KEEP_ALIVE: [(&str, &str); 3] = [("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "6")];
+
 /// Whether the connections are sessions of their own or a transaction-mode pooler's.
 const UNKNOWN: u8 = 0;
 const SESSION: u8 = 1;
@@ -160,7 +164,7 @@ impl Shared {
         if mode != POOLED {
             // An option in the start-up packet tells the two apart for certain: a pooler refuses it or keeps it to itself.
             let mut options = host.clone().options([("everstep.session", "1"), ("default_transaction_isolation", "read committed")]);
-            options = options.options(self.settings(profile));
+            options = options.options(KEEP_ALIVE).options(self.settings(profile));
             match self.greet(&options).await {
                 Ok((connection, true)) => {
                     self.mode.store(SESSION, Ordering::Relaxed);
@@ -225,7 +229,7 @@ impl Shared {
 
     /// Options of a session beside the homes, for the listener: of the host that answered last.
     pub(super) fn lone(&self) -> PgConnectOptions {
-        self.hosts[self.good.load(Ordering::Relaxed)].clone()
+        self.hosts[self.good.load(Ordering::Relaxed)].clone().options(KEEP_ALIVE)
     }
 }
 

@@ -15,8 +15,6 @@ use crate::store::{Result, WakeHint};
 
 /// The first is sent at once, what follows within this goes together: a NOTIFY takes a lock the whole database shares.
 const COALESCE: Duration = Duration::from_millis(10);
-/// A connection that died without a word is found this late; until then the engine's own ticks carry it.
-const HEARTBEAT: Duration = Duration::from_secs(120);
 /// Behind a pooler there is no LISTEN: look this often while something goes on here, and else that often.
 const POLL_BUSY: Duration = Duration::from_millis(250);
 const POLL_IDLE: Duration = Duration::from_secs(2);
@@ -36,6 +34,8 @@ struct Inner {
     channel: String,
     local: Mutex<Vec<WakeHint>>,
     arrived: Notify,
+    /// Something was found that a hint should have told.
+    doubted: Notify,
     outgoing: Mutex<Outgoing>,
     last_busy: Mutex<Option<Instant>>,
 }
@@ -49,6 +49,10 @@ pub(super) struct Hints {
 fn word(hint: &WakeHint) -> String {
     match hint {
         WakeHint::Ready => "r".into(),
+        WakeHint::ReadyOn(route) => format!("r{route:x}"),
+        WakeHint::Left(route) => format!("l{route:x}"),
+        WakeHint::Timer(ms) => format!("t{ms}"),
+        WakeHint::Lease(ms) => format!("w{ms}"),
         WakeHint::Inbox(incarnation) => format!("i{}", incarnation.simple()),
         WakeHint::Finished => "f".into(),
         WakeHint::Awaiting => "a".into(),
@@ -64,7 +68,18 @@ fn hint(word: &str) -> Option<WakeHint> {
         "a" => Some(WakeHint::Awaiting),
         "q" => Some(WakeHint::Queues),
         "s" => Some(WakeHint::Resync),
-        other => Some(WakeHint::Inbox(Uuid::parse_str(other.strip_prefix('i')?).ok()?)),
+        other => {
+            let rest = other.get(1..)?;
+            match other.get(..1)? {
+                // As it is printed: the bits of an i64, whatever its sign.
+                "r" => Some(WakeHint::ReadyOn(u64::from_str_radix(rest, 16).ok()?.cast_signed())),
+                "l" => Some(WakeHint::Left(u64::from_str_radix(rest, 16).ok()?.cast_signed())),
+                "t" => Some(WakeHint::Timer(rest.parse().ok()?)),
+                "w" => Some(WakeHint::Lease(rest.parse().ok()?)),
+                "i" => Some(WakeHint::Inbox(Uuid::parse_str(rest).ok()?)),
+                _ => None,
+            }
+        }
     }
 }
 
@@ -81,6 +96,7 @@ impl Hints {
                 channel: format!("everstep_{channel}"),
                 local: Mutex::new(Vec::new()),
                 arrived: Notify::new(),
+                doubted: Notify::new(),
                 outgoing: Mutex::new(Outgoing { waiting: HashSet::new(), sending: false }),
                 last_busy: Mutex::new(None),
             }),
@@ -140,7 +156,7 @@ impl Hints {
                 let busy = self.inner.last_busy.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < BUSY_FOR);
                 tokio::select! {
                     () = self.inner.arrived.notified() => {}
-                    () = tokio::time::sleep(if busy { POLL_BUSY } else { POLL_IDLE }) => return vec![WakeHint::Ready, WakeHint::Resync],
+                    () = tokio::time::sleep(if busy { POLL_BUSY } else { POLL_IDLE }) => return vec![WakeHint::Ready, WakeHint::Finished, WakeHint::Inbox(Uuid::nil())],
                 }
                 continue;
             }
@@ -168,20 +184,22 @@ impl Hints {
             }
         };
         loop {
-            match tokio::time::timeout(HEARTBEAT, listener.try_recv()).await {
-                Ok(Ok(Some(notification))) => {
-                    let mut parts = notification.payload().split(',');
-                    let own = parts.next().and_then(|sender| Uuid::parse_str(sender).ok()) == Some(self.inner.sender);
-                    let heard: Vec<WakeHint> = parts.filter_map(hint).collect();
-                    if !own && !heard.is_empty() {
-                        return heard;
+            tokio::select! {
+                got = listener.try_recv() => match got {
+                    Ok(Some(notification)) => {
+                        let mut parts = notification.payload().split(',');
+                        let own = parts.next().and_then(|sender| Uuid::parse_str(sender).ok()) == Some(self.inner.sender);
+                        let heard: Vec<WakeHint> = parts.filter_map(hint).collect();
+                        if !own && !heard.is_empty() {
+                            return heard;
+                        }
                     }
-                }
-                Ok(Ok(None)) | Ok(Err(_)) => {
-                    *slot = None;
-                    return vec![WakeHint::Resync];
-                }
-                Err(_) => {
+                    Ok(None) | Err(_) => {
+                        *slot = None;
+                        return vec![WakeHint::Resync];
+                    }
+                },
+                () = self.inner.doubted.notified() => {
                     if tokio::time::timeout(shared.timeout, listener.listen(&self.inner.channel)).await.is_ok_and(|heard| heard.is_ok()) {
                         continue;
                     }
@@ -190,6 +208,17 @@ impl Hints {
                 }
             }
         }
+    }
+
+    /// A connection that died without a word is found by what it did not say: asking every minute whether it lives would be most of what an
+    /// idle process does. The server's keep-alive (see `connect`) keeps what stands between the two from forgetting it.
+    pub(super) fn doubt(&self) {
+        self.inner.doubted.notify_one();
+    }
+
+    /// For a statement that says this hint in its own commit: channel and text.
+    pub(super) fn notification(&self, hint: &WakeHint) -> (&str, String) {
+        (&self.inner.channel, format!("{},{}", self.inner.sender.simple(), word(hint)))
     }
 
     async fn connect(&self, shared: &Shared) -> sqlx::Result<PgListener> {

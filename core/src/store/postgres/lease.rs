@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::connect::Session;
 use super::rows::read;
 use super::{PostgresStore, claim, orphans};
-use crate::store::{Result, StoreError, WorkerInfo};
+use crate::store::{Result, StoreError, WakeHint, WorkerInfo};
 
 const WORKER: &str = "\
 insert into {s}.worker as w (incarnation, lease_until, namespace, lanes, protocol, schema_version, pid, process_start, host, boot_id,
@@ -17,6 +17,12 @@ values ($1, statement_timestamp() + $2 * interval '1 millisecond', $3, $4, $5, $
 on conflict (incarnation) do update set lease_until = excluded.lease_until";
 
 const LEASES: &str = "insert into {s}.lease (incarnation, lane) select $1, * from unnest($2::smallint[]) on conflict do nothing";
+
+/// No connection's: it says that this worker's tick session holds a lock while it lives.
+const SESSION_LANE: i16 = -2;
+
+/// In the commit that brings the lease: whoever sleeps knows when to look for this worker again, even if it dies at once.
+const TELL: &str = "select pg_notify($1, $2)";
 
 pub(super) async fn register(store: &PostgresStore, worker: &WorkerInfo) -> Result<()> {
     let mut session = store.pool.session(&store.shared).await?;
@@ -42,7 +48,14 @@ pub(super) async fn register(store: &PostgresStore, worker: &WorkerInfo) -> Resu
     session.run(statement).await?;
     let mut lanes: Vec<i16> = (0..store.lanes.len() as i16).collect();
     lanes.push(claim::CLAIM_LANE);
+    if !store.shared.pooled() {
+        lanes.push(SESSION_LANE);
+    }
     session.run(session.q(LEASES).bind(worker.incarnation).bind(lanes)).await?;
+    if !store.shared.pooled() {
+        let (channel, text) = store.hints.notification(&WakeHint::Lease(worker.lease_ms));
+        session.rows(session.q(TELL).bind(channel).bind(text)).await?;
+    }
     session.commit().await?;
     failpoint!("store.register.after");
     Ok(())
@@ -87,33 +100,49 @@ pub(super) async fn deregister(store: &PostgresStore, incarnation: Uuid) -> Resu
         if moved == 0 {
             return Ok(());
         }
-        store.hints.tell(store, None, vec![crate::store::WakeHint::Ready]);
+        store.hints.tell(store, None, vec![WakeHint::Resync]);
     }
 }
 
-const DEAD: &str = "\
-select w.incarnation from {s}.worker w
-where ((w.lease_until < statement_timestamp() and $1) or w.incarnation = any($2::uuid[])) and w.incarnation is distinct from $3
-order by w.incarnation limit 8";
+/// Who is taken for dead, and on what grounds.
+pub(super) struct Dead<'a> {
+    /// Leases are judged fairly: what is over counts.
+    pub(super) may_reap: bool,
+    /// Their process has ended.
+    pub(super) known: &'a [Uuid],
+    /// Their session has ended, and they do not beat: then no more than this is left of their lease.
+    pub(super) gone: &'a [Uuid],
+    pub(super) gone_left_ms: i64,
+}
 
-const HOLD: &str = "\
-select 1 from {s}.worker w
-where w.incarnation = $1 and ((w.lease_until < statement_timestamp() and $2) or w.incarnation = any($3::uuid[])) for update skip locked";
+macro_rules! is_dead {
+    () => {
+        "((w.lease_until < statement_timestamp() and $1) or w.incarnation = any($2::uuid[])
+       or ($1 and w.incarnation = any($3::uuid[]) and w.lease_until <= statement_timestamp() + $4 * interval '1 millisecond'))"
+    };
+}
+
+const DEAD: &str =
+    concat!("select w.incarnation from {s}.worker w where ", is_dead!(), " and w.incarnation is distinct from $5 order by w.incarnation limit 8");
+
+/// Looked at again under its lock: it may have beaten since.
+const HOLD: &str = concat!("select 1 from {s}.worker w where w.incarnation = $5 and ", is_dead!(), " for update skip locked");
 
 /// Take the leases of the dead away, one a transaction. A lease whose heartbeat or batch is in flight is skipped: the next tick looks again.
 ///
 /// `patience` is when the caller's word that leases are judged fairly runs out: a server that stood still for a while answers statements of
 /// before as if nothing had been, and finds every lease of the living out.
-pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, may_reap: bool, known_dead: &[Uuid], patience: Instant) -> Result<Vec<Uuid>> {
+pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, why: &Dead<'_>, patience: Instant) -> Result<Vec<Uuid>> {
     let mut reaped = Vec::new();
-    let rows = session.rows(session.q(DEAD).bind(may_reap).bind(known_dead).bind(own)).await?;
+    let judged = |session: &Session, text| session.q(text).bind(why.may_reap).bind(why.known).bind(why.gone).bind(why.gone_left_ms);
+    let rows = session.rows(judged(session, DEAD).bind(own)).await?;
     let dead = rows.iter().map(|row| read(row.try_get::<Uuid, _>(0))).collect::<Result<Vec<Uuid>>>()?;
     for incarnation in dead {
         failpoint!("store.reap.before");
         session.begin().await?;
-        let held = session.rows(session.q(HOLD).bind(incarnation).bind(may_reap).bind(known_dead)).await;
+        let held = session.rows(judged(session, HOLD).bind(incarnation)).await;
         let done = match held {
-            Ok(rows) if rows.is_empty() || (Instant::now() > patience && !known_dead.contains(&incarnation)) => Ok(false),
+            Ok(rows) if rows.is_empty() || (Instant::now() > patience && !why.known.contains(&incarnation)) => Ok(false),
             Ok(_) => bury(session, incarnation, false).await,
             Err(error) => Err(error),
         };

@@ -36,7 +36,7 @@ mod transaction;
 mod waits;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ pub struct PostgresStore {
     hints: hints::Hints,
     /// The paused and limited queues, and since when that is believed.
     limits: tokio::sync::Mutex<Option<(Instant, BTreeMap<String, Queue>)>>,
+    /// Of the queues as they were when `limits` was last forgotten.
+    queue_version: AtomicI64,
     swept: Mutex<Option<Instant>>,
     /// Which database this is, for guards: known after `identity`.
     database: Mutex<Option<String>>,
@@ -93,10 +95,17 @@ impl PostgresStore {
             sites: Arc::default(),
             hints: hints::Hints::new(&shared),
             limits: tokio::sync::Mutex::new(None),
+            queue_version: AtomicI64::new(-1),
             swept: Mutex::new(None),
             database: Mutex::new(None),
             shared,
         }))
+    }
+
+    async fn queues_are_at(&self, version: i64) {
+        if self.queue_version.swap(version, Ordering::Relaxed) != version {
+            *self.limits.lock().await = None;
+        }
     }
 
     fn remember_database(&self, identity: &str) {
@@ -152,6 +161,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>> {
         commit::commit(self, lane, incarnation, writes, retry).await
+    }
+
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+        tick::anything_ready(self, routes, older_than_ms).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
@@ -272,6 +285,10 @@ impl Store for PostgresStore {
 
     async fn hint(&self, hints: &[WakeHint]) -> Result<()> {
         self.hints.send(self, hints).await
+    }
+
+    fn doubt_hints(&self) {
+        self.hints.doubt();
     }
 
     async fn close(&self) {

@@ -157,18 +157,25 @@ pub(super) async fn of_all(session: &mut Session, page: i64, max_crashes: i32) -
     Ok(moved)
 }
 
-const SWEEP: &str = "\
-insert into {s}.dead_worker (incarnation, at, txid, pid, host, build)
-select o.owner, statement_timestamp(), pg_current_xact_id()::text::bigint, 0, '', '' from (
-  with recursive owners as (
+/// The owners of runs, each once, by skipping from one to the next; the caller opens with `with recursive`.
+macro_rules! owners {
+    () => {
+        "owners as (
     (select r.owner from {s}.run r where r.owner is not null order by r.owner limit 1)
     union all
-    select (select r.owner from {s}.run r where r.owner > o.owner and r.owner is not null order by r.owner limit 1) from owners o where o.owner is not null)
-  select owner from owners where owner is not null) o
-where not exists (select 1 from {s}.worker w where w.incarnation = o.owner offset 0)
-on conflict (incarnation) do update set drained = false where dead_worker.drained";
+    select (select r.owner from {s}.run r where r.owner > o.owner and r.owner is not null order by r.owner limit 1) from owners o where o.owner is not null)"
+    };
+}
+pub(super) use owners;
 
 /// Owners that are neither alive nor known dead: what a lossy failover leaves behind.
-pub(super) async fn sweep(session: &mut Session) -> Result<u64> {
-    session.run(session.q(SWEEP)).await
+macro_rules! sweep_owners {
+    () => {
+        "
+insert into {s}.dead_worker (incarnation, at, txid, pid, host, build)
+select o.owner, statement_timestamp(), pg_current_xact_id()::text::bigint, 0, '', '' from (select owner from owners where owner is not null) o
+where not exists (select 1 from {s}.worker w where w.incarnation = o.owner offset 0)
+on conflict (incarnation) do update set drained = false where dead_worker.drained returning 1"
+    };
 }
+pub(super) use sweep_owners;

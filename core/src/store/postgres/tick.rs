@@ -14,29 +14,118 @@ use super::{PostgresStore, children, control, lease, orphans};
 use crate::failpoint::mutated;
 use crate::store::{Peer, Result, RunKey, RunState, StoreError, TickReport, TickRequest, WakeHint};
 
-const LOOK: &str = "\
-with b as (
-  update {s}.worker set lease_until = statement_timestamp() + $2 * interval '1 millisecond' where incarnation = $1 returning 1)
+/// $5: routes to look at, $6: created before so many milliseconds ago. The head of a route is what is claimed next: while it is young, somebody
+/// is at work there; 0 is any age, whatever the clock says. A sub-select a route, so that the length of a backlog is no matter.
+macro_rules! somebody_waits {
+    ($routes:literal, $older:literal) => {
+        concat!(
+            "exists (select 1 from unnest(",
+            $routes,
+            "::bigint[]) as u(route) cross join lateral (
+          select y.ord from {s}.ready y where y.route = u.route order by y.route, y.priority, y.ord limit 1) h
+        where ",
+            $older,
+            "::bigint = 0 or h.ord <= (extract(epoch from statement_timestamp()) * 1000000)::bigint - ",
+            $older,
+            "::bigint * 1000)"
+        )
+    };
+}
+
+macro_rules! beat {
+    () => {
+        "b as (
+  update {s}.worker set lease_until = statement_timestamp() + $2 * interval '1 millisecond' where incarnation = $1 returning 1)"
+    };
+}
+
+/// The lock a worker's tick session holds for as long as it lives. A hint, as the process's pid is on one host: where sessions do not hold, nobody
+/// takes it, and the lease alone decides.
+macro_rules! alive {
+    ($incarnation:literal) => {
+        concat!("hashtextextended('everstep ' || ", $incarnation, "::text, 0)")
+    };
+}
+
+macro_rules! look {
+    ($swept:literal) => {
+        concat!(
+            "
 select $1::uuid is null or exists (select 1 from b),
        (select count(*) from {s}.worker w where w.lease_until < statement_timestamp() and w.incarnation is distinct from $1),
        (select (extract(epoch from min(w.lease_until) - statement_timestamp()) * 1000)::bigint from {s}.worker w
         where w.incarnation is distinct from $1),
-       exists (select 1 from {s}.dead_worker d where not d.drained),
+       exists (select 1 from {s}.dead_worker d where not d.drained)",
+            $swept,
+            ",
        (select (extract(epoch from t.due_at - statement_timestamp()) * 1000)::bigint from {s}.timer t order by t.due_at limit 1),
        (select coalesce(sum(q.version), 0)::bigint from {s}.queue q where q.namespace = $3),
        (select coalesce(json_agg(json_build_array(w.incarnation, w.boot_id, w.pid_namespace, w.pid, w.process_start))::text, '[]')
-        from {s}.worker w where w.boot_id = $4 and w.incarnation is distinct from $1)";
+        from {s}.worker w where w.boot_id = $4 and w.incarnation is distinct from $1),
+       (select (extract(epoch from max(w.lease_until) - statement_timestamp()) * 1000)::bigint from {s}.worker w
+        where w.incarnation is distinct from $1 and w.namespace = $3 and w.lease_until > statement_timestamp()),
+       ",
+            somebody_waits!("$5", "$6"),
+            ",
+       case when $1::uuid is not null and exists (select 1 from {s}.lease l where l.incarnation = $1 and l.lane = -2) then pg_try_advisory_lock(",
+            alive!("$1"),
+            ") end,
+       (select coalesce(json_agg(json_build_array(w.incarnation, (extract(epoch from w.lease_until - statement_timestamp()) * 1000)::bigint))::text, '[]')
+        from {s}.worker w
+        where case when w.incarnation is distinct from $1 and w.started_at < statement_timestamp() - interval '2 seconds'
+                        and exists (select 1 from {s}.lease l where l.incarnation = w.incarnation and l.lane = -2 offset 0)
+                   then pg_try_advisory_xact_lock_shared(",
+            alive!("w.incarnation"),
+            ") else false end)"
+        )
+    };
+}
+
+const LOOK: &str = concat!("with ", beat!(), look!(""));
+
+/// The look and the sweep in one statement: an idle process says nothing twice.
+const LOOK_AND_SWEEP: &str =
+    concat!("with recursive ", orphans::owners!(), ",\nswept as (", orphans::sweep_owners!(), "),\n", beat!(), look!(" or exists (select 1 from swept)"));
+
+const ANYTHING_READY: &str = concat!("select ", somebody_waits!("$1", "$2"));
+
+pub(super) async fn anything_ready(store: &PostgresStore, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+    let mut session = store.claim.session(&store.shared).await?;
+    let rows = session.rows(session.q(ANYTHING_READY).bind(routes).bind(older_than_ms)).await?;
+    rows.first().map_or(Ok(false), |row| read(row.try_get(0)))
+}
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Without a lease nothing was owned here that a lossy failover could have left behind; others may have.
+const SWEEP_IDLE: Duration = Duration::from_secs(600);
+
+/// Longer than a hint and a claim take: what waits so long was overlooked, or nobody has room for it.
+const OVERLOOKED_MS: i64 = 1000;
 
 /// A timer whose run is locked is tried again after this.
 const LOCKED_TIMER_MS: i64 = 50;
 
 pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
+    let report = look(store, request).await;
+    if report.is_err() {
+        // It may be another database that answers next.
+        *store.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+    report
+}
+
+async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
     let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
     let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
-    let statement = session.q(LOOK).bind(request.incarnation).bind(request.lease_ms).bind(store.shared.namespace.as_str()).bind(request.boot_id.as_str());
+    let statement = session
+        .q(if sweep_due(store, request.incarnation.is_some()) { LOOK_AND_SWEEP } else { LOOK })
+        .bind(request.incarnation)
+        .bind(request.lease_ms)
+        .bind(store.shared.namespace.as_str())
+        .bind(request.boot_id.as_str())
+        .bind(request.routes.as_slice())
+        .bind(OVERLOOKED_MS);
     let rows = session.rows(statement).await?;
     let Some(row) = rows.first() else { return Ok(TickReport::default()) };
     let (expired, left_behind): (i64, bool) = (read(row.try_get(1))?, read(row.try_get(3))?);
@@ -48,18 +137,32 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
         next_lease_ms: read(row.try_get::<Option<i64>, _>(2))?.map(|ms| ms.max(0)),
         next_timer_ms: due,
         peers: parse_peers(&peers)?,
+        others_ms: read(row.try_get(7))?,
+        overlooked: read(row.try_get(8))?,
         ..TickReport::default()
     };
 
     let may_reap = request.may_reap || mutated("outage_grace");
-    if (expired > 0 && may_reap) || !request.known_dead.is_empty() {
-        report.reaped = lease::reap(&mut session, request.incarnation, may_reap, &request.known_dead, patience).await?;
+    let mut gone = Vec::new();
+    for (incarnation, left) in parse_gone(&read::<String>(row.try_get(10))?)? {
+        // When it last beat, if its lease is as long as ours; if it is longer, its end decides.
+        let wait = request.silent_ms - (request.lease_ms - left);
+        match wait {
+            ..=0 => gone.push(incarnation),
+            _ => report.next_lease_ms = report.next_lease_ms.map(|ms| ms.min(wait)),
+        }
     }
-    if sweep_due(store) {
-        orphans::sweep(&mut session).await?;
+    if ((expired > 0 || !gone.is_empty()) && may_reap) || !request.known_dead.is_empty() {
+        let dead = lease::Dead { may_reap, known: &request.known_dead, gone: &gone, gone_left_ms: request.lease_ms - request.silent_ms };
+        report.reaped = lease::reap(&mut session, request.incarnation, &dead, patience).await?;
     }
+    store.queues_are_at(report.queue_version).await;
     if left_behind || !report.reaped.is_empty() {
         report.orphans = orphans::of_all(&mut session, request.page, request.max_crashes).await?;
+    }
+    if report.orphans > 0 {
+        // A suspect among them has got a timer instead.
+        report.next_timer_ms = next_timer(&mut session).await?;
     }
     let mut hints = Vec::new();
     if due.is_some_and(|ms| ms <= 0) {
@@ -69,7 +172,7 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
         report.next_timer_ms = next_timer(&mut session).await?.map(|ms| ms.max(LOCKED_TIMER_MS));
     }
     report.more |= report.orphans >= request.page || report.timers >= request.page;
-    report.ready = report.orphans > 0 || hints.contains(&WakeHint::Ready);
+    report.ready = report.orphans > 0 || hints.iter().any(|hint| matches!(hint, WakeHint::Ready | WakeHint::ReadyOn(_)));
     if report.orphans > 0 {
         hints.push(WakeHint::Ready);
     }
@@ -78,18 +181,28 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
     Ok(report)
 }
 
-/// Once a minute, and at the first tick: a database may have been restored while nobody looked.
-fn sweep_due(store: &PostgresStore) -> bool {
+/// Once in a while, and at the first tick: a database may have been restored while nobody looked.
+fn sweep_due(store: &PostgresStore, leased: bool) -> bool {
+    let every = if leased { SWEEP_EVERY } else { SWEEP_IDLE };
     let mut last = store.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let due = last.is_none_or(|at: Instant| at.elapsed() >= SWEEP_EVERY);
+    let due = last.is_none_or(|at: Instant| at.elapsed() >= every);
     if due {
         *last = Some(Instant::now());
     }
     due
 }
 
+fn unreadable(what: String) -> StoreError {
+    StoreError::Rejected { sqlstate: "XX000".into(), message: format!("cannot read the workers: {what}") }
+}
+
+/// Workers whose session has ended, with the milliseconds their lease has left.
+fn parse_gone(text: &str) -> Result<Vec<(Uuid, i64)>> {
+    let rows: Vec<(String, i64)> = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    rows.into_iter().map(|(incarnation, left)| Ok((Uuid::parse_str(&incarnation).map_err(|error| unreadable(error.to_string()))?, left))).collect()
+}
+
 fn parse_peers(text: &str) -> Result<Vec<Peer>> {
-    let unreadable = |what: String| StoreError::Rejected { sqlstate: "XX000".into(), message: format!("cannot read the workers: {what}") };
     let rows: Vec<(String, String, String, i32, i64)> = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
     rows.into_iter()
         .map(|(incarnation, boot_id, pid_namespace, pid, process_start)| {
@@ -204,7 +317,7 @@ async fn wake_due(session: &mut Session, due: &BTreeSet<(RunKey, i16)>, hints: &
     }
     if !ready.is_empty() {
         changes::make_ready(session, &ready).await?;
-        hints.push(WakeHint::Ready);
+        hints.extend(ready.iter().map(|(_, route, _)| *route).collect::<BTreeSet<i64>>().into_iter().map(WakeHint::ReadyOn));
     }
     Ok(taken.len() as i64)
 }

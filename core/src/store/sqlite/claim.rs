@@ -44,7 +44,7 @@ struct Allowance {
 
 impl SqliteStore {
     pub(super) async fn claim_runs(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
-        if request.max <= 0 || request.routes.is_empty() || !self.anything_ready(&request.routes).await? {
+        if request.max <= 0 || request.routes.is_empty() || !self.anyone_ready(&request.routes.iter().map(|r| r.id).collect::<Vec<_>>(), 0).await? {
             return Ok(Vec::new());
         }
         crate::failpoint!("store.claim.before");
@@ -61,9 +61,15 @@ impl SqliteStore {
     }
 
     /// A look without the writer: idle workers ask often.
-    async fn anything_ready(&self, routes: &[Route]) -> Result<bool> {
+    /// Whether the head of one of these routes was created so long ago: while it is young, somebody is at work there.
+    pub(super) async fn anyone_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
         let mut conn = self.read().await?;
-        Ok(!busy_routes(&mut conn, routes).await?.is_empty())
+        // Whatever the clock says, 0 is any age.
+        let until = if older_than_ms == 0 { i64::MAX } else { now_us() - older_than_ms * 1000 };
+        let sql = "with seen(until) as (values (?)), served(route) as (values {rows}) select 1 from served, seen \
+                   where (select ord from ready where ready.route = served.route order by route, priority, ord limit 1) <= seen.until limit 1";
+        let routes = routes.iter().map(|route| (*route).into()).collect();
+        Ok(!conn.fetch_rows(sql, 1, &[until.into()], routes).await?.is_empty())
     }
 
     pub(super) async fn load_owned(&self, incarnation: Uuid, runs: &[RunKey]) -> Result<Vec<ClaimedRun>> {

@@ -133,8 +133,11 @@ impl SqliteStore {
             hints.push(WakeHint::Inbox(Uuid::nil()));
         }
         let sooner = world.next_timer.is_some_and(|at| before.next_timer.is_none_or(|was| at < was));
-        if world.queues != before.queues || sooner {
+        if world.queues != before.queues {
             hints.push(WakeHint::Queues);
+        }
+        if let (true, Some(at)) = (sooner, world.next_timer) {
+            hints.push(WakeHint::Timer(super::rows::until_ms(at, super::rows::now_us())));
         }
         Ok(hints)
     }

@@ -215,6 +215,10 @@ impl Store for SqliteStore {
         self.bounded(self.commit_batch(lane, incarnation, writes, retry)).await
     }
 
+    async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {
+        self.bounded(self.anyone_ready(routes, older_than_ms)).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
         self.bounded(self.claim_runs(request)).await
     }
@@ -334,6 +338,10 @@ impl Store for SqliteStore {
     /// The name is written with the checkpoint: there is one writer, and nobody to wait for.
     async fn begin(&self, _site: &Site) -> Result<Box<dyn StoreTransaction>> {
         self.bounded(self.begin_transaction()).await
+    }
+
+    fn doubt_hints(&self) {
+        // The file is asked each time: there is no source that could have gone.
     }
 
     async fn next_hints(&self) -> Vec<WakeHint> {

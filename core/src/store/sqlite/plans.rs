@@ -137,10 +137,12 @@ impl Bench {
             incarnation: Some(self.me),
             lease_ms: 60_000,
             may_reap: true,
+            silent_ms: 60_000,
             known_dead: Vec::new(),
             page: 100,
             max_crashes: 2,
             boot_id: "b".into(),
+            routes: Vec::new(),
         };
         self.store.tick(&request).await.expect("ticks")
     }

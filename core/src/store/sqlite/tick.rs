@@ -85,13 +85,16 @@ impl SqliteStore {
             report.queue_version = row.int(0)?;
             report.next_timer_ms = row.opt_int(1)?.map(|at| until_ms(at, now).max(0));
         }
-        let rows = conn.fetch("select incarnation, lease_until, boot_id, pid_namespace, pid, process_start from worker", Vec::new()).await?;
+        let rows = conn.fetch("select incarnation, lease_until, boot_id, pid_namespace, pid, process_start, namespace from worker", Vec::new()).await?;
         for row in rows {
             let incarnation = row.uuid(0)?;
             if Some(incarnation) == request.incarnation {
                 continue;
             }
             let left = until_ms(row.int(1)?, now);
+            if left > 0 && row.text(6)? == self.namespace {
+                report.others_ms = report.others_ms.max(Some(left));
+            }
             report.next_lease_ms = Some(report.next_lease_ms.map_or(left, |least| least.min(left)));
             let boot_id = row.text(2)?;
             if boot_id == request.boot_id {

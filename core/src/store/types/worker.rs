@@ -40,6 +40,8 @@ pub struct TickRequest {
     pub lease_ms: i64,
     /// False while this process has itself been connected for less than one lease.
     pub may_reap: bool,
+    /// A worker whose session is gone and that has not beaten for so long is dead before its lease is out.
+    pub silent_ms: i64,
     /// Workers of this host whose process is gone: reaped whatever their lease says and `may_reap` is.
     pub known_dead: Vec<Uuid>,
     /// Rows one tick moves at most, of each sort.
@@ -47,6 +49,8 @@ pub struct TickRequest {
     /// A run with so many crashes without progress is blocked at takeover.
     pub max_crashes: i32,
     pub boot_id: String,
+    /// Routes on which to look for runs that wait although nobody said so; empty: do not look.
+    pub routes: Vec<i64>,
 }
 
 /// Children of an ended run are taken on by another process when whoever took them on has not been heard of for so long.
@@ -72,6 +76,10 @@ pub struct TickReport {
     pub next_timer_ms: Option<i64>,
     /// Until the earliest lease of another worker runs out.
     pub next_lease_ms: Option<i64>,
+    /// Until the last lease of another worker of this namespace runs out: so long somebody else is awake.
+    pub others_ms: Option<i64>,
+    /// On the routes of the request somebody waits, longer than a hint takes.
+    pub overlooked: bool,
     /// Live workers with the caller's `boot_id`, without the caller.
     pub peers: Vec<Peer>,
 }
@@ -81,13 +89,21 @@ pub struct TickReport {
 pub enum WakeHint {
     /// Something became claimable.
     Ready,
+    /// Something became claimable on this route, or, by the queue's own number, in this queue (see `engine::identity`).
+    ReadyOn(i64),
+    /// On this route something is left by a worker that has no room.
+    Left(i64),
+    /// A timer was set by a process that may not be there when it is due, in so many milliseconds.
+    Timer(i64),
+    /// A worker has taken a lease of so many milliseconds.
+    Lease(i64),
     /// The inbox of a run owned by this incarnation moved, or a cancel was requested.
     Inbox(Uuid),
     /// A run ended or an event was published that somebody outside may await.
     Finished,
     /// Somebody awaits the ends of runs of other processes: tell `Finished` for the next 30 s.
     Awaiting,
-    /// A queue changed, or a timer was set: tick.
+    /// A queue changed: tick.
     Queues,
     /// The source was interrupted: hints may have been missed.
     Resync,

@@ -7,7 +7,9 @@ import dev.everstep.WorkflowRef;
 import java.time.Duration;
 import java.util.List;
 
-/** all, map, any, race: branches run on threads the engine opens, each with a context of its own. */
+/**
+ * all, map, any, race: branches run on threads the engine opens, each with a context of its own.
+ */
 public final class Parallel {
   /**
    * Runs it.
@@ -24,7 +26,8 @@ public final class Parallel {
               new TypeRef<List<String>>() {},
               new TypeRef<List<Object>>() {},
               (ctx, pages) -> {
-                List<Integer> sizes = ctx.map(pages, fetch::call, o -> o.key(page -> page).limit(2));
+                List<Integer> sizes =
+                    ctx.map(pages, fetch::call, o -> o.key(page -> page).limit(2));
                 List<Integer> both =
                     ctx.all(one -> fetch.call(one, "a"), two -> fetch.call(two, "bb"));
                 int first =

@@ -10,7 +10,10 @@ import java.util.concurrent.CancellationException;
 public final class Cancelled extends CancellationException {
   private static final long serialVersionUID = 1L;
 
+  /** Who asked. */
   private final String by;
+
+  /** The reason. */
   private final String why;
 
   Cancelled(String by, String why) {

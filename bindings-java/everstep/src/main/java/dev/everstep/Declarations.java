@@ -33,7 +33,11 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
     Options.required(function, "the transaction's function");
 
     return declareTransaction(
-        name, Types.of(input), Types.of(output), new StepOptions(), Transactions.<I, O>own((step, tx, value) -> function.run(tx, value)));
+        name,
+        Types.of(input),
+        Types.of(output),
+        new StepOptions(),
+        Transactions.<I, O>own((step, tx, value) -> function.run(tx, value)));
   }
 
   /**
@@ -58,7 +62,11 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
     Options.required(function, "the transaction's function");
 
     return declareTransaction(
-        name, Types.of(input), Types.of(output), stepOptions(options), Transactions.<I, O>own((step, tx, value) -> function.run(tx, value)));
+        name,
+        Types.of(input),
+        Types.of(output),
+        stepOptions(options),
+        Transactions.<I, O>own((step, tx, value) -> function.run(tx, value)));
   }
 
   /**
@@ -145,7 +153,8 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
         Types.of(input),
         Types.of(output),
         new StepOptions(),
-        Transactions.<T, I, O>on(Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
+        Transactions.<T, I, O>on(
+            Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
   }
 
   /**
@@ -178,7 +187,8 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
         Types.of(input),
         Types.of(output),
         stepOptions(options),
-        Transactions.<T, I, O>on(Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
+        Transactions.<T, I, O>on(
+            Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
   }
 
   /**
@@ -209,7 +219,8 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
         Options.required(input, "the input's type").type(),
         Options.required(output, "the output's type").type(),
         new StepOptions(),
-        Transactions.<T, I, O>on(Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
+        Transactions.<T, I, O>on(
+            Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
   }
 
   /**
@@ -242,7 +253,8 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
         Options.required(input, "the input's type").type(),
         Options.required(output, "the output's type").type(),
         stepOptions(options),
-        Transactions.<T, I, O>on(Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
+        Transactions.<T, I, O>on(
+            Options.required(source, "the source"), (step, tx, value) -> function.run(tx, value)));
   }
 
   /**

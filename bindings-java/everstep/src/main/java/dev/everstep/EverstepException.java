@@ -6,11 +6,21 @@ import org.jspecify.annotations.Nullable;
 public class EverstepException extends RuntimeException {
   private static final long serialVersionUID = 1L;
 
+  /** The stable code. */
   private final ErrorCode code;
+
+  /** The declared name, else the code as text. */
   private final String errorCode;
+
+  /** Type of the original error. */
   private final @Nullable String errorType;
+
   private final transient @Nullable Object details;
+
+  /** Stack of the original error. */
   private final @Nullable String stack;
+
+  /** Key of the run this is about. */
   private final @Nullable String run;
 
   /**

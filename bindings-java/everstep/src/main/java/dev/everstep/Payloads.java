@@ -87,8 +87,8 @@ final class Payloads {
   }
 
   /**
-   * Buffers are kept in a pool of the factory's. Jackson's default keeps them with each thread, softly:
-   * a thread of the user's would hold the class loader of a closed application.
+   * Buffers are kept in a pool of the factory's. Jackson's default keeps them with each thread,
+   * softly: a thread of the user's would hold the class loader of a closed application.
    */
   private static JsonFactoryBuilder factoryBuilder() {
     JsonFactoryBuilder builder = new JsonFactoryBuilder();

@@ -74,7 +74,8 @@ public final class RunFilter {
   public RunFilter attribute(String name, Object value) {
     attribute = Options.required(name, "attribute");
     try {
-      attributeValue = Payloads.PLAIN.writeValueAsString(Options.required(value, "the attribute's value"));
+      attributeValue =
+          Payloads.PLAIN.writeValueAsString(Options.required(value, "the attribute's value"));
     } catch (JsonProcessingException error) {
       throw Options.invalid("attribute " + name + ": " + error.getOriginalMessage());
     }

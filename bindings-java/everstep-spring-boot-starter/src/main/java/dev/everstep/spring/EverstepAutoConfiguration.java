@@ -113,7 +113,11 @@ public class EverstepAutoConfiguration {
 
   /** Where the application has a data source. */
   @Configuration(proxyBeanMethods = false)
-  @ConditionalOnClass({DataSource.class, JdbcConnectionDetails.class, PlatformTransactionManager.class})
+  @ConditionalOnClass({
+    DataSource.class,
+    JdbcConnectionDetails.class,
+    PlatformTransactionManager.class
+  })
   static class WithDataSource {
     @Bean
     FallbackDatabase everstepFallbackDatabase(ObjectProvider<JdbcConnectionDetails> details) {

@@ -8,7 +8,10 @@ import org.springframework.context.SmartLifecycle;
 
 /** Launches the engine before the web server answers, and drains it after that has stopped. */
 final class EverstepLifecycle implements SmartLifecycle {
-  /** Web servers are at 1024 and 2048 below the default phase; higher phases start later and stop sooner. */
+  /**
+   * Web servers are at 1024 and 2048 below the default phase; higher phases start later and stop
+   * sooner.
+   */
   private static final int PHASE = SmartLifecycle.DEFAULT_PHASE - 4096;
 
   private final Everstep app;

@@ -1,8 +1,8 @@
 package dev.everstep.spring;
 
+import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
-import dev.everstep.ErrorCode;
 import dev.everstep.Workflow;
 import dev.everstep.WorkflowRef;
 import java.util.Map;

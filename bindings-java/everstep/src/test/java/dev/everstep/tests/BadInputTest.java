@@ -69,15 +69,16 @@ final class BadInputTest {
   void typesThatCannotBeStoredAreNamedAtRegistration() {
     String stream =
         refused(
-            ErrorCode.PAYLOAD_INVALID,
-            () -> app.step("a", Holder.class, String.class, in -> ""));
+            ErrorCode.PAYLOAD_INVALID, () -> app.step("a", Holder.class, String.class, in -> ""));
     assertTrue(stream.contains("java.io.InputStream") && stream.contains(".stream"), stream);
     for (Class<?> type :
         List.of(Thread.class, Connection.class, Supplier.class, CompletableFuture.class)) {
       assertThrows(EverstepException.class, () -> app.step("b", String.class, type, in -> null));
     }
     assertTrue(
-        refused(ErrorCode.PAYLOAD_INVALID, () -> app.step("c", Shaped.class, String.class, in -> ""))
+        refused(
+                ErrorCode.PAYLOAD_INVALID,
+                () -> app.step("c", Shaped.class, String.class, in -> ""))
             .contains("Shape"));
     assertTrue(
         refused(
@@ -194,8 +195,7 @@ final class BadInputTest {
     app.launch();
     assertEquals("payload_invalid true", run.start("x").result(LONG));
     RunFailed failed = assertThrows(RunFailed.class, () -> ends.start("x").result(LONG));
-    assertEquals(
-        ErrorCode.PAYLOAD_INVALID, ((EverstepException) failed.getCause()).code());
+    assertEquals(ErrorCode.PAYLOAD_INVALID, ((EverstepException) failed.getCause()).code());
   }
 
   @Test

@@ -17,6 +17,8 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
@@ -142,9 +144,11 @@ final class ProcessesTest {
       app.launch();
       List<Integer> all = IntStream.range(0, count).boxed().toList();
       List<Run<Integer>> runs = waits.startMany(all, n -> "w-" + n, o -> {});
+      ExecutorService senders = Executors.newFixedThreadPool(64);
       for (Run<Integer> run : runs) {
-        run.send("t", 7);
+        senders.execute(() -> run.send("t", 7));
       }
+      senders.shutdown();
       for (Run<Integer> run : runs) {
         assertEquals(7, run.result(Duration.ofSeconds(60)));
       }

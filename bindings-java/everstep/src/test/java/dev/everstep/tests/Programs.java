@@ -23,8 +23,7 @@ public final class Programs {
   private Programs(Path directory) {
     this.directory = directory;
     this.app =
-        Everstep.open(
-            o -> o.database("sqlite:" + directory.resolve("everstep.db")).slots(RUNS));
+        Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")).slots(RUNS));
     StepRef<Integer, Integer> step =
         app.step(
             "step",
@@ -57,8 +56,7 @@ public final class Programs {
               }
               return n;
             });
-    exits =
-        app.workflow("exits", Integer.class, Integer.class, (ctx, n) -> exit.call(ctx, n));
+    exits = app.workflow("exits", Integer.class, Integer.class, (ctx, n) -> exit.call(ctx, n));
   }
 
   /** True the first time. */

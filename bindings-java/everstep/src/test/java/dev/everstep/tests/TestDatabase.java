@@ -10,13 +10,16 @@ import java.util.List;
 import java.util.UUID;
 import java.util.stream.Stream;
 
-/** Both stores for every test. PostgreSQL: EVERSTEP_TEST_PG, or a private cluster for this process. */
+/**
+ * Both stores for every test. PostgreSQL: EVERSTEP_TEST_PG, or a private cluster for this process.
+ */
 public final class TestDatabase {
   private static String postgres;
 
   private final String name;
   private final String url;
-  private final String schema = "t" + UUID.randomUUID().toString().replace("-", "").substring(0, 12);
+  private final String schema =
+      "t" + UUID.randomUUID().toString().replace("-", "").substring(0, 12);
   private final boolean replayed;
 
   private TestDatabase(String name, String url, boolean replayed) {
@@ -29,7 +32,9 @@ public final class TestDatabase {
     return new TestDatabase("sqlite", "sqlite:" + directory().resolve("everstep.db"), false);
   }
 
-  /** Runs are released at every wait and replayed before every step: each test is one of replay too. */
+  /**
+   * Runs are released at every wait and replayed before every step: each test is one of replay too.
+   */
   public static TestDatabase replayed() {
     return new TestDatabase("replayed", "sqlite:" + directory().resolve("everstep.db"), true);
   }
@@ -90,7 +95,10 @@ public final class TestDatabase {
   /** PostgreSQL does not run as root. */
   private static String start() {
     try {
-      Path bin = Path.of(run(List.of("sh", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1")).strip());
+      Path bin =
+          Path.of(
+              run(List.of("sh", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1"))
+                  .strip());
       Path data = directory();
       int port;
       try (ServerSocket probe = new ServerSocket(0)) {
@@ -102,14 +110,47 @@ public final class TestDatabase {
         user.addAll(List.of("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"));
       }
       String cluster = data.resolve("db").toString();
-      run(with(user, bin.resolve("initdb").toString(), "-D", cluster, "-U", "everstep", "--auth=trust", "--no-sync"));
-      String options = "-p " + port + " -c listen_addresses=127.0.0.1 -c unix_socket_directories=" + data + " -c max_connections=200";
-      run(with(user, bin.resolve("pg_ctl").toString(), "-D", cluster, "-w", "-l", data.resolve("log").toString(), "-o", options, "start"));
+      run(
+          with(
+              user,
+              bin.resolve("initdb").toString(),
+              "-D",
+              cluster,
+              "-U",
+              "everstep",
+              "--auth=trust",
+              "--no-sync"));
+      String options =
+          "-p "
+              + port
+              + " -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+              + data
+              + " -c max_connections=200";
+      run(
+          with(
+              user,
+              bin.resolve("pg_ctl").toString(),
+              "-D",
+              cluster,
+              "-w",
+              "-l",
+              data.resolve("log").toString(),
+              "-o",
+              options,
+              "start"));
       Thread stop =
           new Thread(
               () -> {
                 try {
-                  run(with(user, bin.resolve("pg_ctl").toString(), "-D", cluster, "-m", "immediate", "stop"));
+                  run(
+                      with(
+                          user,
+                          bin.resolve("pg_ctl").toString(),
+                          "-D",
+                          cluster,
+                          "-m",
+                          "immediate",
+                          "stop"));
                   run(List.of("rm", "-rf", data.toString()));
                 } catch (IOException | InterruptedException error) {
                   System.err.println("the test cluster was not stopped: " + error);
@@ -130,7 +171,11 @@ public final class TestDatabase {
 
   private static String run(List<String> command) throws IOException, InterruptedException {
     Path output = Files.createTempFile("everstep-run-", ".out");
-    Process process = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(output.toFile()).start();
+    Process process =
+        new ProcessBuilder(command)
+            .redirectErrorStream(true)
+            .redirectOutput(output.toFile())
+            .start();
     int code = process.waitFor();
     String text = Files.readString(output);
     Files.delete(output);

@@ -77,7 +77,8 @@ final class TransactionsTest {
   }
 
   private Long insert(Connection connection, Long n) throws SQLException {
-    try (PreparedStatement run = connection.prepareStatement("insert into " + table + " values (?)")) {
+    try (PreparedStatement run =
+        connection.prepareStatement("insert into " + table + " values (?)")) {
       run.setLong(1, n);
       run.execute();
     }
@@ -135,7 +136,8 @@ final class TransactionsTest {
                 Long.class,
                 Long.class,
                 (tx, n) -> {
-                  assertEquals(1, tx.execute("insert into " + table + " values ($1)", n).affected());
+                  assertEquals(
+                      1, tx.execute("insert into " + table + " values ($1)", n).affected());
                   return (Long) tx.execute("select n from " + table).scalar();
                 })));
     assertEquals(1, count());
@@ -186,7 +188,8 @@ final class TransactionsTest {
   void anotherDatabaseIsRefusedAndNothingOfItKept() throws SQLException {
     sql("create database other_" + database.schema());
     HikariConfig config = new HikariConfig();
-    config.setJdbcUrl(database.jdbcUrl().replace("/postgres?", "/other_" + database.schema() + "?"));
+    config.setJdbcUrl(
+        database.jdbcUrl().replace("/postgres?", "/other_" + database.schema() + "?"));
     config.setMaximumPoolSize(1);
     try (HikariDataSource other = new HikariDataSource(config)) {
       StepRef<Long, Long> step =

@@ -124,10 +124,8 @@ final class WorkflowsTest {
                   first = error.reason + error.amount + error.getMessage();
                 }
                 ctx.sleep(Duration.ofMillis(1));
-                StepFailed second =
-                    assertThrows(StepFailed.class, () -> charge.call(ctx, "valid"));
-                StepFailed third =
-                    assertThrows(StepFailed.class, () -> charge.call(ctx, "stolen"));
+                StepFailed second = assertThrows(StepFailed.class, () -> charge.call(ctx, "valid"));
+                StepFailed third = assertThrows(StepFailed.class, () -> charge.call(ctx, "stolen"));
                 assertInstanceOf(Declined.class, third.getCause());
                 return List.of(first, second.errorType() + " " + second.getMessage());
               });
@@ -189,11 +187,9 @@ final class WorkflowsTest {
               new TypeRef<List<String>>() {},
               (ctx, in) -> {
                 String attempt = String.valueOf(flaky.call(ctx, null));
-                StepTimeout timeout =
-                    assertThrows(StepTimeout.class, () -> slow.call(ctx, null));
+                StepTimeout timeout = assertThrows(StepTimeout.class, () -> slow.call(ctx, null));
                 assertFalse(Thread.currentThread().isInterrupted());
-                StepFailed overflow =
-                    assertThrows(StepFailed.class, () -> deep.call(ctx, null));
+                StepFailed overflow = assertThrows(StepFailed.class, () -> deep.call(ctx, null));
                 StepFailed memory = assertThrows(StepFailed.class, () -> huge.call(ctx, null));
                 return List.of(
                     attempt,
@@ -242,9 +238,9 @@ final class WorkflowsTest {
                 int below = child.start(ctx, 21).result(ctx);
                 ctx.setEvent("ready", mapped);
                 String word = ctx.receive("word", String.class, LONG).orElseThrow();
-                boolean late =
-                    ctx.receive("nothing", String.class, Duration.ofMillis(1)).isEmpty();
-                return Map.of("map", mapped, "any", first, "child", below, "word", word, "late", late);
+                boolean late = ctx.receive("nothing", String.class, Duration.ofMillis(1)).isEmpty();
+                return Map.of(
+                    "map", mapped, "any", first, "child", below, "word", word, "late", late);
               });
       app.launch();
       Run<Map<String, Object>> run = parent.start("x", o -> o.id("talk"));
@@ -384,7 +380,8 @@ final class WorkflowsTest {
       WorkflowRef<String, String> a =
           one.workflow("w", String.class, String.class, (ctx, in) -> ofOne.call(ctx, in));
       WorkflowRef<String, String> b =
-          two.workflow("w", String.class, String.class, (ctx, in) -> code(() -> ofOne.call(ctx, in)));
+          two.workflow(
+              "w", String.class, String.class, (ctx, in) -> code(() -> ofOne.call(ctx, in)));
       one.launch();
       two.launch();
       assertEquals("one x", a.start("x").result(LONG));

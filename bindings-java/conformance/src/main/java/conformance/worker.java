@@ -38,7 +38,7 @@ import java.util.stream.IntStream;
 
 /** The conformance worker: an interpreter of the programs of tests/README.md on the public API, driven by JSON lines on stdin. */
 @SuppressWarnings("StatementSwitchToExpressionSwitch")
-public final class Worker {
+final class Worker {
   record Program(String id, List<Object> program) {}
   record Move(int account, int amount) {}
   record Sample(@JsonProperty("int") long number, BigDecimal dec, byte[] bytes, Instant time, LocalDate date, UUID uuid, String none, String text) {}
@@ -201,7 +201,7 @@ public final class Worker {
       case "receive": { Object got = ctx.receive((String) in.get(1), Object.class, ms(in.get(2))).orElse(null); note("received", run, place, got == null ? "None" : got, 0); return got == null ? "timeout" : got; }
       case "set": ctx.setEvent((String) in.get(1), in.get(2)); return true;
       case "event": return ctx.getEvent((String) in.get(1), (String) in.get(2), Object.class, ms(in.get(3))).orElse("timeout");
-      case "value": note("value", run, place, in.get(1).equals("uuid") ? ctx.uuid() : in.get(1).equals("now") ? ctx.now() : ctx.random(), 0); return in.get(1);
+      case "value": note("value", run, place, in.get(1).equals("uuid") ? ctx.uuid() : in.get(1).equals("now") ? ctx.now().toString().replaceFirst("0+Z$", "Z") : new BigDecimal(Double.toString(ctx.random())).toPlainString(), 0); return in.get(1);
       case "patch": return play(ctx, run, (List<?>) in.get(ctx.patch((String) in.get(1)) ? 2 : 3), place + ".");
       case "build": return play(ctx, run, (List<?>) ((Map<?, ?>) in.get(1)).get(BUILD), place + ".");
       case "try":
