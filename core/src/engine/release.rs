@@ -70,7 +70,7 @@ impl Engine {
                 }
                 let (on_its_way, settled) = {
                     let st = exec.lock();
-                    (st.releasing, since.elapsed() >= SETTLED || (!always && st.only_sleeps()))
+                    (st.releasing, since.elapsed() >= SETTLED || (!always && st.only_sleeps() && !st.handed))
                 };
                 if on_its_way || (settled && self.release(&exec, always)) {
                     leaving = true;
