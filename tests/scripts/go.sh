@@ -9,7 +9,7 @@ profile=${PROFILE:-release}
 module=bindings-go/lib/linux-amd64
 
 [ "${1:-}" = suite ] && out=$target/suite/go || out=$target/go
-mkdir -p "$out/work"
+mkdir -p "$out/objects"
 if [ "${1:-}" = suite ]; then tests/scripts/native.sh suite; else tests/scripts/native.sh; fi
 archive=$target/$profile/libeverstep_go.a
 
@@ -20,25 +20,25 @@ exports=$(nm --defined-only --extern-only "$archive" 2>/dev/null | awk '$2 == "T
 keep=() undefined=()
 for symbol in $exports; do keep+=(--keep-global-symbol="$symbol") undefined+=(-u "$symbol"); done
 [ ${#keep[@]} = 20 ] || { echo "go.sh: ${#keep[@]} exported symbols, wanted 20" >&2; exit 1; }
-ld -r --gc-sections --entry=uniffi_everstep_go_fn_func_open "${undefined[@]}" -o "$out/work/all.o" "$archive"
+ld -r --gc-sections --entry=uniffi_everstep_go_fn_func_open "${undefined[@]}" -o "$out/objects/all.o" "$archive"
 # The bitcode first: nm's plug-in fails over it.
-objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "$out/work/all.o" "$out/work/code.o"
+objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "$out/objects/all.o" "$out/objects/code.o"
 # What std asks for weakly (newer functions of libc) must be asked for weakly still: keeping symbols makes it a demand, which would be everybody's in
 # the program. The unwinder finds the personality function through a symbol that must stay one.
 weak=()
-for symbol in $(nm "$out/work/code.o" | awk '$1 == "w" { print $2 }'); do weak+=(--weaken-symbol="$symbol"); done
-objcopy "${keep[@]}" --keep-global-symbol=DW.ref.rust_eh_personality "$out/work/code.o" "$out/work/local.o"
-objcopy --strip-unneeded --keep-symbol=DW.ref.rust_eh_personality ${weak[@]+"${weak[@]}"} "$out/work/local.o" "$out/work/everstep.o"
-rm -f "$out/libeverstep_go.a" "$out/work/all.o" "$out/work/code.o" "$out/work/local.o"
-ar rcs "$out/libeverstep_go.a" "$out/work/everstep.o"
-rm -f "$out/work/everstep.o"
+for symbol in $(nm "$out/objects/code.o" | awk '$1 == "w" { print $2 }'); do weak+=(--weaken-symbol="$symbol"); done
+objcopy "${keep[@]}" --keep-global-symbol=DW.ref.rust_eh_personality "$out/objects/code.o" "$out/objects/local.o"
+objcopy --strip-unneeded --keep-symbol=DW.ref.rust_eh_personality ${weak[@]+"${weak[@]}"} "$out/objects/local.o" "$out/objects/everstep.o"
+rm -f "$out/libeverstep_go.a" "$out/objects/all.o" "$out/objects/code.o" "$out/objects/local.o"
+ar rcs "$out/libeverstep_go.a" "$out/objects/everstep.o"
+rm -f "$out/objects/everstep.o"
 
 if [ "${1:-}" = suite ]; then
     mkdir -p "$out/lib"
     cp $module/go.mod $module/library.go "$out/lib/"
     mv "$out/libeverstep_go.a" "$out/lib/"
     printf 'go 1.24.0\n\nuse (\n\t%s\n\t%s\n\t%s\n\t%s\n)\n' "$root/bindings-go" "$root/bindings-go/everpgx" "$root/bindings-go/conformance" "$out/lib" > "$out/go.work"
-    (cd bindings-go/conformance && GOWORK=$out/go.work go build -o "$out/worker" .)
+    (cd bindings-go/conformance && GOWORK=$out/go.work go build -o "$out/objectser" .)
 else
     cp "$out/libeverstep_go.a" $module/
 fi
