@@ -43,7 +43,7 @@ lint: ## Formatting, lints, types, generated tables
 	@.venv/bin/python $(S)/check.py lint
 
 clean: ## Everything the commands above have made
-	rm -rf target .venv .venv-suite
+	rm -rf target .venv .venv-suite bindings-node/node_modules bindings-node/build bindings-node/dist bindings-go/lib/*/*.a bindings-go/linktest/*.a
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
