@@ -62,7 +62,12 @@ impl Exec {
             return Ok(Entered::Answer(answer));
         }
         let named = matches!(asked.kind, kind::STEP | kind::TRANSACTION);
-        if named && asked.digest.is_none() && st.calls.iter().any(|(p, c)| p.0 == place.0 && *c.site.name == *asked.name && c.digest.is_none()) {
+        let in_flight = |st: &ExecState| {
+            let live = st.calls.iter().any(|(p, c)| p.0 == place.0 && *c.site.name == *asked.name && c.digest.is_none());
+            // A recorded call whose completion has not had its turn is in flight as it was the first time: what was refused then is refused now.
+            live || st.history.waits_undigested(&place.0, asked.name)
+        };
+        if named && asked.digest.is_none() && in_flight(st) {
             return Err(EngineError::new(Code::AmbiguousStep, text::ambiguous(asked.name, asked.location)));
         }
         let call = Call {

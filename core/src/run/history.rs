@@ -80,6 +80,12 @@ impl History {
         places.filter(|p| p.0 == than.0 && p.1 != than.1 && !self.waiting.contains_key(*p)).find_map(|p| self.records.get(p))
     }
 
+    /// Whether a recorded call of this name, without arguments and key, has come again in this branch and waits for its turn.
+    pub fn waits_undigested(&self, branch: &str, name: &str) -> bool {
+        let mut waiting = self.waiting.keys().filter(|p| *p.0 == *branch).filter_map(|p| self.records.get(p));
+        waiting.any(|r| r.digest.is_none() && *r.site.name == *name)
+    }
+
     /// Whether anything is recorded behind this place in its branch.
     pub fn goes_on_behind(&self, place: &Place) -> bool {
         self.records.keys().any(|p| p.0 == place.0 && p.1 > place.1)
@@ -185,6 +191,17 @@ mod tests {
 
     fn place(seq: i32) -> Place {
         ("".into(), seq)
+    }
+
+    #[test]
+    fn a_replayed_call_without_arguments_is_in_flight_until_its_turn() {
+        let mut h = History::new(vec![StepRecord { digest: None, ..record(0, 0, 0) }, record(1, 1, 0)]);
+        assert!(!h.waits_undigested("", "s"));
+        h.wait(place(0), 10);
+        h.wait(place(1), 11);
+        assert!(h.waits_undigested("", "s") && !h.waits_undigested("", "t") && !h.waits_undigested("/0/0", "s"));
+        assert_eq!(h.turn().map(|t| t.0), Some(10));
+        assert!(!h.waits_undigested("", "s"), "call 1 waits, and has a digest");
     }
 
     #[test]
