@@ -38,6 +38,10 @@ impl Awaiters {
         self.changed.notify_one();
     }
 
+    pub fn awaits(&self, run: RunKey) -> bool {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&run)
+    }
+
     fn add<K: std::hash::Hash + Eq>(map: &Mutex<HashMap<K, Vec<Awaiter>>>, key: K, awaiter: Awaiter) {
         map.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(awaiter);
     }

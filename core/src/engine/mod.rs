@@ -331,6 +331,10 @@ impl Engine {
             }
             self.timers.forget(exec.id);
             self.ended.notify_waiters();
+            // Whoever waits for its result was to be told from here; from now on it has to be looked for.
+            if self.awaiters.awaits(exec.run) {
+                self.awaiters.look();
+            }
         }
     }
 
