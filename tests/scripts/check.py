@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -75,6 +76,7 @@ class Part:
     count: Callable[[str], Count] = one
     # Failing here makes what follows meaningless: it is not run, and counts as failed.
     needed: bool = False
+    limit_s: int = 1500
 
 
 def run(part: Part) -> tuple[Count, bool]:
@@ -83,9 +85,22 @@ def run(part: Part) -> tuple[Count, bool]:
     began = time.monotonic()
     environment = os.environ | {"CARGO_TERM_COLOR": "never", "PATH": f"{VENV}{os.pathsep}{os.environ['PATH']}"}
     with log.open("wb") as out:
-        code = subprocess.run(
-            part.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment
-        ).returncode
+        # A group of its own: what hangs is ended with all it started, and counts as failed.
+        process = subprocess.Popen(
+            part.command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(part.limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+            print(f"{part.name} was not over after {part.limit_s} s")
     output = log.read_text(errors="replace")
     count = part.count(output)
     if code == 0 and count.passed == 0 and count.failed == 0:
