@@ -2,6 +2,7 @@
 SECONDS ?= 60
 SEED    ?= 1
 ONLY    ?=
+SKIP    ?=
 QUICK   ?=
 
 # Scripts, never recipes of more than two lines: they can be run and read on their own.
@@ -14,9 +15,9 @@ demo: ## A killed checkout, then workers in four languages under random kills on
 	@$(S)/setup.sh python node java go
 	@$(S)/demo.sh $(DEMO_ARGS)
 
-test: ## Every test, lint and a 60 s chaos run (ONLY=scenarios: a part). Last line: N passed, N failed, N skipped
+test: ## Every test, lint and a 60 s chaos run (ONLY=scenarios: a part, SKIP=faults: all but that). Last line: N passed, N failed, N skipped
 	@$(S)/setup.sh python postgres node java go
-	@.venv/bin/python $(S)/check.py --only "$(ONLY)"
+	@.venv/bin/python $(S)/check.py --only "$(ONLY)" --skip "$(SKIP)"
 
 bench: ## Everstep, DBOS and bare PostgreSQL side by side (ONLY=python, QUICK=1); writes target/bench.json
 	@$(S)/setup.sh python postgres node java go
