@@ -54,8 +54,11 @@ fn main() -> ExitCode {
 /// What the check found, as its first line says it. That it ran and failed is what counts: a check that could not start proves nothing.
 fn caught(directory: &Path, mutation: &str, program: &str, check: &str, store: &str) -> Result<String, String> {
     let path: PathBuf = directory.join(program);
+    // The engine is one: what one language's worker shows, all would.
+    let language: &[&str] = if program == "scenarios" { &["--language", "python"] } else { &[] };
     let output = Command::new(&path)
         .args([check, "--store", store])
+        .args(language)
         .env("EVERSTEP_MUTATE", mutation)
         .stdin(Stdio::null())
         .output()
