@@ -9,6 +9,7 @@ pub const NAMES: &[&str] = &[
     "engine.children.after",
     "engine.lane.before_commit",
     "engine.lane.after_commit",
+    "engine.transaction.committed",
     "store.register.before",
     "store.register.after",
     "store.commit.before",

@@ -214,6 +214,10 @@ class LoopClient:
     # -- turns
 
     def want_turn(self, execution: Execution) -> None:
+        """One at a time an execution: two of its completions in one iteration would leave no room for the code between them."""
+        if execution.turning:
+            return
+        execution.turning = True
         if not self._turns:
             assert self.loop is not None
             self.loop.call_soon(self._next_iteration)
@@ -232,6 +236,7 @@ class LoopClient:
         execution = self.engine.executions.get(exec_id)
         if execution is None or self.engine.closed:
             return
+        execution.turning = False
         try:
             more, *completion = _native.call(self.handle, OP_TURN, (exec_id,))
         except _native.NativeError as error:
@@ -242,4 +247,5 @@ class LoopClient:
             if entry is not None and not entry[0].done():
                 entry[0].set_result(_native.unpack(completion[1]))
         if more:
+            execution.turning = True
             self._turns.append((self._iteration + _ITERATIONS_A_TURN, exec_id))

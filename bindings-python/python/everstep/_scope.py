@@ -60,6 +60,7 @@ class Execution:
         "running",
         "stopped",
         "tasks",
+        "turning",
         "warned",
     )
 
@@ -81,6 +82,8 @@ class Execution:
         self.stopped: str | None = None
         self.cancelled: tuple[str, str] | None = None
         self.warned = False
+        #: A turn of it is on its way (asyncio).
+        self.turning = False
         #: Answers to come to calls whose coroutines have not run yet (asyncio).
         self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         #: Running steps by (branch, seq).

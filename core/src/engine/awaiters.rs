@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::error::{EngineError, Result};
-use super::{Engine, Outbox, identity};
+use super::{Engine, Outbox, control, identity};
 use crate::protocol::client::{Client, Event};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::Writer;
@@ -80,8 +80,19 @@ impl Engine {
 
     pub fn await_event(self: &Arc<Self>, client: Arc<Client>, token: u64, run: RunKey, key: String, timeout_ms: Option<i64>) {
         let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms.max(0) as u64));
-        Awaiters::add(&self.awaiters.events, (run, key), Awaiter { client, token, deadline });
+        Awaiters::add(&self.awaiters.events, (run, key.clone()), Awaiter { client, token, deadline });
         self.awaiters.look();
+        if self.exec_of(run).is_none() {
+            // A run that is not there would be waited for without end. While the database does not answer, the wait goes on.
+            self.spawn(move |engine| async move {
+                if let Ok(None) = engine.store.find(run).await {
+                    let waiting = engine.awaiters.events.lock().unwrap_or_else(PoisonError::into_inner).remove(&(run, key));
+                    for a in waiting.into_iter().flatten() {
+                        Outbox::default().push(&a.client, Event { token: a.token, kind: event::FAILED, frame: control::not_found(run).frame() });
+                    }
+                }
+            });
+        }
     }
 
     pub(super) async fn run_awaiters(self: Arc<Self>) {

@@ -98,6 +98,9 @@ impl Engine {
     pub async fn list_steps(&self, run: RunKey, after: Option<String>, limit: i64) -> Result<Vec<u8>> {
         let after = after.as_deref().map(read_position).transpose()?;
         let mut steps = self.within_budget(|| self.store.steps(run, after.as_ref(), limit + 1)).await?;
+        if steps.is_empty() && after.is_none() && self.within_budget(|| self.store.find(run)).await?.is_none() {
+            return Err(not_found(run));
+        }
         let more = steps.len() as i64 > limit;
         steps.truncate(limit as usize);
         let mut w = Writer::new();
@@ -121,6 +124,7 @@ impl Engine {
             }
             ControlVerdict::Requested => {
                 self.wakes.tell(WakeHint::Inbox(uuid::Uuid::nil()));
+                self.wakes.tell(WakeHint::Ready);
                 // The end of the time for clean-up is a timer.
                 self.timer_set(self.config.cancel_grace_ms);
                 "requested"
@@ -265,8 +269,13 @@ pub fn not_found(run: RunKey) -> EngineError {
     EngineError::new(Code::RunNotFound, format!("There is no run {run}."))
 }
 
+fn not_a_page(text: &str) -> EngineError {
+    let shown: String = text.chars().take(60).collect();
+    EngineError::new(Code::ConfigInvalid, format!("`after` must be the `next` of a page of the same list, not {shown:?}"))
+}
+
 fn read_position(text: &str) -> Result<Position> {
-    let bad = || EngineError::new(Code::FrameInvalid, "a cursor of another list");
+    let bad = || not_a_page(text);
     let mut parts = text.splitn(3, ':');
     let segment = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
     let seq = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
@@ -294,7 +303,7 @@ fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
     filter.created_from = f.opt_int()?;
     filter.created_before = f.opt_int()?;
     if let Some(after) = f.opt_str()? {
-        let bad = || EngineError::new(Code::FrameInvalid, "a cursor of another list");
+        let bad = || not_a_page(after);
         let (at, key) = after.split_once(':').ok_or_else(bad)?;
         filter.after = Some((at.parse().map_err(|_| bad())?, key.parse().map_err(|_| bad())?));
     }

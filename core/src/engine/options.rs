@@ -118,12 +118,12 @@ impl StartOptions {
         let priority = r.opt_int()?.unwrap_or(0).clamp(-100_000, 100_000) as i32;
         let delay = r.opt_ms()?.map(|ms| Due::After(ms.max(0)));
         let start = r.opt_int()?.map(Due::At).or(delay.filter(|d| *d != Due::After(0)));
-        let expires_ms = r.opt_ms()?;
-        let deadline_ms = r.opt_ms()?;
+        let expires_ms = not_below("expires", 0, r.opt_ms()?)?;
+        let deadline_ms = not_below("deadline", 0, r.opt_ms()?)?;
         let version = r.opt_str()?.map(str::to_owned);
         let attributes = r.opt_str()?.map(attributes).transpose()?;
         let fairness_key = name("the fairness key", r.opt_str()?)?;
-        let cost = r.opt_int()?.unwrap_or(1).clamp(0, i32::MAX.into()) as i32;
+        let cost = not_below("cost", 0, r.opt_int()?)?.unwrap_or(1).min(i32::MAX.into()) as i32;
         let created_by = name("created_by", r.opt_str()?)?;
         let key = name("the dedup key", r.opt_str()?)?;
         let (scope, policy, ttl) = (r.opt_str()?, r.opt_str()?, r.opt_ms()?);
@@ -157,6 +157,13 @@ impl StartOptions {
             reuse_purged: r.bool()?,
             unchecked: r.bool()?,
         })
+    }
+}
+
+fn not_below(what: &str, least: i64, value: Option<i64>) -> Result<Option<i64>> {
+    match value {
+        Some(n) if n < least => Err(EngineError::new(Code::ConfigInvalid, format!("{what} must not be below {least}, it is {n}"))),
+        _ => Ok(value),
     }
 }
 

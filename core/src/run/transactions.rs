@@ -151,7 +151,10 @@ impl Exec {
         let Some(Phase::InTransaction { done, .. }) = st.calls.get(place).map(|c| &c.phase) else { return };
         let done = *done;
         match answer {
-            Ok(Verdict::Committed) => self.complete(st, place, done, verdict::recorded(false, None, place.1), out),
+            Ok(Verdict::Committed) => {
+                crate::failpoint!("engine.transaction.committed");
+                self.complete(st, place, done, verdict::recorded(false, None, place.1), out);
+            }
             Ok(Verdict::Adopt(record)) => self.complete(st, place, done, super::begin::replayed(&record, place.1), out),
             Ok(Verdict::NotFound) => self.again_after_conflict(engine, st, place, out),
             Ok(Verdict::Refused { message }) => {

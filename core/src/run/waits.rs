@@ -1,5 +1,6 @@
 //! Waiting: sleeps, messages, events, other runs' ends. Parked in memory first; what a wait would get is read, never guessed from a hint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::begin::{Asked, Entered, Recorded};
@@ -140,13 +141,18 @@ impl Exec {
             places = order.iter().map(|i| places[*i].clone()).collect();
             asked = order.iter().map(|i| asked[*i].clone()).collect();
             let answers = engine.persist(|| engine.store.answer_waits(exec.run, &asked)).await;
+            let late = exec.late_results(&places, &asked, &answers);
+            let mut said = HashMap::new();
+            for (place, target) in late {
+                said.insert(place, engine.what_it_waits_for(target).await);
+            }
             let mut st = exec.lock();
             let again = st.looking.take().unwrap_or(false);
             if st.stopped.is_some() {
                 return;
             }
             for (place, answer) in places.iter().zip(answers) {
-                exec.take_answer(&engine, &mut st, place, answer);
+                exec.take_answer(&engine, &mut st, place, answer, said.get(place).map(String::as_str));
             }
             if again {
                 exec.look_at_waits(&engine, &mut st);
@@ -155,7 +161,16 @@ impl Exec {
         });
     }
 
-    fn take_answer(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, answer: WaitAnswer) {
+    /// Waits for the end of a run whose time is over, and which run that is.
+    fn late_results(&self, places: &[Place], asked: &[OpenWait], answers: &[WaitAnswer]) -> Vec<(Place, RunKey)> {
+        let st = self.lock();
+        let late = |place: &Place, answer: &WaitAnswer| st.overdue.contains(place) && matches!(answer, WaitAnswer::Nothing | WaitAnswer::Blocked { .. });
+        let waits = places.iter().zip(asked).zip(answers).filter(|((place, wait), answer)| wait.kind == WaitKind::Result && late(place, answer));
+        waits.filter_map(|((place, wait), _)| Some((place.clone(), wait.target?))).collect()
+    }
+
+    /// `said`: what the awaited run waits for, where this wait's time is over.
+    fn take_answer(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, answer: WaitAnswer, said: Option<&str>) {
         if !st.calls.get(place).is_some_and(|c| matches!(c.phase, Phase::Waiting(_))) {
             return;
         }
@@ -177,7 +192,7 @@ impl Exec {
                         place,
                         "ResultTimeout",
                         Code::ResultTimeout,
-                        "The awaited run has not finished in time.",
+                        &format!("The awaited run has not finished in time: {}.", said.unwrap_or("it is under way")),
                         vec![Effect::CloseWait],
                     );
                 }

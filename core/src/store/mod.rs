@@ -139,7 +139,7 @@ pub trait Store: Send + Sync + 'static {
     async fn outcomes(&self, runs: &[RunKey]) -> Result<Vec<(RunKey, WaitAnswer)>>;
     /// (run, key) pairs of events that exist.
     async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>>;
-    /// Ready, waiting, blocked: cancelled at once. Running: epoch + 1, `Cancelling`, inbox + 1, `grace_ms` for clean-up.
+    /// Never started, or blocked: cancelled at once. Any other: epoch + 1, `Cancelling`, inbox + 1, `grace_ms` for clean-up; without an owner it is claimable.
     async fn cancel(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict>;
     /// Children with policy cancel whose parent is this run and that are not terminal, a page.
     async fn open_children(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>>;

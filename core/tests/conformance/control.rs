@@ -20,7 +20,11 @@ pub async fn cancel_at_once_or_asked(bench: Arc<Bench>) {
     let (running, waiting, parent) = (worker.own().await, worker.own().await, worker.own().await);
     verdict!(worker.one(Write::Release { run: waiting, epoch: 1, inbox: 0, due: Some(Due::After(60_000)) }).await, Verdict::Committed);
     verdict!(worker.one(wait(parent, 1, 0, WaitKind::Result, Some(waiting), "", None)).await, Verdict::Opened { .. });
-    assert_eq!(cancel(waiting).await.expect("answers"), ControlVerdict::Done);
+    // It has started: its code may have something to undo, and whoever claims it does that.
+    assert_eq!(cancel(waiting).await.expect("answers"), ControlVerdict::Requested);
+    let claimed = worker.claim(&[route()], 10).await.remove(0);
+    assert_eq!((claimed.key, claimed.state, claimed.cancel.map(|c| c.by)), (waiting, RunState::Cancelling, Some("ops".to_string())));
+    verdict!(worker.one(outcome_of(waiting, claimed.epoch, RunState::Cancelled)).await, Verdict::Committed);
     assert_eq!(worker.store.moved(worker.id, &[(parent, 1, 0)]).await.expect("reads").len(), 1, "who waits for it is told");
     let summary = bench.find(waiting).await.summary;
     assert_eq!((summary.state, summary.cancel_by.as_deref(), summary.cancel_why.as_deref()), (RunState::Cancelled, Some("ops"), Some("not wanted")));

@@ -130,15 +130,16 @@ pub async fn children_are_recorded(bench: Arc<Bench>) {
     bench.store.children_closed(parent).await.expect("deletes");
 }
 
-/// A parent that nobody's code ends (its time to start was over, its deadline has passed) leaves its children to the next tick.
+/// A parent that nobody's code ends (its time to start or its time for clean-up was over) leaves its children to the next tick.
 pub async fn children_of_a_run_ended_by_time_are_seen(bench: Arc<Bench>) {
     let worker = bench.worker().await;
-    let parent = worker.own_with(NewRun { deadline_ms: Some(300), ..new_run() }).await;
+    let parent = worker.own().await;
     let child = NewRun { parent: Some(Parent { run: parent, root: parent, policy: ClosePolicy::Cancel }), ..new_run() };
     let key = child.key;
     verdict!(worker.one(record(parent, 1, with(vec![Effect::StartChild(Box::new(child))], step(0)))).await, Verdict::Committed);
     verdict!(worker.one(Write::Release { run: parent, epoch: 1, inbox: 0, due: None }).await, Verdict::Committed);
-    until("the deadline ends it and its children are to be closed", || async { worker.tick(&[]).await.closing.contains(&parent).then_some(()) }).await;
+    assert_eq!(bench.store.cancel(parent, "ops", "now", 1).await.expect("answers"), ControlVerdict::Requested);
+    until("its time for clean-up is over and its children are to be closed", || async { worker.tick(&[]).await.closing.contains(&parent).then_some(()) }).await;
     assert_eq!(bench.state(parent).await, RunState::Cancelled);
     assert_eq!(bench.store.open_children(parent, 10).await.expect("reads"), [key]);
     assert!(worker.tick(&[]).await.closing.is_empty(), "taken on: nobody else does for a while");

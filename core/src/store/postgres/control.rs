@@ -6,7 +6,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::apply::{self, Work};
-use super::changes::{self, Change, OutcomeRow, TimerKind};
+use super::changes::{self, AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
 use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
@@ -145,13 +145,21 @@ async fn cancel_held(
     }
     session.run(session.q(NOTE_CANCEL).bind(run).bind(by).bind(why).bind(grace_ms)).await?;
     log(session, run, "cancel", by, Some(why)).await?;
-    if was.state != RunState::Running {
+    if !was.state.cleans_up_at(was.epoch) {
         return end(session, locks, set, run, was, error_type, why, close_ms).await;
     }
     let now = Locked { state: RunState::Cancelling, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), timed: true, ..was.clone() };
     changes::change(session, &[Change { run, now }]).await?;
+    let mut hints: Vec<WakeHint> = was.owner.map(WakeHint::Inbox).into_iter().collect();
+    if was.owner.is_none() {
+        // Nobody has its code in memory: it is claimed ahead of new work and cleans up there.
+        changes::unready(session, run).await?;
+        changes::drop_timers(session, &[(run, None)]).await?;
+        changes::make_ready(session, &[(run, was.route, was.priority.saturating_sub(AHEAD))]).await?;
+        hints.push(WakeHint::Ready);
+    }
     changes::set_timers(session, &[(run, TimerKind::CancelEnd, Due::After(grace_ms))]).await?;
-    Ok(Asked::Done(ControlVerdict::Requested, was.owner.map(WakeHint::Inbox).into_iter().collect()))
+    Ok(Asked::Done(ControlVerdict::Requested, hints))
 }
 
 /// End a held run as cancelled, whoever owns it. `close_ms`: when somebody else may take its children on; whoever asks by hand does it at once.

@@ -69,15 +69,24 @@ pub(super) async fn log(conn: &mut Connection, now: i64, run: RunKey, action: &s
 pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, error_type: &str, grace_ms: i64) -> Result<ControlVerdict> {
     let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
     match row.state {
-        RunState::Ready | RunState::Waiting | RunState::Blocked => {
+        RunState::Cancelling => Ok(ControlVerdict::Requested),
+        state if state.is_terminal() => Ok(ControlVerdict::NotPossible(state)),
+        state if !state.cleans_up_at(row.epoch) => {
             let mut wakes = Wakes::new();
             cancel_now(conn, now, &row, by, why, error_type, &mut wakes).await?;
             wake(conn, now, &wakes).await?;
             Ok(ControlVerdict::Done)
         }
-        RunState::Running => {
+        _ => {
             // A new epoch: what the owner has in flight is refused, and it asks for the truth before it goes on.
-            conn.exec("update run set state = 4, epoch = epoch + 1, inbox = inbox + 1, timed = 1 where id = ?", vals![run]).await?;
+            conn.exec("update run set state = 4, inbox = inbox + 1, timed = 1 where id = ?", vals![run]).await?;
+            if row.owner.is_some() {
+                conn.exec("update run set epoch = epoch + 1 where id = ?", vals![run]).await?;
+            } else {
+                // Nobody has its code in memory: it is claimed ahead of new work and cleans up there.
+                conn.exec("delete from ready where run_id = ?", vals![run]).await?;
+                make_ready(conn, now, std::slice::from_ref(&row), true).await?;
+            }
             let until = later(now, grace_ms);
             note_cancel(conn, now, run, by, why, Some(until)).await?;
             conn.exec("delete from timer where run_id = ? and kind = ?", vals![run, DEADLINE]).await?;
@@ -85,8 +94,6 @@ pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &st
             log(conn, now, run, "cancel", by, Some(why.into())).await?;
             Ok(ControlVerdict::Requested)
         }
-        RunState::Cancelling => Ok(ControlVerdict::Requested),
-        state => Ok(ControlVerdict::NotPossible(state)),
     }
 }
 

@@ -205,8 +205,12 @@ impl Bench {
         assert_eq!(self.store.retry(a, "t").await.expect("retries"), ControlVerdict::Done);
         assert_eq!(self.store.offer_blocked("2", &["w".into()]).await.expect("offers"), 1);
         assert_eq!(self.store.cancel(c, "t", "t", 0).await.expect("cancels"), ControlVerdict::Requested);
-        assert_eq!(self.store.cancel(a, "t", "t", 0).await.expect("cancels"), ControlVerdict::Done);
-        assert_eq!(self.store.resume(a, "t").await.expect("resumes"), ControlVerdict::Done);
+        assert_eq!(self.store.cancel(a, "t", "t", 0).await.expect("cancels"), ControlVerdict::Requested);
+        let unstarted = run("q", false);
+        let d = unstarted.key;
+        self.commit(me, &[Write::Start(Box::new(unstarted))]).await;
+        assert_eq!(self.store.cancel(d, "t", "t", 0).await.expect("cancels"), ControlVerdict::Done);
+        assert_eq!(self.store.resume(d, "t").await.expect("resumes"), ControlVerdict::Done);
         self.commit(me, &[step(c, 0, false, Vec::new())]).await;
         self.store.rewind(a, &at(0), "t").await.expect("rewinds");
     }

@@ -33,7 +33,7 @@ pub enum RunState {
     Running = 2,
     /// Released: no owner, no memory; a timer or a wake brings it back to `Ready`.
     Waiting = 3,
-    /// A cancel was requested and the owner cleans up.
+    /// A cancel was requested; its owner, or whoever claims it next, cleans up.
     Cancelling = 4,
     /// Stopped by the engine (mismatch, poison); resumable.
     Blocked = 5,
@@ -77,6 +77,12 @@ impl RunState {
 
     pub fn is_terminal(self) -> bool {
         matches!(self, RunState::Succeeded | RunState::Failed | RunState::Cancelled)
+    }
+
+    /// Whether a cancel leaves the end to the run's own code. One that was never claimed has nothing to undo, and the code of a blocked one cannot run; any
+    /// other may have a `finally` that must not depend on whether memory was short when it waited.
+    pub fn cleans_up_at(self, epoch: i32) -> bool {
+        self == RunState::Running || (matches!(self, RunState::Ready | RunState::Waiting) && epoch > 0)
     }
 }
 
