@@ -113,7 +113,11 @@ pub(super) async fn fifty_sleeps_and_ten_kills(context: Context) -> Result<(), S
             steps.dedup();
             steps.len() >= wanted
         };
-        stage.log.until(PATIENCE, woken).await.map_err(|e| format!("before kill {kill}: {e}\n{}", stage.errors()))?;
+        let blocked = "select r.state from {s}run r join {s}run_info i on i.run_id = r.id where i.id_text = 'r'";
+        tokio::select! {
+            woken = stage.log.until(PATIENCE, woken) => woken.map_err(|e| format!("before kill {kill}: {e}\n{}", stage.errors()))?,
+            Ok(_) = stage.until(blocked, "5", PATIENCE) => return Err(format!("before kill {kill}: the run is blocked")),
+        };
         stage.kill(&format!("w{kill}")).await?;
         context.launch(&mut stage, &format!("w{}", kill + 1), json!({}), &[]).await?;
     }
