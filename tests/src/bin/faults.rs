@@ -1,4 +1,4 @@
-//! Crash points, takeovers and races: `faults [NAME..] [--store S]`. Closing line: `N passed, N failed, N skipped`.
+//! Crash points, takeovers and races: `faults [NAME..] [--except NAME] [--store S]`. Closing line: `N passed, N failed, N skipped`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,12 +15,15 @@ use tokio::task::JoinSet;
 struct Arguments {
     /// Only checks whose name contains one of these.
     names: Vec<String>,
+    /// Not those whose name contains this.
+    #[arg(long)]
+    except: Option<String>,
     #[arg(long)]
     store: Option<String>,
     /// These are the same for every language: the engine is one. Default: the first.
     #[arg(long)]
     language: Option<String>,
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     jobs: usize,
     #[arg(long)]
     list: bool,
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<bool, String> {
     let mut checks = all();
     checks.retain(|c| arguments.names.is_empty() || arguments.names.iter().any(|n| c.name.contains(n.as_str())));
+    checks.retain(|c| arguments.except.as_ref().is_none_or(|n| !c.name.contains(n.as_str())));
     if arguments.list {
         checks.iter().for_each(|c| println!("{}", c.name));
         return Ok(true);
