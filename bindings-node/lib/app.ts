@@ -27,8 +27,8 @@ import { type Declaration, Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
 import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
 import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
-import { location, scopeHere, scopeInWorkflow, stepHere } from "./scope.js";
-import type { StepContext } from "./step_context.js";
+import { executionHere, location, scopeInWorkflow, stepHere } from "./scope.js";
+import { StepContext } from "./step_context.js";
 import { type Duration, milliseconds } from "./times.js";
 import type { TransactionSource } from "./transaction_source.js";
 import type { Decoded } from "./types.js";
@@ -421,7 +421,7 @@ export class Everstep implements AsyncDisposable {
 
   /** The key of the run this code belongs to; undefined outside one. */
   get runKey(): string | undefined {
-    return scopeHere()?.execution.run;
+    return executionHere()?.run;
   }
 
   /** The key to pass to an outside service: the same in every attempt of this step. */
@@ -441,8 +441,8 @@ export class Everstep implements AsyncDisposable {
 
   #step(verb: string): StepContext {
     const step = stepHere();
-    if (step?.context === undefined) throw new OutsideStep(`${verb} exists only inside a step: outside there is nothing it could stay the same for`);
-    return step.context;
+    if (step === undefined) throw new OutsideStep(`${verb} exists only inside a step: outside there is nothing it could stay the same for`);
+    return new StepContext(step);
   }
 }
 

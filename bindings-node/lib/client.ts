@@ -3,13 +3,13 @@
 import { Closed, InternalError } from "./errors_gen.js";
 import { Cancelled, errorOf, nativeError } from "./failures.js";
 import { StepTimeout } from "./errors_gen.js";
-import { type Frame, type Value, pack, unpack, unpackEvents } from "./frame.js";
+import { type Frame, Reader, type Value, pack, unpack } from "./frame.js";
 import type { Engine } from "./engine.js";
 import { native } from "./native.js";
 import { EVENT_COMPLETED, EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON, OP_TURN } from "./ops_gen.js";
 import { log, logEvent } from "./logging.js";
 import { run } from "./runner.js";
-import { Execution } from "./scope.js";
+import { Execution, JOB } from "./scope.js";
 
 const TURN = 256;
 
@@ -19,11 +19,12 @@ const TURN = 256;
  */
 const IMMEDIATES_A_TURN = 2;
 
-interface Waiter {
-  resolve: (frame: Frame) => void;
-  reject: (error: unknown) => void;
+/** Who hears what comes for a token: a promise, or a call of a step, which needs none. */
+export interface Waiter {
+  resolve(frame: Frame): void;
+  reject(error: unknown): void;
   /** Whose turn the event may ask for. */
-  execution: Execution | undefined;
+  readonly execution: Execution | undefined;
 }
 
 export class Client {
@@ -33,6 +34,7 @@ export class Client {
   private turns: { left: number; execution: Execution }[] = [];
   private turning = false;
   private readonly answer = Buffer.allocUnsafeSlow(64 * 1024);
+  private readonly answers = new Reader(this.answer, true);
 
   constructor(
     private readonly engine: Engine,
@@ -40,7 +42,7 @@ export class Client {
   ) {
     try {
       this.id = native().attach(handle, true, (batch) => {
-        unpackEvents(batch, this.event);
+        new Reader(batch, false).events(this.event);
       });
     } catch (error) {
       throw nativeError(error);
@@ -59,31 +61,34 @@ export class Client {
   call(op: number, values: readonly Value[]): Frame {
     const frame = pack(values);
     const found = native().call(this.handle, op, frame.bytes, frame.length, this.answer);
-    const bytes = typeof found === "number" ? this.answer : found;
-    const answer = unpack(bytes, 1, typeof found === "number" ? found : found.length, typeof found === "number");
+    const [bytes, answer] = typeof found === "number" ? [this.answer, this.answers.frame(1, found)] : [found, new Reader(found, false).frame(1, found.length)];
     if (bytes[0] !== 0) throw errorOf(String(answer[0]), String(answer[1]));
     return answer;
   }
 
-  /** What came for the token, which was given to a `begin_*` or is about to be submitted. */
-  expect(token: number, execution: Execution | undefined): Promise<Frame> {
-    return new Promise((resolve, reject) => {
-      this.pending.set(token, { resolve, reject, execution });
-      this.engine.holdLoop();
-    });
+  /** What comes for the token of a `begin_*` goes to the waiter. */
+  expect(token: number, waiter: Waiter): void {
+    this.pending.set(token, waiter);
+    this.engine.holdLoop();
   }
 
   /** A submit; that of a run may ask for a turn of its execution. */
-  ask(execution: Execution | undefined, op: number, values: readonly Value[]): Promise<Frame> {
+  askFor(waiter: Waiter, op: number, values: readonly Value[]): void {
     const token = this.newToken();
-    const answer = this.expect(token, execution);
+    this.expect(token, waiter);
     try {
       this.submit(token, op, values);
     } catch (error) {
       // A value that has no place in a frame: nothing was submitted, so nothing will answer.
       this.fail(token, error);
     }
-    return answer;
+  }
+
+  /** The same, as a promise. */
+  ask(execution: Execution | undefined, op: number, values: readonly Value[]): Promise<Frame> {
+    return new Promise((resolve, reject) => {
+      this.askFor({ resolve, reject, execution }, op, values);
+    });
   }
 
   /** Nobody waits for the answer; a failure is logged. */
@@ -210,7 +215,7 @@ export class Client {
     if (typeof token === "number" && verdict instanceof Uint8Array) {
       const waiter = this.pending.get(token);
       this.pending.delete(token);
-      waiter?.resolve(unpack(verdict, 0, verdict.length, false));
+      waiter?.resolve(unpack(verdict));
     }
     if (more === true) {
       execution.turning = true;
@@ -225,13 +230,14 @@ function signal(execution: Execution, frame: Frame): void {
   switch (kind) {
     case "cancel": {
       execution.cancelled = { by: text(first), why: text(second) };
-      for (const step of execution.running.values()) step.raise("cancel", new Cancelled(text(first), text(second)));
+      for (const step of execution.running) step.raise("cancel", new Cancelled(text(first), text(second)));
       return;
     }
     case "timeout": {
       // A step that runs as a job of its own has no place in another run.
-      const step = execution.running.get(place(text(first), Number(second))) ?? execution.running.get(JOB);
-      step?.raise("timeout", new StepTimeout(`step ${JSON.stringify(step.name)} took too long`));
+      for (const step of execution.running) {
+        if (step.branch === JOB || (step.branch === first && step.seq === second)) step.raise("timeout", new StepTimeout(`step ${JSON.stringify(step.name)} took too long`));
+      }
       return;
     }
     case "branch": {
@@ -242,11 +248,3 @@ function signal(execution: Execution, frame: Frame): void {
       throw new InternalError(`unknown signal ${String(kind)}`);
   }
 }
-
-/** Where a step runs, as the key of `Execution.running`. */
-export function place(branch: string, seq: number): string {
-  return `${branch}#${String(seq)}`;
-}
-
-/** The place of a step that is a run of its own. */
-export const JOB = "#job";

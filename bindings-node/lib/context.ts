@@ -1,6 +1,6 @@
 /** What a workflow's function gets as its second argument; each branch has its own. */
 
-import { callNow, callStep } from "./calls.js";
+import { callNow } from "./calls.js";
 import { ConfigInvalid } from "./errors_gen.js";
 import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
@@ -12,6 +12,7 @@ import { Run } from "./run.js";
 import type { AnySchema } from "./schema.js";
 import { HERE, Scope, location, scopeInWorkflow } from "./scope.js";
 import { start } from "./starting.js";
+import { callStep } from "./step_call.js";
 import type { StepContext } from "./step_context.js";
 import type { Duration } from "./times.js";
 import type { Decoded } from "./types.js";
@@ -202,13 +203,13 @@ export class WorkflowContext {
   /** True for runs that reach this point after the change; false for those recorded before it. */
   patch(name: string): boolean {
     const scope = this.#here("patch");
-    return callNow(scope.execution, OP_PATCH, [scope.branch, scope.flags, name, location(this.patch)])[0] === true;
+    return callNow(scope.execution, OP_PATCH, [scope.execution.id, scope.branch, scope.flags, name, location(this.patch)])[0] === true;
   }
 
   /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */
   async shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
     const scope = this.#here("shielded");
-    const inner = new Scope(scope.execution, scope.branch, scope.flags | FLAG_SHIELDED, undefined);
+    const inner = new Scope(scope.execution, scope.branch, scope.flags | FLAG_SHIELDED);
     return HERE.run(inner, cleanUp, new WorkflowContext(inner));
   }
 }

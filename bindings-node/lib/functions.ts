@@ -1,11 +1,11 @@
 /** What `app.step`, `app.transaction` and `app.workflow` return. */
 
-import { callStep, plainCall } from "./calls.js";
+import { callStep, plainCall } from "./step_call.js";
 import type { Engine } from "./engine.js";
 import type { StartOptions } from "./options.js";
 import type { Registered } from "./registered.js";
 import type { Run } from "./run.js";
-import { CallPlace, location, scopeHere } from "./scope.js";
+import { CallPlace, HERE, Scope, location } from "./scope.js";
 import { type Target, start, startMany } from "./starting.js";
 import { callTransaction, plainTransaction } from "./transaction.js";
 
@@ -66,11 +66,9 @@ export function makeWorkflow(engine: Engine, registered: Registered): Workflow<u
 
 /** What is called, and what makes it so in a run, outside one, or inside another step. */
 function recordedCall(engine: Engine, registered: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
-  const scope = scopeHere();
-  const plain = registered.isTransaction ? plainTransaction : plainCall;
-  if (scope === undefined) return plain(registered, input, engine.strict);
-  if (scope.step !== undefined || scope.execution.engine !== engine) return plain(registered, input, false);
-  return (registered.isTransaction ? callTransaction : callStep)(scope, registered, at, input, key);
+  const here = HERE.getStore();
+  if (here instanceof Scope && here.execution.engine === engine) return (registered.isTransaction ? callTransaction : callStep)(here, registered, at, input, key);
+  return (registered.isTransaction ? plainTransaction : plainCall)(registered, input, engine.strict && here?.execution === undefined);
 }
 
 function callable(engine: Engine, registered: Registered): TransactionStep<unknown, unknown> {

@@ -35,7 +35,7 @@ class Group {
     private readonly names: readonly string[],
     at: string,
   ) {
-    const verdict = call(scope.execution, OP_BEGIN_GROUP, [scope.branch, scope.flags, kind, at]);
+    const verdict = call(scope.execution, OP_BEGIN_GROUP, [scope.execution.id, scope.branch, scope.flags, kind, at]);
     if (verdict[0] === VERDICT_RUN) this.seq = Number(verdict[1]);
     else if (verdict[0] === VERDICT_RECORDED) this.seq = Number(verdict[3]);
     else unwind(scope.execution, verdict);
@@ -65,7 +65,7 @@ class Group {
 
   async run(index: number, branch: Branch): Promise<Settled> {
     const { execution, flags } = this.scope;
-    const inner = new Scope(execution, this.path(index), flags, undefined);
+    const inner = new Scope(execution, this.path(index), flags);
     let out: Settled;
     try {
       out = { index, failed: false, value: await HERE.run(inner, branch, new WorkflowContext(inner), inner) };
@@ -73,7 +73,7 @@ class Group {
       out = { index, failed: true, value: error };
     }
     if (execution.stopped !== undefined) return never();
-    if (this.kind === "all" || this.kind === "map") call(execution, OP_LEAVE_BRANCH, [inner.branch]);
+    if (this.kind === "all" || this.kind === "map") call(execution, OP_LEAVE_BRANCH, [execution.id, inner.branch]);
     return out;
   }
 

@@ -1,7 +1,7 @@
 /** Replay-aware logging: records carry run, step, attempt, replaying; while a run replays, records below warning are dropped. A workflow's code between steps
  * runs again on every resume; without this each resume repeats its lines. */
 
-import { HERE, RunningStep, Scope } from "./scope.js";
+import { HERE, RunningStep } from "./scope.js";
 
 export type Level = "debug" | "info" | "warn" | "error";
 export type Fields = Readonly<Record<string, unknown>>;
@@ -71,8 +71,8 @@ function record(level: Level, message: string, fields: Fields): void {
     sink(level, message, fields);
     return;
   }
-  const step = here instanceof RunningStep ? here : here.step;
-  const execution = here instanceof Scope ? here.execution : here.execution;
+  const step = here instanceof RunningStep ? here : undefined;
+  const { execution } = here;
   const replaying = step === undefined && execution?.replaying === true;
   if (replaying && (level === "debug" || level === "info")) return;
   sink(level, message, { run: execution?.run, workflow: execution?.name, step: step?.name, attempt: step?.attempt ?? execution?.attempt, replaying, ...fields });

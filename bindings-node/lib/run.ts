@@ -18,7 +18,7 @@ const PAGE = 500;
 /** The scope a call is recorded in: inside a workflow of the same engine, and not inside one of its steps. */
 export function recordingScope(engine: Engine): Scope | undefined {
   const scope = scopeHere();
-  return scope === undefined || scope.step !== undefined || scope.execution.engine !== engine ? undefined : scope;
+  return scope === undefined || scope.execution.engine !== engine ? undefined : scope;
 }
 
 export class Run<Output> {

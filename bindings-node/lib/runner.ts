@@ -1,13 +1,12 @@
 /** One execution: decode, run, say how it ended. */
 
-import { JOB } from "./client.js";
 import { CUT_SHORT, type Outcome, never, raised, returned, timedOut } from "./calls.js";
 import { WorkflowContext } from "./context.js";
 import { Cancelled } from "./failures.js";
 import { log } from "./logging.js";
 import { OP_ABANDON, OP_FINISH_RUN } from "./ops_gen.js";
 import type { Registered } from "./registered.js";
-import { type Execution, HERE, RunningStep, Scope } from "./scope.js";
+import { type Execution, HERE, JOB, RunningStep, Scope } from "./scope.js";
 import { StepContext } from "./step_context.js";
 import { left, LEFT } from "./calls.js";
 
@@ -26,12 +25,15 @@ export async function run(execution: Execution, registered: Registered, data: Ui
   warnUnawaited(execution);
   const cancelled = outcome.fields[0] === true && outcome.value instanceof Cancelled && execution.cancelled !== undefined;
   const [failed, output, retryable, type, message] = outcome.fields;
-  await execution.client.ask(execution, OP_FINISH_RUN, [execution.id, failed, output, type, message, retryable, cancelled]);
+  const answered = execution.client.ask(execution, OP_FINISH_RUN, [execution.id, failed, output, type, message, retryable, cancelled]);
+  // After it, so that what they still say comes to a run that has ended.
+  for (const step of execution.running) step.raise("branch", new Error("the run has ended without waiting for this step"));
+  await answered;
   execution.engine.ended(execution);
 }
 
 async function runWorkflow(execution: Execution, registered: Registered, data: Uint8Array | null): Promise<Outcome> {
-  const scope = new Scope(execution, "", 0, undefined);
+  const scope = new Scope(execution, "", 0);
   try {
     const input = registered.decodeInput(data);
     return returned(registered, await HERE.run(scope, registered.body as Run, input, new WorkflowContext(scope)), execution);
@@ -42,12 +44,11 @@ async function runWorkflow(execution: Execution, registered: Registered, data: U
 
 /** A step that was started by itself. */
 async function runJob(execution: Execution, registered: Registered, data: Uint8Array | null): Promise<Outcome> {
-  const running = new RunningStep(execution, registered.name, 0, execution.attempt, execution.idempotencyKey, registered.where);
-  execution.running.set(JOB, running);
+  const running = new RunningStep(execution, registered.name, JOB, 0, execution.attempt, execution.idempotencyKey, registered.where);
+  execution.running.add(running);
   try {
     const input = registered.decodeInput(data);
-    const scope = new Scope(execution, "", 0, running);
-    const value = await left(running, () => HERE.run(scope, registered.body as Run, input, new StepContext(running)));
+    const value = await left(running, () => HERE.run(running, registered.body as Run, input, new StepContext(running)));
     if (value === LEFT) return running.signal === "timeout" ? timedOut(registered, execution) : await never();
     return (running.signal as string | undefined) === "timeout" ? timedOut(registered, execution) : returned(registered, value, execution);
   } catch (error) {
@@ -55,7 +56,7 @@ async function runJob(execution: Execution, registered: Registered, data: Uint8A
     const by = execution.cancelled;
     return failedWith(registered, running.signal === "cancel" && by !== undefined ? new Cancelled(by.by, by.why) : error, execution);
   } finally {
-    execution.running.delete(JOB);
+    execution.running.delete(running);
   }
 }
 
@@ -77,14 +78,11 @@ function warnAfterStop(execution: Execution, registered: Registered): void {
 
 /** The function has returned and a step it called still runs: nobody will see its result, and on replay it may not run at all. */
 function warnUnawaited(execution: Execution): void {
-  for (const step of execution.running.values()) {
-    if (!execution.warned) {
-      execution.warned = true;
-      log.warn(
-        `workflow ${execution.name} returned while its step ${JSON.stringify(step.name)} (called at ${step.place}) was still running: await it, or use ctx.race, which ends the losers`,
-        { run: execution.run },
-      );
-    }
-    step.raise("branch", new Error("the run has ended without waiting for this step"));
-  }
+  const [step] = execution.running;
+  if (step === undefined || execution.warned) return;
+  execution.warned = true;
+  log.warn(
+    `workflow ${execution.name} returned while its step ${JSON.stringify(step.name)} (called at ${step.place}) was still running: await it, or use ctx.race, which ends the losers`,
+    { run: execution.run },
+  );
 }

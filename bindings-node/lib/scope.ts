@@ -6,22 +6,31 @@ import type { Engine } from "./engine.js";
 import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
 import { PACKAGE_FOLDER } from "./native.js";
-import type { StepContext } from "./step_context.js";
 
 /** What cut a step short. */
 export type Signal = "cancel" | "timeout" | "branch" | "stop";
+
+/** The branch of a step that is a run of its own. */
+export const JOB = "#job";
+
+/** Who is told that a step is not waited for any longer. */
+export interface Leaving {
+  left(): void;
+}
 
 /** A step's function while it runs: what a signal reaches. */
 export class RunningStep {
   /** Once one came. */
   signal: Signal | undefined;
-  context: StepContext | undefined;
-  /** Called when the function is not waited for any longer. */
-  onLeave: (() => void) | undefined;
+  onLeave: Leaving | undefined;
+  private controller: AbortController | undefined;
+  private reason: unknown;
 
   constructor(
+    /** None: called outside a run. */
     readonly execution: Execution | undefined,
     readonly name: string,
+    readonly branch: string,
     readonly seq: number,
     readonly attempt: number,
     readonly idempotencyKey: string,
@@ -31,9 +40,19 @@ export class RunningStep {
   raise(signal: Signal, reason: unknown): void {
     if (this.signal !== undefined) return;
     this.signal = signal;
-    this.context?.abort(reason);
+    this.reason = reason;
+    this.controller?.abort(reason);
     // A cancelled step is waited for: clean-up must not start while the effect it undoes is still on its way. The engine bounds that wait.
-    if (signal !== "cancel") this.onLeave?.();
+    if (signal !== "cancel") this.onLeave?.left();
+  }
+
+  /** Made when asked for: an AbortController costs more than recording the step does. */
+  get abortSignal(): AbortSignal {
+    if (this.controller === undefined) {
+      this.controller = new AbortController();
+      if (this.signal !== undefined) this.controller.abort(this.reason);
+    }
+    return this.controller.signal;
   }
 }
 
@@ -54,8 +73,7 @@ export class Execution {
   warned = false;
   /** A turn has been asked for and not yet come. */
   turning = false;
-  /** Running steps by branch and seq. */
-  readonly running = new Map<string, RunningStep>();
+  readonly running = new Set<RunningStep>();
 
   constructor(
     readonly engine: Engine,
@@ -77,55 +95,58 @@ export class Execution {
 
   /** Steps of this branch, and of those inside it, are not waited for any longer. */
   leaveBranch(prefix: string, reason: Error): void {
-    for (const [at, step] of this.running) {
-      const branch = at.slice(0, at.lastIndexOf("#"));
-      if (branch === prefix || branch.startsWith(`${prefix}/`)) step.raise("branch", reason);
+    for (const step of this.running) {
+      if (step.branch === prefix || step.branch.startsWith(`${prefix}/`)) step.raise("branch", reason);
     }
   }
 
   stop(why: string): void {
     if (this.stopped !== undefined) return;
     this.stopped = why;
-    for (const step of this.running.values()) step.raise("stop", new Error(`this execution has ended (${why})`));
+    for (const step of this.running) step.raise("stop", new Error(`this execution has ended (${why})`));
   }
 }
 
+/** Workflow code: the execution, and the branch its calls take their places in. */
 export class Scope {
   constructor(
     readonly execution: Execution,
     readonly branch: string,
     readonly flags: number,
-    readonly step: RunningStep | undefined,
   ) {}
 }
 
-/** `undefined`: outside any run. A step called outside a run has a RunningStep and no execution. */
-export interface Here {
-  scope: Scope | undefined;
-  step: RunningStep | undefined;
-}
-
+/** Nothing: outside any run. A step: inside its function, in a run or, where it has no execution, called outside one. */
 export const HERE = new AsyncLocalStorage<Scope | RunningStep>();
 
 /** The step this code runs in, if any. */
 export function stepHere(): RunningStep | undefined {
   const here = HERE.getStore();
-  return here instanceof RunningStep ? here : here?.step;
+  return here instanceof RunningStep ? here : undefined;
 }
 
-/** The scope of the surrounding run, if any. */
+/** The workflow code runs in, not inside one of its steps. */
 export function scopeHere(): Scope | undefined {
   const here = HERE.getStore();
   return here instanceof Scope ? here : undefined;
 }
 
+/** The execution of the surrounding run, if any. */
+export function executionHere(): Execution | undefined {
+  return HERE.getStore()?.execution;
+}
+
 /** The scope of a call that belongs inside a workflow, and not inside one of its steps. `given`: that of the context it was called on. */
 export function scopeInWorkflow(verb: string, given?: Scope): Scope {
   const here = HERE.getStore();
+  if (here instanceof RunningStep) {
+    if (here.execution === undefined) throw new OutsideRun(`${verb} belongs inside a workflow`);
+    if (given === undefined || here.execution === given.execution) throw new OutsideRun(`${verb} belongs inside a workflow, not inside its step ${JSON.stringify(here.name)}`);
+    return given;
+  }
   // The surroundings win: the context of the workflow, used inside a branch, must take its place in that branch.
-  const scope = here instanceof Scope && (given === undefined || here.execution === given.execution) ? here : given;
-  if (scope === undefined || here instanceof RunningStep) throw new OutsideRun(`${verb} belongs inside a workflow`);
-  if (scope.step !== undefined) throw new OutsideRun(`${verb} belongs inside a workflow, not inside its step ${JSON.stringify(scope.step.name)}`);
+  const scope = here !== undefined && (given === undefined || here.execution === given.execution) ? here : given;
+  if (scope === undefined) throw new OutsideRun(`${verb} belongs inside a workflow`);
   return scope;
 }
 

@@ -1,18 +1,14 @@
 /** What a step's function gets as its second argument. */
 
 import { OutsideStep } from "./errors_gen.js";
-import { Cancelled } from "./failures.js";
 import type { RunningStep } from "./scope.js";
 
 export class StepContext {
   readonly #step: RunningStep;
-  #controller: AbortController | undefined;
-  #reason: unknown;
 
   /** @internal */
   constructor(step: RunningStep) {
     this.#step = step;
-    step.context = this;
   }
 
   get name(): string {
@@ -42,17 +38,6 @@ export class StepContext {
 
   /** Aborted when the run is asked to cancel, when the step's timeout has passed, and when its result counts no more. Pass it to fetch and the like. */
   get signal(): AbortSignal {
-    // Made when asked for: an AbortController costs more than recording the step does.
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
-    }
-    return this.#controller.signal;
-  }
-
-  /** @internal */
-  abort(reason: unknown): void {
-    this.#reason = reason ?? new Cancelled("", "");
-    this.#controller?.abort(this.#reason);
+    return this.#step.abortSignal;
   }
 }

@@ -1,7 +1,6 @@
 /** Transactional steps: the user's rows and the checkpoint commit together or not at all (`core/docs/protocol.md`, "Transactions"). */
 
 import { CUT_SHORT, LEFT, type Outcome, answer, begin, call, droppable, left, raised, result, timedOut, unwind } from "./calls.js";
-import { place } from "./client.js";
 import { OutsideRun, Unavailable } from "./errors_gen.js";
 import { Text, type Value } from "./frame.js";
 import { log } from "./logging.js";
@@ -20,7 +19,7 @@ import {
 } from "./ops_gen.js";
 import { Transaction } from "./own_transaction.js";
 import type { Registered } from "./registered.js";
-import { HERE, RunningStep, Scope } from "./scope.js";
+import { HERE, RunningStep, type Scope } from "./scope.js";
 import { StepContext } from "./step_context.js";
 import { type OpenTransaction, type TransactionSource, isConflict, isLost, isRefusal, knowsNoEngine } from "./transaction_source.js";
 
@@ -53,7 +52,7 @@ export function callTransaction(scope: Scope, step: Registered, location: string
         case VERDICT_RUN: {
           execution.replaying = false;
           const [, seq, attempt, idempotencyKey] = verdict;
-          const running = new RunningStep(execution, step.name, Number(seq), Number(attempt), String(idempotencyKey), location);
+          const running = new RunningStep(execution, step.name, scope.branch, Number(seq), Number(attempt), String(idempotencyKey), location);
           const ended = await attemptOf({ scope, step, input, running, at: [scope.branch, running.seq, running.attempt] });
           sent = ended.sent;
           verdict = await execution.client.ask(execution, ended.op, ended.values);
@@ -75,8 +74,7 @@ export function callTransaction(scope: Scope, step: Registered, location: string
 async function attemptOf(attempt: Attempt): Promise<Ended> {
   const { scope, step, running, at } = attempt;
   const { execution } = scope;
-  const where = place(scope.branch, running.seq);
-  execution.running.set(where, running);
+  execution.running.add(running);
   let outcome: Outcome;
   try {
     return step.source === null || step.source === undefined ? await own(attempt) : await onDriver(attempt, step.source);
@@ -85,7 +83,7 @@ async function attemptOf(attempt: Attempt): Promise<Ended> {
     if (running.signal === undefined) outcome = raised(step, error, execution);
     else outcome = running.signal === "timeout" ? timedOut(step, execution) : CUT_SHORT;
   } finally {
-    execution.running.delete(where);
+    execution.running.delete(running);
   }
   return { sent: outcome, op: OP_FINISH_STEP, values: [execution.id, ...at, ...outcome.fields] };
 }
@@ -97,9 +95,8 @@ function done({ scope, at }: Attempt, word: string, output: Text, value?: unknow
 }
 
 /** The user's function. A signal that says it is not waited for is an error here: the transaction must be rolled back. */
-async function runBody({ scope, step, input, running }: Attempt, given: unknown): Promise<unknown> {
-  const inner = new Scope(scope.execution, scope.branch, scope.flags, running);
-  const value = await left(running, () => HERE.run(inner, step.body as Body, given, input, new StepContext(running)));
+async function runBody({ step, input, running }: Attempt, given: unknown): Promise<unknown> {
+  const value = await left(running, () => HERE.run(running, step.body as Body, given, input, new StepContext(running)));
   if (value === LEFT || running.signal !== undefined) throw new Error(`the transaction was cut short (${String(running.signal)})`);
   // From here on the outcome is the database's: a signal must not tear the COMMIT apart.
   running.onLeave = undefined;
@@ -112,7 +109,7 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
   try {
     const value = await runBody(attempt, transaction.given);
     const output = step.encodeOutput(value);
-    const [sql, params] = call(scope.execution, OP_TX_GUARD, [...at, output, source.style]);
+    const [sql, params] = call(scope.execution, OP_TX_GUARD, [scope.execution.id, ...at, output, source.style]);
     let word = await guarded(transaction, String(sql), params as (string | null)[]);
     if (word === "ok") word = await committed(transaction);
     else await transaction.rollback();
@@ -179,7 +176,7 @@ export async function plainTransaction(step: Registered, input: unknown, strict:
   }
   const transaction = await source.open();
   try {
-    const running = new RunningStep(undefined, step.name, 0, 1, "", step.where);
+    const running = new RunningStep(undefined, step.name, "", 0, 1, "", step.where);
     const value: unknown = await HERE.run(running, step.body as Body, transaction.given, input, new StepContext(running));
     await transaction.commit();
     return value;

@@ -1,0 +1,181 @@
+/**
+ * Calls of steps, the path everything else is built around. A promise costs as much as the rest of what one does in JavaScript, with what the loop's hooks add to
+ * each: so there is the one its caller awaits, and that of the user's function, and the call is a small machine between two verdicts.
+ */
+
+import { AsyncResource } from "node:async_hooks";
+import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, pending, raised, result, timedOut, unwind } from "./calls.js";
+import type { Waiter } from "./client.js";
+import { OutsideRun, PayloadInvalid } from "./errors_gen.js";
+import type { Frame, Text } from "./frame.js";
+import { KIND_STEP, OP_BEGIN_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN } from "./ops_gen.js";
+import type { Registered } from "./registered.js";
+import { type Execution, HERE, type Leaving, RunningStep, type Scope } from "./scope.js";
+import { StepContext } from "./step_context.js";
+
+type Body = (input: unknown, context: StepContext) => unknown;
+
+/** The place in the run is taken here, before this returns. */
+export function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    new StepCall(scope, step, at, input, resolve, reject).begin(key);
+  });
+}
+
+class StepCall implements Waiter, Leaving {
+  readonly execution: Execution;
+  private token = 0;
+  /** The attempt under way. */
+  private running: RunningStep | undefined;
+  private sent: Sent | undefined;
+  /** Where the function runs that an event of the engine begins: in the surroundings of its caller, not in those of the event. */
+  private surroundings: AsyncResource | undefined;
+
+  constructor(
+    private readonly scope: Scope,
+    private readonly step: Registered,
+    private readonly at: string,
+    private readonly input: unknown,
+    private readonly fulfil: (value: unknown) => void,
+    private readonly refuse: (error: unknown) => void,
+  ) {
+    this.execution = scope.execution;
+  }
+
+  begin(key: string | undefined): void {
+    const { execution, scope, step } = this;
+    try {
+      this.token = execution.client.newToken();
+      const values = [execution.id, scope.branch, this.token, scope.flags, KIND_STEP, step.name, this.at, step.encodeInput(this.input), key, step.policy];
+      const verdict = call(execution, OP_BEGIN_STEP, values);
+      // Only these can be told to run by an event.
+      if (step.policy !== null || verdict[0] === VERDICT_PENDING) this.surroundings = new AsyncResource("EverstepStep", { requireManualDestroy: true });
+      this.next(verdict);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  resolve(verdict: Frame): void {
+    try {
+      if (this.surroundings === undefined) this.next(verdict);
+      else this.surroundings.runInAsyncScope(this.next, this, verdict);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  /** A call that was dropped never settles. */
+  reject(error: unknown): void {
+    if (error !== DROPPED) this.refuse(error);
+  }
+
+  private next(verdict: Frame): void {
+    switch (verdict[0]) {
+      case VERDICT_RUN:
+        this.attempt(verdict);
+        return;
+      case VERDICT_RECORDED:
+        this.fulfil(result(this.execution, this.step, verdict, this.sent));
+        return;
+      case VERDICT_PENDING:
+        pending(this.token, verdict, this);
+        return;
+      default:
+        unwind(this.execution, verdict);
+    }
+  }
+
+  /** One attempt of the user's function. */
+  private attempt([, seq, attempt, idempotencyKey]: Frame): void {
+    const { execution, step } = this;
+    execution.replaying = false;
+    const running = new RunningStep(execution, step.name, this.scope.branch, Number(seq), Number(attempt), String(idempotencyKey), this.at);
+    running.onLeave = this;
+    this.running = running;
+    execution.running.add(running);
+    let value: unknown;
+    try {
+      value = HERE.run(running, step.body as Body, this.input, new StepContext(running));
+      // Any object may be a promise of another library.
+      if ((typeof value === "object" && value !== null) || typeof value === "function") {
+        const promise = value instanceof Promise ? value : Promise.resolve(value);
+        promise.then(
+          (settled) => {
+            this.returned(running, settled);
+          },
+          (error: unknown) => {
+            this.threw(running, error);
+          },
+        );
+        return;
+      }
+    } catch (error) {
+      this.threw(running, error);
+      return;
+    }
+    this.returned(running, value);
+  }
+
+  private returned(running: RunningStep, value: unknown): void {
+    if (this.running !== running) return;
+    const { execution, step } = this;
+    try {
+      let output: Text;
+      try {
+        output = step.encodeOutput(value);
+      } catch (error) {
+        if (!(error instanceof PayloadInvalid)) throw error;
+        this.finish(running, raised(step, error, execution, true));
+        return;
+      }
+      this.over(running);
+      // The text is read again only where the value is not its own decoding.
+      this.sent = { output: typeof value === "object" ? output : NOTHING, value };
+      execution.client.askFor(this, OP_FINISH_STEP, [execution.id, running.branch, running.seq, running.attempt, false, output]);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  private threw(running: RunningStep, error: unknown): void {
+    if (this.running !== running) return;
+    try {
+      this.finish(running, running.signal === undefined ? raised(this.step, error, this.execution) : CUT_SHORT);
+    } catch (failed) {
+      this.reject(failed);
+    }
+  }
+
+  /** The function is not waited for any longer: what it still returns or throws counts for nothing. */
+  left(): void {
+    const { running } = this;
+    if (running === undefined) return;
+    try {
+      // A stopped execution records nothing, not even that.
+      if (running.signal === "stop") this.over(running);
+      else this.finish(running, running.signal === "timeout" ? timedOut(this.step, this.execution) : CUT_SHORT);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  private finish(running: RunningStep, outcome: Outcome): void {
+    const { execution } = this;
+    this.over(running);
+    this.sent = outcome;
+    execution.client.askFor(this, OP_FINISH_STEP, [execution.id, running.branch, running.seq, running.attempt, ...outcome.fields]);
+  }
+
+  private over(running: RunningStep): void {
+    this.running = undefined;
+    this.execution.running.delete(running);
+  }
+}
+
+/** Outside a run a step is the plain function; under `strict` that is an error. */
+export async function plainCall(step: Registered, input: unknown, strict: boolean): Promise<unknown> {
+  if (strict) throw new OutsideRun(`step ${JSON.stringify(step.name)} was called outside a workflow, and this engine is strict`);
+  const running = new RunningStep(undefined, step.name, "", 0, 1, "", step.where);
+  return HERE.run(running, step.body as Body, input, new StepContext(running));
+}
