@@ -1,12 +1,12 @@
 /** Calls of a workflow. The place in the run is taken when the step is called: program order is what a replay can repeat. */
 
-import type { Waiter } from "./client.js";
 import { Closed, ExecutionEnded, PayloadInvalid, StepTimeout } from "./errors_gen.js";
 import { EverstepError } from "./error_base.js";
 import { Cancelled, Failure } from "./failures.js";
-import { type Frame, Text, type Value } from "./frame.js";
+import { type Frame, Text, type Value, type Writer } from "./frame.js";
 import { log } from "./logging.js";
 import { VERDICT_CANCELLED, VERDICT_PENDING, VERDICT_RECORDED } from "./ops_gen.js";
+import type { Waiter } from "./pending.js";
 import type { Registered } from "./registered.js";
 import type { Execution, RunningStep, Scope } from "./scope.js";
 
@@ -51,7 +51,7 @@ function warnFloating(execution: Execution): void {
 }
 
 /** A call of the border inside a run; `values` begin with the execution's id. */
-export function call(execution: Execution, op: number, values: readonly Value[]): Frame {
+export function call(execution: Execution, op: number, values: readonly Value[] | Writer): Frame {
   if (execution.stopped !== undefined) throw DROPPED;
   try {
     return execution.client.call(op, values);
@@ -93,7 +93,7 @@ export function pending(token: number, verdict: Frame, waiter: Waiter & { readon
 export async function answer(execution: Execution, token: number, verdict: Frame): Promise<Frame> {
   while (verdict[0] === VERDICT_PENDING) {
     const waiting = new Promise<Frame>((resolve, reject) => {
-      pending(token, verdict, { resolve, reject, execution });
+      pending(token, verdict, { token, resolve, reject, execution });
     });
     verdict = await waiting;
   }

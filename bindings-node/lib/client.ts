@@ -3,11 +3,12 @@
 import { Closed, InternalError } from "./errors_gen.js";
 import { Cancelled, errorOf, nativeError } from "./failures.js";
 import { StepTimeout } from "./errors_gen.js";
-import { type Frame, Reader, type Value, pack, unpack } from "./frame.js";
+import { type Frame, Reader, type Value, Writer, pack, unpack } from "./frame.js";
 import type { Engine } from "./engine.js";
 import { native } from "./native.js";
 import { EVENT_COMPLETED, EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON, OP_TURN } from "./ops_gen.js";
 import { log, logEvent } from "./logging.js";
+import { Pending, type Waiter } from "./pending.js";
 import { run } from "./runner.js";
 import { Execution, JOB } from "./scope.js";
 
@@ -19,18 +20,9 @@ const TURN = 256;
  */
 const IMMEDIATES_A_TURN = 2;
 
-/** Who hears what comes for a token: a promise, or a call of a step, which needs none. */
-export interface Waiter {
-  resolve(frame: Frame): void;
-  reject(error: unknown): void;
-  /** Whose turn the event may ask for. */
-  readonly execution: Execution | undefined;
-}
-
 export class Client {
   readonly id: number;
-  private readonly pending = new Map<number, Waiter>();
-  private token = 0;
+  private readonly pending = new Pending();
   private turns: { left: number; execution: Execution }[] = [];
   private turning = false;
   private readonly answer = Buffer.allocUnsafeSlow(64 * 1024);
@@ -50,7 +42,7 @@ export class Client {
   }
 
   newToken(): number {
-    return ++this.token;
+    return this.pending.newToken();
   }
 
   get idle(): boolean {
@@ -58,8 +50,8 @@ export class Client {
   }
 
   /** In memory, never blocks. */
-  call(op: number, values: readonly Value[]): Frame {
-    const frame = pack(values);
+  call(op: number, values: readonly Value[] | Writer): Frame {
+    const frame = values instanceof Writer ? values : pack(values);
     const found = native().call(this.handle, op, frame.bytes, frame.length, this.answer);
     const [bytes, answer] = typeof found === "number" ? [this.answer, this.answers.frame(1, found)] : [found, new Reader(found, false).frame(1, found.length)];
     if (bytes[0] !== 0) throw errorOf(String(answer[0]), String(answer[1]));
@@ -68,12 +60,12 @@ export class Client {
 
   /** What comes for the token of a `begin_*` goes to the waiter. */
   expect(token: number, waiter: Waiter): void {
-    this.pending.set(token, waiter);
+    this.pending.add(token, waiter);
     this.engine.holdLoop();
   }
 
   /** A submit; that of a run may ask for a turn of its execution. */
-  askFor(waiter: Waiter, op: number, values: readonly Value[]): void {
+  askFor(waiter: Waiter, op: number, values: readonly Value[] | Writer): void {
     const token = this.newToken();
     this.expect(token, waiter);
     try {
@@ -87,7 +79,7 @@ export class Client {
   /** The same, as a promise. */
   ask(execution: Execution | undefined, op: number, values: readonly Value[]): Promise<Frame> {
     return new Promise((resolve, reject) => {
-      this.askFor({ resolve, reject, execution }, op, values);
+      this.askFor({ token: 0, resolve, reject, execution }, op, values);
     });
   }
 
@@ -96,21 +88,18 @@ export class Client {
     this.submit(this.newToken(), op, values);
   }
 
-  private submit(token: number, op: number, values: readonly Value[]): void {
-    const frame = pack(values);
+  private submit(token: number, op: number, values: readonly Value[] | Writer): void {
+    const frame = values instanceof Writer ? values : pack(values);
     if (!native().submit(this.handle, this.id, token, op, frame.bytes, frame.length)) this.fail(token, new Closed("the engine is closed"));
   }
 
   private fail(token: number, error: unknown): void {
-    const waiter = this.pending.get(token);
-    this.pending.delete(token);
-    waiter?.reject(error);
+    this.pending.take(token)?.reject(error);
   }
 
   /** The engine is closed: whoever still waits outside a run hears it. Inside, the execution has ended, and its promises with it. */
   leave(): void {
-    const waiting = [...this.pending.values()];
-    this.pending.clear();
+    const waiting = this.pending.takeAll();
     this.turns = [];
     for (const waiter of waiting) {
       if (waiter.execution === undefined) waiter.reject(new Closed("the engine was closed while this call waited; what was submitted may still take effect"));
@@ -120,9 +109,8 @@ export class Client {
   private readonly event = (token: number, kind: number, frame: Frame): void => {
     const bare = kind % TURN;
     if (bare <= EVENT_FAILED) {
-      const waiter = this.pending.get(token);
+      const waiter = this.pending.take(token);
       if (waiter !== undefined) {
-        this.pending.delete(token);
         if (bare === EVENT_COMPLETED) waiter.resolve(frame);
         else waiter.reject(errorOf(String(frame[0]), String(frame[1])));
         if (kind >= TURN && waiter.execution !== undefined) this.wantTurn(waiter.execution);
@@ -172,9 +160,7 @@ export class Client {
     }
     this.engine.executions.set(token, execution);
     this.engine.holdLoop();
-    run(execution, registered, frame[6] instanceof Uint8Array ? frame[6] : null).catch((error: unknown) => {
-      log.error(`run ${execution.run} of ${execution.name} could not be ended here`, { error });
-    });
+    run(execution, registered, frame[6] instanceof Uint8Array ? frame[6] : null);
   }
 
   // -- turns
@@ -213,9 +199,7 @@ export class Client {
     }
     const [more, token, verdict] = answer;
     if (typeof token === "number" && verdict instanceof Uint8Array) {
-      const waiter = this.pending.get(token);
-      this.pending.delete(token);
-      waiter?.resolve(unpack(verdict));
+      this.pending.take(token)?.resolve(unpack(verdict));
     }
     if (more === true) {
       execution.turning = true;
@@ -230,12 +214,12 @@ function signal(execution: Execution, frame: Frame): void {
   switch (kind) {
     case "cancel": {
       execution.cancelled = { by: text(first), why: text(second) };
-      for (const step of execution.running) step.raise("cancel", new Cancelled(text(first), text(second)));
+      for (const step of execution.running()) step.raise("cancel", new Cancelled(text(first), text(second)));
       return;
     }
     case "timeout": {
       // A step that runs as a job of its own has no place in another run.
-      for (const step of execution.running) {
+      for (const step of execution.running()) {
         if (step.branch === JOB || (step.branch === first && step.seq === second)) step.raise("timeout", new StepTimeout(`step ${JSON.stringify(step.name)} took too long`));
       }
       return;

@@ -6,6 +6,11 @@ import { CalendarDate, Decimal, LocalDateTime, Uuid, readTime, writeTime } from 
 const MAX_DEPTH = 128;
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
+/** What JSON escapes, and half characters. */
+// eslint-disable-next-line no-control-regex
+const NOT_PLAIN = /["\\\u0000-\u001f\ud800-\udfff]/;
+const PLAIN_LENGTH = 512;
+
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 function tagged(tag: string, v: Json): Json {
@@ -152,6 +157,8 @@ function kindOf(value: object): string {
 /** The JSON text of `value`; the top-level `undefined` of a function without a result is null. */
 export function encode(value: unknown): string {
   if (value === undefined) return "null";
+  // JSON.stringify makes a text in pieces; most need no more than the quotes.
+  if (typeof value === "string" && value.length <= PLAIN_LENGTH && !NOT_PLAIN.test(value)) return `"${value}"`;
   try {
     return JSON.stringify(lower(value, 0));
   } catch (error) {

@@ -173,7 +173,7 @@ export class WorkflowContext {
   start<Input, Output>(workflow: Startable<Input, Output>, ...args: StartArguments<Input>): Promise<Run<Output>> {
     const [input, options = {}] = args as [unknown, StartOptions?];
     const { engine } = this.#scope.execution;
-    return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, location(this.start), this.#here("start"));
+    return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, this.start, this.#here("start"));
   }
 
   /** The next message of this topic to this run, exactly once; null when the time is over. */

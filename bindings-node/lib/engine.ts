@@ -90,8 +90,14 @@ export class Engine {
   }
 
   /** An operation from outside any run. */
-  async request(op: number, values: readonly Value[]): Promise<Frame> {
-    return this.open().ask(undefined, op, values);
+  request(op: number, values: readonly Value[]): Promise<Frame> {
+    let client: Client;
+    try {
+      client = this.open();
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
+    }
+    return client.ask(undefined, op, values);
   }
 
   // -- life

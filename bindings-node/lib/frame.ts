@@ -15,7 +15,7 @@ export type Frame = Read[];
 const SHORT = 48;
 const TWO_32 = 4294967296;
 
-class Writer {
+export class Writer {
   bytes = Buffer.allocUnsafeSlow(64 * 1024);
   length = 0;
   // Numbers are written through it: the methods of Buffer check more and cost three times as much.
@@ -43,12 +43,14 @@ class Writer {
     for (let i = 0; i < values.length; i++) this.value(values[i]);
   }
 
-  private value(value: Value): void {
+  value(value: Value): this {
     this.room(16);
-    if (value === null || value === undefined) {
-      this.bytes[this.length++] = 0;
-      return;
-    }
+    if (value === null || value === undefined) this.bytes[this.length++] = 0;
+    else this.something(value);
+    return this;
+  }
+
+  private something(value: NonNullable<Value>): void {
     switch (typeof value) {
       case "boolean":
         this.bytes[this.length++] = value ? 2 : 1;
@@ -130,10 +132,15 @@ function viewOf(bytes: Uint8Array): DataView {
 const LARGEST_KEPT = 1 << 20;
 const writer = new Writer();
 
-/** The frame of `values`, in a buffer that the next frame overwrites. */
-export function pack(values: readonly Value[]): Writer {
+/** A frame to write value by value, in a buffer that the next frame overwrites: between this and its use nothing else may run. */
+export function frame(): Writer {
   writer.begin();
-  writer.values(values);
+  return writer;
+}
+
+/** The frame of `values`. */
+export function pack(values: readonly Value[]): Writer {
+  frame().values(values);
   return writer;
 }
 

@@ -47,7 +47,7 @@ export type Reference<Input, Output> = Startable<Input, Output>;
 
 function startable(target: Target): { start: Startable<unknown, unknown>["start"]; startMany: Startable<unknown, unknown>["startMany"] } {
   const methods = {
-    start: (input?: unknown, options: StartOptions = {}): Promise<Run<unknown>> => start(target, input, options, location(methods.start)),
+    start: (input?: unknown, options: StartOptions = {}): Promise<Run<unknown>> => start(target, input, options, methods.start),
     startMany: (inputs: Iterable<unknown>, options: Omit<StartOptions, "id"> & { id?: (input: never) => string } = {}): Promise<Run<unknown>[]> => {
       const { id, ...rest } = options;
       return startMany(target, inputs, rest, id);

@@ -134,6 +134,7 @@ export function retryable(retry: Retry | undefined, error: unknown): boolean {
 /** RUN_OPTIONS of `ops.toml`. */
 export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
+  if (Object.keys(given).length === 0) return null;
   const { dedup } = given;
   const scope = dedup?.scope;
   const ttl = typeof scope === "object" ? milliseconds(scope, "dedup.scope") : null;

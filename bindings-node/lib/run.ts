@@ -41,16 +41,31 @@ export class Run<Output> {
   }
 
   /** Waits for the end. Throws `RunFailed` (its cause is the run's error), `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what the run waits for. */
-  async result(options: { timeout?: Duration } = {}): Promise<Output> {
+  result(options: { timeout?: Duration } = {}): Promise<Output> {
     const scope = recordingScope(this.#engine);
-    if (scope !== undefined) {
-      const { failed, value } = await waits.result(scope, this.key, options.timeout, location(this.result));
-      if (!failed) return this.#output(value);
-      const failure = Failure.read(value);
-      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
-      throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
-    }
-    const [state, stored] = await this.#ask(OP_AWAIT_RESULT, limitMs(options.timeout, "timeout"));
+    if (scope !== undefined) return this.#recorded(scope, options.timeout, location(this.result));
+    // Thousands may wait at once: no promise stands between the engine's answer and the caller's.
+    return new Promise((resolve, reject) => {
+      const answered = (frame: Frame): void => {
+        try {
+          resolve(this.#outcome(frame));
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)));
+        }
+      };
+      this.#engine.open().askFor({ token: 0, execution: undefined, resolve: answered, reject }, OP_AWAIT_RESULT, [this.key, limitMs(options.timeout, "timeout")]);
+    });
+  }
+
+  async #recorded(scope: Scope, timeout: Duration | undefined, at: string): Promise<Output> {
+    const { failed, value } = await waits.result(scope, this.key, timeout, at);
+    if (!failed) return this.#output(value);
+    const failure = Failure.read(value);
+    const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
+    throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+  }
+
+  #outcome([state, stored]: Frame): Output {
     const value = bytes(stored);
     if (state === "succeeded") return this.#output(value);
     const failure = Failure.read(value);

@@ -1,19 +1,99 @@
 /** One execution: decode, run, say how it ended. */
 
-import { CUT_SHORT, type Outcome, never, raised, returned, timedOut } from "./calls.js";
+import { CUT_SHORT, LEFT, type Outcome, left, never, raised, returned, timedOut } from "./calls.js";
 import { WorkflowContext } from "./context.js";
 import { Cancelled } from "./failures.js";
 import { log } from "./logging.js";
 import { OP_ABANDON, OP_FINISH_RUN } from "./ops_gen.js";
+import type { Waiter } from "./pending.js";
 import type { Registered } from "./registered.js";
 import { type Execution, HERE, JOB, RunningStep, Scope } from "./scope.js";
 import { StepContext } from "./step_context.js";
-import { left, LEFT } from "./calls.js";
 
 type Run = (input: unknown, context: WorkflowContext | StepContext) => unknown;
 
-export async function run(execution: Execution, registered: Registered, data: Uint8Array | null): Promise<void> {
-  const outcome = registered.kind === "step" ? await runJob(execution, registered, data) : await runWorkflow(execution, registered, data);
+export function run(execution: Execution, registered: Registered, data: Uint8Array | null): void {
+  const ending = new Ending(execution, registered);
+  if (registered.kind === "workflow") runWorkflow(ending, data);
+  else {
+    runJob(execution, registered, data).then(
+      (outcome) => {
+        ending.end(outcome);
+      },
+      (error: unknown) => {
+        ending.reject(error);
+      },
+    );
+  }
+}
+
+function runWorkflow(ending: Ending, data: Uint8Array | null): void {
+  const { execution, registered } = ending;
+  const scope = new Scope(execution, "", 0);
+  let value: unknown;
+  try {
+    value = HERE.run(scope, registered.body as Run, registered.decodeInput(data), new WorkflowContext(scope));
+  } catch (error) {
+    ending.failed(error);
+    return;
+  }
+  Promise.resolve(value).then(
+    (settled) => {
+      ending.succeeded(settled);
+    },
+    (error: unknown) => {
+      ending.failed(error);
+    },
+  );
+}
+
+/** How an execution ends: what is recorded, and who waits for that. */
+class Ending implements Waiter {
+  token = 0;
+
+  constructor(
+    readonly execution: Execution,
+    readonly registered: Registered,
+  ) {}
+
+  succeeded(value: unknown): void {
+    let outcome: Outcome;
+    try {
+      outcome = returned(this.registered, value, this.execution);
+    } catch (error) {
+      this.failed(error);
+      return;
+    }
+    this.end(outcome);
+  }
+
+  failed(error: unknown): void {
+    try {
+      this.end(failedWith(this.registered, error, this.execution));
+    } catch (failed) {
+      this.reject(failed);
+    }
+  }
+
+  end(outcome: Outcome): void {
+    try {
+      finish(this, outcome);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  resolve(): void {
+    this.execution.engine.ended(this.execution);
+  }
+
+  reject(error: unknown): void {
+    log.error(`run ${this.execution.run} of ${this.execution.name} could not be ended here`, { error });
+  }
+}
+
+function finish(ending: Ending, outcome: Outcome): void {
+  const { execution, registered } = ending;
   if (execution.stopped !== undefined) {
     warnAfterStop(execution, registered);
     return;
@@ -22,30 +102,19 @@ export async function run(execution: Execution, registered: Registered, data: Ui
     execution.client.call(OP_ABANDON, [execution.id, "cancelled"]);
     return;
   }
-  warnUnawaited(execution);
+  const floating = execution.running();
+  if (floating.length > 0) warnUnawaited(execution, floating);
   const cancelled = outcome.fields[0] === true && outcome.value instanceof Cancelled && execution.cancelled !== undefined;
   const [failed, output, retryable, type, message] = outcome.fields;
-  const answered = execution.client.ask(execution, OP_FINISH_RUN, [execution.id, failed, output, type, message, retryable, cancelled]);
+  execution.client.askFor(ending, OP_FINISH_RUN, [execution.id, failed, output, type, message, retryable, cancelled]);
   // After it, so that what they still say comes to a run that has ended.
-  for (const step of execution.running) step.raise("branch", new Error("the run has ended without waiting for this step"));
-  await answered;
-  execution.engine.ended(execution);
-}
-
-async function runWorkflow(execution: Execution, registered: Registered, data: Uint8Array | null): Promise<Outcome> {
-  const scope = new Scope(execution, "", 0);
-  try {
-    const input = registered.decodeInput(data);
-    return returned(registered, await HERE.run(scope, registered.body as Run, input, new WorkflowContext(scope)), execution);
-  } catch (error) {
-    return failedWith(registered, error, execution);
-  }
+  for (const step of floating) step.raise("branch", new Error("the run has ended without waiting for this step"));
 }
 
 /** A step that was started by itself. */
 async function runJob(execution: Execution, registered: Registered, data: Uint8Array | null): Promise<Outcome> {
   const running = new RunningStep(execution, registered.name, JOB, 0, execution.attempt, execution.idempotencyKey, registered.where);
-  execution.running.add(running);
+  execution.begun(running);
   try {
     const input = registered.decodeInput(data);
     const value = await left(running, () => HERE.run(running, registered.body as Run, input, new StepContext(running)));
@@ -56,7 +125,7 @@ async function runJob(execution: Execution, registered: Registered, data: Uint8A
     const by = execution.cancelled;
     return failedWith(registered, running.signal === "cancel" && by !== undefined ? new Cancelled(by.by, by.why) : error, execution);
   } finally {
-    execution.running.delete(running);
+    execution.over(running);
   }
 }
 
@@ -77,8 +146,7 @@ function warnAfterStop(execution: Execution, registered: Registered): void {
 }
 
 /** The function has returned and a step it called still runs: nobody will see its result, and on replay it may not run at all. */
-function warnUnawaited(execution: Execution): void {
-  const [step] = execution.running;
+function warnUnawaited(execution: Execution, [step]: RunningStep[]): void {
   if (step === undefined || execution.warned) return;
   execution.warned = true;
   log.warn(

@@ -23,6 +23,9 @@ export class RunningStep {
   /** Once one came. */
   signal: Signal | undefined;
   onLeave: Leaving | undefined;
+  /** Its neighbours among the running steps of its execution. */
+  before: RunningStep | undefined;
+  after: RunningStep | undefined;
   private controller: AbortController | undefined;
   private reason: unknown;
 
@@ -73,7 +76,8 @@ export class Execution {
   warned = false;
   /** A turn has been asked for and not yet come. */
   turning = false;
-  readonly running = new Set<RunningStep>();
+  /** The step begun last; the others hang on it. A set would be made for every run, for the few whose steps get a signal. */
+  private last: RunningStep | undefined;
 
   constructor(
     readonly engine: Engine,
@@ -93,9 +97,29 @@ export class Execution {
     this.deadline = typeof frame[10] === "number" ? performance.now() + frame[10] : undefined;
   }
 
+  begun(step: RunningStep): void {
+    step.before = this.last;
+    if (this.last !== undefined) this.last.after = step;
+    this.last = step;
+  }
+
+  over(step: RunningStep): void {
+    if (step.before !== undefined) step.before.after = step.after;
+    if (step.after !== undefined) step.after.before = step.before;
+    else this.last = step.before;
+    step.before = step.after = undefined;
+  }
+
+  /** Steps that run now, in the order they were begun. */
+  running(): RunningStep[] {
+    const out: RunningStep[] = [];
+    for (let step = this.last; step !== undefined; step = step.before) out.push(step);
+    return out.reverse();
+  }
+
   /** Steps of this branch, and of those inside it, are not waited for any longer. */
   leaveBranch(prefix: string, reason: Error): void {
-    for (const step of this.running) {
+    for (const step of this.running()) {
       if (step.branch === prefix || step.branch.startsWith(`${prefix}/`)) step.raise("branch", reason);
     }
   }
@@ -103,7 +127,7 @@ export class Execution {
   stop(why: string): void {
     if (this.stopped !== undefined) return;
     this.stopped = why;
-    for (const step of this.running) step.raise("stop", new Error(`this execution has ended (${why})`));
+    for (const step of this.running()) step.raise("stop", new Error(`this execution has ended (${why})`));
   }
 }
 
@@ -157,25 +181,25 @@ export function location(below: (...args: never[]) => unknown): string {
   return direct !== undefined && PACKAGE_FOLDER !== undefined && direct.file.startsWith(PACKAGE_FOLDER) ? (siteAbove(below, 4) ?? direct).text : (direct?.text ?? "");
 }
 
+/** Each of the first calls from one place is looked at; from then on the next look comes after a fraction of the calls there were, and not later than this many. */
 const SURE = 64;
-const LOOK_AGAIN = 16;
+const FRACTION = 16;
+const SELDOM = 512;
 
 /**
- * Where one declared step is called. Looking at the stack costs a sixth of what a recorded step does, and nearly every step is called from one place: after 64 calls
- * from there only each 16th is looked at, and a step with a second place is looked at each time. A message may name the old place for the few calls in between.
+ * Where one declared step is called. Looking at the stack costs more than everything else about a recorded step, and nearly every step is called from one place; a
+ * step that has a second one is looked at each time. A message may name the old place for the few calls in between.
  */
 export class CallPlace {
   private text = "";
   private calls = 0;
+  private look = 0;
 
   of(below: (...args: never[]) => unknown): string {
-    if (this.calls >= SURE && this.calls % LOOK_AGAIN !== 0) {
-      this.calls++;
-      return this.text;
-    }
+    if (++this.calls < this.look) return this.text;
     const found = location(below);
-    if (found === this.text || this.text === "") this.calls++;
-    else this.calls = -Infinity;
+    if (found !== this.text && this.text !== "") this.look = -Infinity;
+    else if (this.calls >= SURE) this.look = this.calls + Math.min(Math.ceil(this.calls / FRACTION), SELDOM);
     this.text = found;
     return found;
   }

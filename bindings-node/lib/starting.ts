@@ -9,7 +9,7 @@ import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
 import { type StartOptions, runRecord } from "./options.js";
 import type { Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
-import type { Scope } from "./scope.js";
+import { type Scope, location } from "./scope.js";
 
 /** What is started: a function of this program, or one known by name only. */
 export interface Target {
@@ -23,13 +23,13 @@ function encodeInput(target: Target, input: unknown): Text | null {
   return input === undefined ? null : new Text(encode(input));
 }
 
-/** Inside a workflow the start is recorded and the run is a child. */
-export async function start<O>(target: Target, input: unknown, options: StartOptions, at: string, given?: Scope): Promise<Run<O>> {
+/** Inside a workflow the start is recorded and the run is a child. `below`: whose caller's place is recorded then. */
+export async function start<O>(target: Target, input: unknown, options: StartOptions, below: (...args: never[]) => unknown, given?: Scope): Promise<Run<O>> {
   const { engine, name, registered } = target;
   const scope = given ?? recordingScope(engine);
   const wire = encodeInput(target, input);
   if (scope !== undefined) {
-    const value = await recorded(scope, OP_BEGIN_CHILD, [at, name, wire, runRecord(options), options.parentClose]);
+    const value = await recorded(scope, OP_BEGIN_CHILD, [location(below), name, wire, runRecord(options), options.parentClose]);
     return new Run<O>(engine, String(decode(value ?? new Uint8Array())), registered, options.id);
   }
   const [key, attached] = await engine.request(OP_START, [name, wire, runRecord(options)]);

@@ -5,10 +5,10 @@
 
 import { AsyncResource } from "node:async_hooks";
 import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, pending, raised, result, timedOut, unwind } from "./calls.js";
-import type { Waiter } from "./client.js";
 import { OutsideRun, PayloadInvalid } from "./errors_gen.js";
-import type { Frame, Text } from "./frame.js";
+import { type Frame, type Text, frame } from "./frame.js";
 import { KIND_STEP, OP_BEGIN_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN } from "./ops_gen.js";
+import type { Waiter } from "./pending.js";
 import type { Registered } from "./registered.js";
 import { type Execution, HERE, type Leaving, RunningStep, type Scope } from "./scope.js";
 import { StepContext } from "./step_context.js";
@@ -24,7 +24,7 @@ export function callStep(scope: Scope, step: Registered, at: string, input: unkn
 
 class StepCall implements Waiter, Leaving {
   readonly execution: Execution;
-  private token = 0;
+  token = 0;
   /** The attempt under way. */
   private running: RunningStep | undefined;
   private sent: Sent | undefined;
@@ -45,9 +45,11 @@ class StepCall implements Waiter, Leaving {
   begin(key: string | undefined): void {
     const { execution, scope, step } = this;
     try {
-      this.token = execution.client.newToken();
-      const values = [execution.id, scope.branch, this.token, scope.flags, KIND_STEP, step.name, this.at, step.encodeInput(this.input), key, step.policy];
-      const verdict = call(execution, OP_BEGIN_STEP, values);
+      const arguments_ = step.encodeInput(this.input);
+      const token = execution.client.newToken();
+      const head = frame().value(execution.id).value(scope.branch).value(token).value(scope.flags);
+      const verdict = call(execution, OP_BEGIN_STEP, head.value(KIND_STEP).value(step.name).value(this.at).value(arguments_).value(key).value(step.policy));
+      this.token = token;
       // Only these can be told to run by an event.
       if (step.policy !== null || verdict[0] === VERDICT_PENDING) this.surroundings = new AsyncResource("EverstepStep", { requireManualDestroy: true });
       this.next(verdict);
@@ -93,7 +95,7 @@ class StepCall implements Waiter, Leaving {
     const running = new RunningStep(execution, step.name, this.scope.branch, Number(seq), Number(attempt), String(idempotencyKey), this.at);
     running.onLeave = this;
     this.running = running;
-    execution.running.add(running);
+    execution.begun(running);
     let value: unknown;
     try {
       value = HERE.run(running, step.body as Body, this.input, new StepContext(running));
@@ -132,7 +134,8 @@ class StepCall implements Waiter, Leaving {
       this.over(running);
       // The text is read again only where the value is not its own decoding.
       this.sent = { output: typeof value === "object" ? output : NOTHING, value };
-      execution.client.askFor(this, OP_FINISH_STEP, [execution.id, running.branch, running.seq, running.attempt, false, output]);
+      const { branch, seq, attempt } = running;
+      execution.client.askFor(this, OP_FINISH_STEP, frame().value(execution.id).value(branch).value(seq).value(attempt).value(false).value(output));
     } catch (error) {
       this.reject(error);
     }
@@ -169,7 +172,7 @@ class StepCall implements Waiter, Leaving {
 
   private over(running: RunningStep): void {
     this.running = undefined;
-    this.execution.running.delete(running);
+    this.execution.over(running);
   }
 }
 

@@ -74,7 +74,7 @@ export function callTransaction(scope: Scope, step: Registered, location: string
 async function attemptOf(attempt: Attempt): Promise<Ended> {
   const { scope, step, running, at } = attempt;
   const { execution } = scope;
-  execution.running.add(running);
+  execution.begun(running);
   let outcome: Outcome;
   try {
     return step.source === null || step.source === undefined ? await own(attempt) : await onDriver(attempt, step.source);
@@ -83,7 +83,7 @@ async function attemptOf(attempt: Attempt): Promise<Ended> {
     if (running.signal === undefined) outcome = raised(step, error, execution);
     else outcome = running.signal === "timeout" ? timedOut(step, execution) : CUT_SHORT;
   } finally {
-    execution.running.delete(running);
+    execution.over(running);
   }
   return { sent: outcome, op: OP_FINISH_STEP, values: [execution.id, ...at, ...outcome.fields] };
 }
