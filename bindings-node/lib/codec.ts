@@ -194,19 +194,15 @@ function children(value: unknown): [string, unknown][] {
   return Object.entries(value).map(([key, item]: [string, unknown]) => [/^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`, item]);
 }
 
-/** The value a reader sees, of a value just encoded: nothing is parsed where it equals its own decoding. */
+/** Whether a value that was just encoded equals what is read back: its text is not needed for that. */
+export function isItsOwnDecoding(value: unknown): boolean {
+  return typeof value === "string" || typeof value === "number" || typeof value === "boolean" || value === null;
+}
+
+/** The value a reader sees, of a value just encoded. */
 export function decodedAgain(value: unknown, text: string): unknown {
-  switch (typeof value) {
-    case "string":
-    case "boolean":
-      return value;
-    case "number":
-      return value;
-    case "undefined":
-      return null;
-    default:
-      return value === null ? null : parse(text);
-  }
+  if (value === undefined) return null;
+  return isItsOwnDecoding(value) ? value : parse(text);
 }
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -1,5 +1,6 @@
 /** Finds and loads the native part: the package of this platform, installed beside this one. */
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { isAbsolute, resolve } from "node:path";
 import type { Native } from "../native.js";
@@ -14,8 +15,17 @@ const ABI = 1;
 function platform(): string {
   const { platform, arch } = process;
   if (platform !== "linux") return `${platform}-${arch}`;
-  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  return `${platform}-${arch}-${report.header?.glibcVersionRuntime === undefined ? "musl" : "gnu"}`;
+  return `${platform}-${arch}-${isMusl() ? "musl" : "gnu"}`;
+}
+
+/** Which C library this process has. What is mapped says so; the report does, too, and costs a megabyte. */
+function isMusl(): boolean {
+  try {
+    return readFileSync("/proc/self/maps", "latin1").includes("/ld-musl-");
+  } catch {
+    const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+    return report.header?.glibcVersionRuntime === undefined;
+  }
 }
 
 /** Places to look from: this file, and, for a bundle that left the package behind, the program and where it was started. */

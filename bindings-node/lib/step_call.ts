@@ -5,6 +5,7 @@
 
 import { AsyncResource } from "node:async_hooks";
 import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, pending, raised, result, timedOut, unwind } from "./calls.js";
+import { isItsOwnDecoding } from "./codec.js";
 import { OutsideRun, PayloadInvalid } from "./errors_gen.js";
 import { type Frame, type Text, frame } from "./frame.js";
 import { KIND_STEP, OP_BEGIN_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN } from "./ops_gen.js";
@@ -17,9 +18,18 @@ type Body = (input: unknown, context: StepContext) => unknown;
 
 /** The place in the run is taken here, before this returns. */
 export function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    new StepCall(scope, step, at, input, resolve, reject).begin(key);
-  });
+  const promise = new Promise(take);
+  new StepCall(scope, step, at, input, fulfil, refuse).begin(key);
+  return promise;
+}
+
+let fulfil: (value: unknown) => void;
+let refuse: (error: unknown) => void;
+
+/** One function for all promises, where a closure for each would be made to hand these two out. */
+function take(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
+  fulfil = resolve;
+  refuse = reject;
 }
 
 class StepCall implements Waiter, Leaving {
@@ -132,8 +142,7 @@ class StepCall implements Waiter, Leaving {
         return;
       }
       this.over(running);
-      // The text is read again only where the value is not its own decoding.
-      this.sent = { output: typeof value === "object" ? output : NOTHING, value };
+      this.sent = { output: value === undefined || isItsOwnDecoding(value) ? NOTHING : output, value };
       const { branch, seq, attempt } = running;
       execution.client.askFor(this, OP_FINISH_STEP, frame().value(execution.id).value(branch).value(seq).value(attempt).value(false).value(output));
     } catch (error) {

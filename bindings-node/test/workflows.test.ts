@@ -1,5 +1,6 @@
 /** What a workflow can do, on every store, and once more with a replay before every step. */
 
+import { AsyncLocalStorage } from "node:async_hooks";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import {
@@ -77,6 +78,52 @@ onEveryStore("workflows", (stage) => {
     ]);
     assert.equal(calls, 1);
     assert.deepEqual(seen.at(-1), { at: new Date(5), big: 2n ** 60n, bytes: new Uint8Array([1]), map: new Map([[1, new Set(["a"])]]), price: new Decimal("1.50") });
+    await app.close();
+  });
+
+  it("a single value of each kind comes back from its step as it is read later", async () => {
+    const app = stage.engine();
+    const kinds = [2n ** 60n, 7n, "", 'say "é\0\u{1F600}\\"', "x".repeat(2000), true, null, undefined, 1.5, NaN, -0, [], () => new Date(7)];
+    const give = app.step("give", async (index: number) => {
+      const kind = kinds[index];
+      return typeof kind === "function" ? kind() : kind;
+    });
+    const plain = app.step("plain", (index: number) => kinds[index]);
+    const wf = app.workflow("wf", async () => {
+      const out = [];
+      for (let index = 0; index < kinds.length; index++) out.push(await give(index));
+      for (let index = 0; index < kinds.length - 1; index++) out.push(await plain(index));
+      return out;
+    });
+    await app.launch();
+    const read = kinds.map((kind) => (typeof kind === "function" ? kind() : (kind ?? null)));
+    assert.deepEqual(await (await wf.start()).result(), [...read, ...read.slice(0, -1)]);
+    await app.close();
+  });
+
+  it("every attempt of a step runs in the surroundings of its caller", async () => {
+    const app = stage.engine();
+    const request = new AsyncLocalStorage<string>();
+    const seen: (string | undefined)[] = [];
+    const flaky = app.step(
+      "flaky",
+      async (how: string, step) => {
+        seen.push(`${how} ${step.attempt} ${request.getStore()}`);
+        if (step.attempt === 1 && how === "hangs") await new Promise(() => undefined);
+        if (step.attempt === 1) throw new Error("again");
+        return request.getStore() ?? "nothing";
+      },
+      { timeout: { milliseconds: 50 }, retry: { maxAttempts: 2, initial: { milliseconds: 1 } } },
+    );
+    const marked = app.step("marked", async () => request.getStore() ?? "nothing", { atMostOnce: true });
+    const wf = app.workflow("wf", async () => [
+      await request.run("a", () => flaky("throws")),
+      await request.run("b", () => flaky("hangs")),
+      await request.run("c", () => marked()),
+    ]);
+    await app.launch();
+    assert.deepEqual(await (await wf.start()).result(), ["a", "b", "c"]);
+    assert.deepEqual(seen, ["throws 1 a", "throws 2 a", "hangs 1 b", "hangs 2 b"]);
     await app.close();
   });
 
