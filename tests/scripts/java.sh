@@ -23,4 +23,5 @@ rm -rf "$out/repository" "$resources"
 mkdir -p "$resources"
 cp "$target/release/$library" "$resources/"
 cd bindings-java
-exec mvn -q -B -DskipTests "-Deverstep.build=$out" "${goal[@]}" </dev/null
+# Not even compiled, the tests: their jar would be deployed beside the package. java_tests.sh compiles and runs them.
+exec mvn -q -B -Dmaven.test.skip=true "-Deverstep.build=$out" "${goal[@]}" </dev/null
