@@ -59,6 +59,7 @@ func (b *branch) begin(ctx context.Context, op uint32, rest *frame.Writer) (verd
 	x := b.execution
 	token, waiter := x.client.expect()
 	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(token)).Int(b.flags).Raw(rest.Data())
+	rest.Free()
 	data, err := x.client.call(op, arguments)
 	var v verdict
 	if err == nil {
@@ -92,6 +93,10 @@ func (x *execution) await(ctx context.Context, done <-chan struct{}, token uint6
 	select {
 	case got := <-waiter:
 		answers.Put(waiter)
+		if got.gone {
+			x.stop("closed")
+			x.leave()
+		}
 		if got.failed {
 			_, err := got.read()
 			return verdict{}, x.refused(err)
@@ -102,8 +107,6 @@ func (x *execution) await(ctx context.Context, done <-chan struct{}, token uint6
 		return verdict{}, context.Cause(ctx)
 	case <-x.ended:
 		x.client.abandon(token)
-	case <-x.client.gone:
-		x.stop("closed")
 	}
 	x.leave()
 	return verdict{}, nil
@@ -111,7 +114,9 @@ func (x *execution) await(ctx context.Context, done <-chan struct{}, token uint6
 
 // call asks about this execution in memory.
 func (x *execution) call(op uint32, arguments *frame.Writer) (frame.Reader, error) {
-	data, err := x.client.call(op, frame.New().Int(int64(x.id)).Raw(arguments.Data()))
+	all := frame.New().Int(int64(x.id)).Raw(arguments.Data())
+	arguments.Free()
+	data, err := x.client.call(op, all)
 	if err != nil {
 		return frame.Reader{}, x.refused(err)
 	}

@@ -34,16 +34,14 @@ type client struct {
 
 	started sync.Once
 	pumped  chan struct{}
-	// gone is closed when no answer will come any more.
-	gone chan struct{}
 	// runs counts the goroutines this engine has opened.
 	runs sync.WaitGroup
 }
 
-// answer is a completed or a failed event.
+// answer is a completed or a failed event; gone: the engine has ended, and no answer will come.
 type answer struct {
-	failed bool
-	frame  []byte
+	failed, gone bool
+	frame        []byte
 }
 
 var answers = sync.Pool{New: func() any { return make(chan answer, 1) }}
@@ -53,7 +51,7 @@ func openClient(a *App, config []byte) (*client, error) {
 	if err != nil {
 		return nil, fromBorder(err)
 	}
-	c := &client{app: a, handle: handle, waiting: map[uint64]chan answer{}, executions: map[uint64]*execution{}, pumped: make(chan struct{}), gone: make(chan struct{})}
+	c := &client{app: a, handle: handle, waiting: map[uint64]chan answer{}, executions: map[uint64]*execution{}, pumped: make(chan struct{})}
 	c.id, err = ffi.Attach(handle)
 	if err == nil {
 		c.wake, err = ffi.Wake(handle, c.id)
@@ -65,9 +63,10 @@ func openClient(a *App, config []byte) (*client, error) {
 	return c, nil
 }
 
-// call asks what is answered from memory.
+// call asks what is answered from memory. The arguments are used up.
 func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
 	out, err := ffi.Call(c.handle, op, arguments.Data())
+	arguments.Free()
 	if err != nil {
 		return nil, fromBorder(err)
 	}
@@ -109,8 +108,11 @@ func (c *client) abandon(token uint64) {
 	}
 }
 
+// submit uses the arguments up, as call does.
 func (c *client) submit(token uint64, op uint32, arguments *frame.Writer) bool {
-	return ffi.Submit(c.handle, c.id, token, op, arguments.Data())
+	taken := ffi.Submit(c.handle, c.id, token, op, arguments.Data())
+	arguments.Free()
+	return taken
 }
 
 // submitQuietly is for answers nobody needs; the pump logs a failure.
@@ -139,8 +141,6 @@ func (c *client) request(ctx context.Context, op uint32, arguments *frame.Writer
 	case <-ctx.Done():
 		c.abandon(token)
 		return frame.Reader{}, context.Cause(ctx)
-	case <-c.gone:
-		return frame.Reader{}, refuse(ErrClosed, "the engine was closed while this call waited; what was submitted may still take effect")
 	}
 }
 
@@ -148,6 +148,9 @@ func errClosed() *Error { return refuse(ErrClosed, "the engine is closed") }
 
 func (got answer) read() (frame.Reader, error) {
 	r := frame.Read(got.frame)
+	if got.gone {
+		return r, refuse(ErrClosed, "the engine was closed while this call waited; what was submitted may still take effect")
+	}
 	if got.failed {
 		code, message := r.Str(), r.Str()
 		return r, ofCode(code, message)
@@ -191,9 +194,9 @@ func (c *client) event(e frame.Event) {
 		delete(c.waiting, e.Token)
 		c.mu.Unlock()
 		if waiter != nil {
-			waiter <- answer{failed, e.Frame}
+			waiter <- answer{failed: failed, frame: e.Frame}
 		} else if failed {
-			_, err := answer{true, e.Frame}.read()
+			_, err := answer{failed: true, frame: e.Frame}.read()
 			c.app.logger().Error("a request failed that nobody waits for", "error", err)
 		}
 	case ops.EventRunReady:
@@ -259,16 +262,27 @@ func (c *client) stopAll() int {
 	return len(running)
 }
 
+// failAll tells whoever still waits that no answer will come. Nothing is sent into the queue any more, so nobody else sends to a waiter.
+func (c *client) failAll() {
+	c.mu.Lock()
+	waiting := c.waiting
+	c.waiting = map[uint64]chan answer{}
+	c.mu.Unlock()
+	for _, waiter := range waiting {
+		waiter <- answer{gone: true}
+	}
+}
+
 // end closes the engine and ends every goroutine that will end. Waiters are told last: until then their answers may still come.
 func (c *client) end(ctx context.Context) {
 	running := c.stopAll()
 	ffi.Close(c.handle, 0)
-	close(c.gone)
 	c.started.Do(func() { close(c.pumped) })
 	if err := c.wake.Close(); err != nil {
 		c.app.logger().Debug("the wake-up was closed already", "error", err)
 	}
 	<-c.pumped
+	c.failAll()
 	// What was claimed in the meantime.
 	running += c.stopAll()
 	left := make(chan struct{})

@@ -49,20 +49,6 @@ func (b *branch) Value(key any) any {
 	return b.Context.Value(key)
 }
 
-// stepContext is what a step's function gets.
-type stepContext struct {
-	context.Context
-	execution *execution
-	step      *runningStep
-}
-
-func (s *stepContext) Value(key any) any {
-	if key == (scopeKey{}) {
-		return s
-	}
-	return s.Context.Value(key)
-}
-
 // where finds what a context belongs to: a branch, a step, or nothing.
 func where(ctx context.Context) (*branch, *stepContext) {
 	switch c := ctx.(type) {

@@ -3,6 +3,7 @@ package everstep
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,18 +23,19 @@ var jobPlace = place{"", -1}
 
 // runningStep is a step's function while it runs: what a signal reaches.
 type runningStep struct {
+	at             place
 	name           string
-	seq            int64
 	attempt        int64
 	idempotencyKey string
-	cancel         context.CancelCauseFunc
+	// Ends the step's context.
+	end func(cause error)
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
 }
 
 func (s *runningStep) raise(signal string, cause error) {
 	if s.signal.CompareAndSwap(nil, &signal) {
-		s.cancel(cause)
+		s.end(cause)
 	}
 }
 
@@ -68,8 +70,9 @@ type execution struct {
 	left      sync.Map
 	replaying atomic.Bool
 
-	mu        sync.Mutex
-	running   map[place]*runningStep
+	mu sync.Mutex
+	// Few at a time, mostly one.
+	running   []*runningStep
 	branches  map[*branchRun]struct{}
 	cancelled bool
 }
@@ -82,7 +85,7 @@ type branchRun struct {
 
 func newExecution(c *client, id uint64, data []byte) (*execution, error) {
 	r := frame.Read(data)
-	x := &execution{app: c.app, client: c, id: id, ended: make(chan struct{}), running: map[place]*runningStep{}}
+	x := &execution{app: c.app, client: c, id: id, ended: make(chan struct{})}
 	x.run, x.name, x.kind, x.attempt = r.Str(), r.Str(), r.Str(), r.Int()
 	x.replaying.Store(r.Bool())
 	x.runID, x.input = r.Str(), r.Bytes()
@@ -124,8 +127,8 @@ func (x *execution) stop(why string) {
 // stepsWhere needs the lock.
 func (x *execution) stepsWhere(wanted func(place) bool) []*runningStep {
 	var out []*runningStep
-	for at, step := range x.running {
-		if wanted(at) {
+	for _, step := range x.running {
+		if wanted(step.at) {
 			out = append(out, step)
 		}
 	}
@@ -148,12 +151,9 @@ func (x *execution) signal(data []byte) {
 	case "timeout":
 		at := place{r.Str(), r.Int()}
 		x.mu.Lock()
-		step := x.running[at]
-		if step == nil {
-			step = x.running[jobPlace]
-		}
+		steps := x.stepsWhere(func(running place) bool { return running == at || running == jobPlace })
 		x.mu.Unlock()
-		if step != nil {
+		for _, step := range steps {
 			step.raise(kind, refuse(ErrStepTimeout, "step %q took too long", step.name))
 		}
 	case "branch":
@@ -221,9 +221,9 @@ func (x *execution) isCancelled() bool {
 	return x.cancelled
 }
 
-func (x *execution) begins(at place, step *runningStep) {
+func (x *execution) begins(step *runningStep) {
 	x.mu.Lock()
-	x.running[at] = step
+	x.running = append(x.running, step)
 	stopped := x.hasStopped()
 	x.mu.Unlock()
 	if stopped {
@@ -231,8 +231,10 @@ func (x *execution) begins(at place, step *runningStep) {
 	}
 }
 
-func (x *execution) ends(at place) {
+func (x *execution) ends(step *runningStep) {
 	x.mu.Lock()
-	delete(x.running, at)
+	if i := slices.Index(x.running, step); i >= 0 {
+		x.running = slices.Delete(x.running, i, i+1)
+	}
 	x.mu.Unlock()
 }

@@ -29,9 +29,8 @@ func (x *execution) play(f *registered) {
 	}()
 	var step *stepContext
 	if f.kind == "step" {
-		step = &stepContext{x.ctx, x, &runningStep{name: f.name, attempt: x.attempt, idempotencyKey: x.idempotencyKey}}
-		step.Context, step.step.cancel = context.WithCancelCause(x.ctx)
-		x.begins(jobPlace, step.step)
+		step = newStepContext(x.ctx, x, jobPlace, f.name, x.attempt, x.idempotencyKey)
+		x.begins(&step.step)
 	}
 	output, err := guarded(func() ([]byte, error) { return f.run(b, step, x.input) }, func() {})
 	returned = true

@@ -79,16 +79,18 @@ func doStep[In, Out any](ctx context.Context, s *Step[In, Out], in In, location 
 	if s == nil {
 		return none, refuse(ErrConfigInvalid, "the step is nil")
 	}
-	d := s.definition
+	d := &s.definition
 	if len(given) > 0 {
-		if err := collect(given, func(option StepOption, o *options) { option.applyStep(o) }, &d.options); err != nil {
+		own := s.definition
+		if err := collect(given, func(option StepOption, o *options) { option.applyStep(o) }, &own.options); err != nil {
 			return none, err
 		}
+		d = &own
 	}
 	if d.err != nil {
 		return none, d.err
 	}
-	b, plain, err := recording(ctx, &d)
+	b, plain, err := recording(ctx, d)
 	if err != nil {
 		return none, err
 	}
@@ -102,17 +104,36 @@ func doStep[In, Out any](ctx context.Context, s *Step[In, Out], in In, location 
 	if location == "" {
 		location = b.execution.app.location(2)
 	}
-	data, err := b.step(ctx, &d, location, arguments, func(ctx context.Context) ([]byte, error) {
+	var own Out
+	var sent []byte
+	data, err := b.step(ctx, d, location, arguments, func(ctx context.Context) ([]byte, error) {
 		out, err := s.function(ctx, in)
 		if err != nil {
 			return nil, err
 		}
-		return encodeOutput(d.name, out)
+		own = out
+		sent, err = encodeOutput(d.name, out)
+		return sent, err
 	})
 	if err != nil {
 		return none, err
 	}
+	if same(data, sent) && asItIs(&own) {
+		return own, nil
+	}
 	return decode[Out]("the result of step", d.name, data)
+}
+
+// same: not equal bytes, but the very ones.
+func same(a, b []byte) bool { return len(a) > 0 && len(a) == len(b) && &a[0] == &b[0] }
+
+// asItIs: immutable, and read back it is what was written, so there is no need to read it.
+func asItIs(value any) bool {
+	switch value.(type) {
+	case *string, *bool, *int, *int64:
+		return true
+	}
+	return false
 }
 
 // Do runs a function without arguments as a step of this name.
@@ -191,17 +212,15 @@ func (x *execution) outcome(v verdict, sent []byte) ([]byte, error) {
 // attempt runs the function once. It returns what it would record, and finish_step's arguments.
 func (b *branch) attempt(ctx context.Context, d *stepDefinition, v verdict, run func(context.Context) ([]byte, error)) ([]byte, *frame.Writer) {
 	x := b.execution
-	step := &runningStep{name: d.name, seq: v.seq, attempt: v.attempt, idempotencyKey: v.key}
-	inner, cancel := context.WithCancelCause(ctx)
-	step.cancel = cancel
-	at := place{b.path, v.seq}
-	x.begins(at, step)
+	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
+	step := &inner.step
+	x.begins(step)
 	b.lane.step = step
-	output, err := guarded(func() ([]byte, error) { return run(&stepContext{inner, x, step}) }, func() {
+	output, err := guarded(func() ([]byte, error) { return run(inner) }, func() {
 		// Also where the function ends its goroutine: the deferred calls of the workflow run next.
 		b.lane.step = nil
-		x.ends(at)
-		cancel(nil)
+		x.ends(step)
+		step.end(nil)
 	})
 	w := frame.New().Int(int64(x.id)).Str(b.path).Int(v.seq).Int(v.attempt)
 	return x.attempted(w, d, step, output, err)

@@ -197,21 +197,19 @@ func (x *execution) transacted(
 	b *branch, ctx context.Context, d *stepDefinition, v verdict,
 	run func(context.Context) ([]byte, uint32, *frame.Writer, error), again func(error) bool,
 ) transactionEnd {
-	step := &runningStep{name: d.name, seq: v.seq, attempt: v.attempt, idempotencyKey: v.key}
-	inner, cancel := context.WithCancelCause(ctx)
-	step.cancel = cancel
-	at := place{b.path, v.seq}
-	x.begins(at, step)
+	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
+	step := &inner.step
+	x.begins(step)
 	b.lane.step = step
 	var end transactionEnd
 	_, err := guarded(func() ([]byte, error) {
-		output, op, arguments, err := run(&stepContext{inner, x, step})
+		output, op, arguments, err := run(inner)
 		end = transactionEnd{op, arguments, output}
 		return output, err
 	}, func() {
 		b.lane.step = nil
-		x.ends(at)
-		cancel(nil)
+		x.ends(step)
+		step.end(nil)
 	})
 	if err == nil {
 		return end

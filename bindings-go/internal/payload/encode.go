@@ -26,6 +26,10 @@ func Encode(value any) ([]byte, error) {
 			return out, nil
 		}
 		return nil, notText()
+	case int:
+		if v >= -maxSafe && v <= maxSafe {
+			return strconv.AppendInt(make([]byte, 0, 20), int64(v), 10), nil
+		}
 	}
 	w := writer{out: make([]byte, 0, 64)}
 	if err := w.value(reflect.ValueOf(value), 0); err != nil {
