@@ -20,22 +20,13 @@ final class Calls {
       this.token = execution.client.expect(waiter);
       boolean begun = false;
       try {
-        verdict = Calls.call(ctx, op, prefixed(rest));
+        verdict = Calls.call(ctx, op, head(ctx).add(ctx.branch, token, ctx.flags).add(rest));
         begun = true;
       } finally {
         if (!begun || verdict.number(0) != Ops.VERDICT_PENDING) {
           execution.client.forget(token);
         }
       }
-    }
-
-    private @Nullable Object[] prefixed(@Nullable Object[] rest) {
-      @Nullable Object[] arguments = new Object[rest.length + 3];
-      arguments[0] = ctx.branch;
-      arguments[1] = token;
-      arguments[2] = ctx.flags;
-      System.arraycopy(rest, 0, arguments, 3, rest.length);
-      return arguments;
     }
 
     /** The verdict that a pending one stands for. */
@@ -54,12 +45,17 @@ final class Calls {
 
   /** An operation of this execution that is answered in memory. */
   static Frame.Values call(WorkflowContext ctx, int op, @Nullable Object... arguments) {
+    return call(ctx, op, head(ctx).add(arguments));
+  }
+
+  private static Frame head(WorkflowContext ctx) {
+    return Frame.of(ctx.execution.id);
+  }
+
+  private static Frame.Values call(WorkflowContext ctx, int op, Frame frame) {
     ended(ctx);
-    @Nullable Object[] all = new Object[arguments.length + 1];
-    all[0] = ctx.execution.id;
-    System.arraycopy(arguments, 0, all, 1, arguments.length);
     try {
-      return ctx.execution.client.call(op, all);
+      return ctx.execution.client.call(op, frame);
     } catch (EverstepException error) {
       if (error.code() == ErrorCode.STOPPED || error.code() == ErrorCode.CLOSED) {
         throw stopped(ctx.execution, error.errorCode());

@@ -26,7 +26,7 @@ final class Client {
   final int id;
   private final AtomicLong tokens = new AtomicLong();
   private final ConcurrentHashMap<Long, Waiter> waiting = new ConcurrentHashMap<>();
-  private @Nullable Thread poller;
+  private volatile @Nullable Thread poller;
   private volatile boolean closed;
 
   Client(Engine engine, long handle) {
@@ -47,7 +47,10 @@ final class Client {
   // -- requests
 
   Frame.Values call(int op, @Nullable Object... arguments) {
-    Frame frame = Frame.of(arguments);
+    return call(op, Frame.of(arguments));
+  }
+
+  Frame.Values call(int op, Frame frame) {
     return read(Native.call(handle, op, frame.bytes, frame.length));
   }
 
@@ -68,7 +71,9 @@ final class Client {
   }
 
   private void submit(long token, int op, @Nullable Object... arguments) {
-    startPolling();
+    if (poller == null) {
+      startPolling();
+    }
     Frame frame = Frame.of(arguments);
     if (!Native.submit(handle, id, token, op, frame.bytes, frame.length)) {
       forget(token);
@@ -115,11 +120,12 @@ final class Client {
 
   synchronized void startPolling() {
     if (poller == null && !closed) {
-      poller = new Thread(this::poll, "everstep-poller");
-      poller.setDaemon(true);
+      Thread thread = new Thread(this::poll, "everstep-poller");
+      thread.setDaemon(true);
       // The loader of whoever came first is not ours to keep alive.
-      poller.setContextClassLoader(Client.class.getClassLoader());
-      poller.start();
+      thread.setContextClassLoader(Client.class.getClassLoader());
+      thread.start();
+      poller = thread;
     }
   }
 

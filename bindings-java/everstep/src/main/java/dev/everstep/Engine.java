@@ -28,7 +28,7 @@ final class Engine {
   private final Map<String, Registered> functions = new ConcurrentHashMap<>();
   private final List<List<@Nullable Object>> queues = new ArrayList<>();
   private final CountDownLatch over = new CountDownLatch(1);
-  private @Nullable Client client;
+  private volatile @Nullable Client client;
   private boolean launched;
   private boolean closing;
   private volatile boolean closed;
@@ -151,8 +151,14 @@ final class Engine {
   // -- the handle
 
   /** Opened on first use: making an engine opens nothing and loads nothing. */
-  synchronized Client client() {
-    if (client == null) {
+  Client client() {
+    Client known = client;
+    return known == null ? open() : known;
+  }
+
+  private synchronized Client open() {
+    Client known = client;
+    if (known == null) {
       if (closed) {
         throw new EverstepException(ErrorCode.CLOSED, "this engine is closed; make a new one");
       }
@@ -163,8 +169,9 @@ final class Engine {
         announce(made, function);
       }
       client = made;
+      return made;
     }
-    return client;
+    return known;
   }
 
   Run<@Nullable Object> handleOf(String id) {

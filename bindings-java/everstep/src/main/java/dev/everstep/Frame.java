@@ -17,11 +17,14 @@ final class Frame {
   private Frame() {}
 
   static Frame of(@Nullable Object... values) {
-    Frame frame = new Frame();
+    return new Frame().add(values);
+  }
+
+  Frame add(@Nullable Object... values) {
     for (Object value : values) {
-      frame.write(value);
+      write(value);
     }
-    return frame;
+    return this;
   }
 
   private void write(@Nullable Object value) {

@@ -1,7 +1,10 @@
 package dev.everstep;
 
 import java.lang.StackWalker.StackFrame;
+import java.util.Set;
+import java.util.Spliterator;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.Consumer;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -9,7 +12,10 @@ import org.jspecify.annotations.Nullable;
  * {@code file:line} of the user's call. A line is looked up once a place: that is the slow half.
  */
 final class Location {
-  private static final StackWalker WALKER = StackWalker.getInstance();
+  /** Frames fetched at first: ours between the user's call and here, and the user's. */
+  private static final int DEPTH = 6;
+
+  private static final StackWalker WALKER = StackWalker.getInstance(Set.of(), DEPTH);
   private static final String PACKAGE = "dev.everstep.";
   private static final ConcurrentHashMap<Place, String> KNOWN = new ConcurrentHashMap<>();
 
@@ -21,12 +27,24 @@ final class Location {
     return WALKER.walk(Location::first);
   }
 
+  /** A loop and no pipeline: this runs once a step. */
   private static String first(Stream<StackFrame> frames) {
-    return frames
-        .filter(frame -> !isOurs(frame.getClassName()))
-        .findFirst()
-        .map(Location::text)
-        .orElse("");
+    Spliterator<StackFrame> left = frames.spliterator();
+    Outside outside = new Outside();
+    while (outside.frame == null && left.tryAdvance(outside)) {}
+    return outside.frame == null ? "" : text(outside.frame);
+  }
+
+  /** Keeps the first frame that is not ours. */
+  private static final class Outside implements Consumer<StackFrame> {
+    @Nullable StackFrame frame;
+
+    @Override
+    public void accept(StackFrame next) {
+      if (!isOurs(next.getClassName())) {
+        frame = next;
+      }
+    }
   }
 
   private static String text(StackFrame frame) {

@@ -110,8 +110,16 @@ final class Payloads {
     if (value == null) {
       return NULL;
     }
-    if (value instanceof Integer || value instanceof Boolean) {
+    if (value instanceof Integer
+        || value instanceof Boolean
+        || (value instanceof Long number && number >= -MAX_SAFE && number <= MAX_SAFE)) {
       return value.toString().getBytes(StandardCharsets.US_ASCII);
+    }
+    if (value instanceof String text) {
+      byte[] plain = plainText(text);
+      if (plain != null) {
+        return plain;
+      }
     }
     try (ByteArrayBuilder out = new ByteArrayBuilder(256)) {
       try (PayloadGenerator generator = new PayloadGenerator(factory.createGenerator(out))) {
@@ -130,6 +138,22 @@ final class Payloads {
     }
   }
 
+  /** The text between quotes, null where it needs an escape or more than one byte a letter. */
+  private static byte @Nullable [] plainText(String text) {
+    int length = text.length();
+    byte[] out = new byte[length + 2];
+    for (int index = 0; index < length; index++) {
+      char letter = text.charAt(index);
+      if (letter < ' ' || letter > '~' || letter == '"' || letter == '\\') {
+        return null;
+      }
+      out[index + 1] = (byte) letter;
+    }
+    out[0] = '"';
+    out[length + 1] = '"';
+    return out;
+  }
+
   // -- reading
 
   @Nullable Object decode(byte @Nullable [] data, Type type) {
@@ -139,7 +163,14 @@ final class Payloads {
     if (type == String.class && data.length > 1 && data[0] == '"' && isPlainText(data)) {
       return new String(data, 1, data.length - 2, StandardCharsets.US_ASCII);
     }
-    ObjectReader reader = readers.computeIfAbsent(type, t -> mapper.readerFor(type(t)));
+    if ((type == Integer.class || type == Long.class) && isSmallNumber(data)) {
+      int number = Integer.parseInt(new String(data, StandardCharsets.US_ASCII));
+      return type == Integer.class ? (Object) number : (Object) (long) number;
+    }
+    ObjectReader reader = readers.get(type);
+    if (reader == null) {
+      reader = readers.computeIfAbsent(type, t -> mapper.readerFor(type(t)));
+    }
     try {
       if (data.length > 2 && data[0] == (byte) 0xef) {
         throw invalid("the stored value begins with a byte order mark");
@@ -183,6 +214,19 @@ final class Payloads {
       }
     }
     return data[data.length - 1] == '"';
+  }
+
+  /** Digits that any whole number has room for. */
+  private static boolean isSmallNumber(byte[] data) {
+    if (data.length == 0 || data.length > 9 || (data[0] == '0' && data.length > 1)) {
+      return false;
+    }
+    for (byte letter : data) {
+      if (letter < '0' || letter > '9') {
+        return false;
+      }
+    }
+    return true;
   }
 
   /** No tag, no escape, no whole number that may lie beyond 2^53. */

@@ -25,7 +25,7 @@ final class Threads implements Executor {
 
   private final @Nullable MethodHandle startVirtual;
   private final AtomicLong numbers = new AtomicLong();
-  private @Nullable ThreadPoolExecutor pool;
+  private volatile @Nullable ThreadPoolExecutor pool;
   private boolean ended;
 
   Threads(@Nullable Boolean virtual) {
@@ -58,7 +58,8 @@ final class Threads implements Executor {
   @Override
   public void execute(Runnable work) {
     if (startVirtual == null) {
-      pool().execute(work);
+      ThreadPoolExecutor known = pool;
+      (known == null ? pool() : known).execute(work);
       return;
     }
     try {
@@ -72,8 +73,9 @@ final class Threads implements Executor {
   }
 
   private synchronized ThreadPoolExecutor pool() {
-    if (pool == null) {
-      pool =
+    ThreadPoolExecutor made = pool;
+    if (made == null) {
+      made =
           new ThreadPoolExecutor(
               0,
               Integer.MAX_VALUE,
@@ -88,17 +90,19 @@ final class Threads implements Executor {
               // After close nothing runs here; what waits for it has its error from there.
               new ThreadPoolExecutor.DiscardPolicy());
       if (ended) {
-        pool.shutdown();
+        made.shutdown();
       }
+      pool = made;
     }
-    return pool;
+    return made;
   }
 
   /** Idle threads end now, others when their work does. */
   synchronized void end() {
     ended = true;
-    if (pool != null) {
-      pool.shutdown();
+    ThreadPoolExecutor last = pool;
+    if (last != null) {
+      last.shutdown();
     }
   }
 }
