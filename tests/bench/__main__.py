@@ -46,8 +46,10 @@ def main() -> int:
         ]
         for number in range(rounds):
             for part in plan:
-                print(f"round {number + 1} of {rounds}: {part.__name__.replace('_', ' ')}", flush=True)
+                print(f"round {number + 1} of {rounds}: {part.__name__.replace('_', ' ')}", end="", flush=True)
+                started = time.monotonic()
                 part()
+                print(f", {time.monotonic() - started:.0f} s", flush=True)
         version = cluster.version
     finally:
         cluster.close()

@@ -234,7 +234,7 @@ class Bench:
         if not self.bindings:
             return
         one = self.bindings[0]
-        size = 100_000 if self.quick else 1_000_000
+        size = 50_000 if self.quick else 1_000_000
         for variant, config in [
             ("queue", "backlog of another queue"),
             ("workflow", "backlog of another workflow on the same queue"),
