@@ -6,6 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::ops::event;
+
 /// Tokens from here on are for `wait`: their events never come out of a drain, so no dispatcher thread can take one
 /// between a thread's `submit` and its `wait`.
 pub const FIRST_WAITED_TOKEN: u64 = 1 << 52;
@@ -20,13 +22,47 @@ pub struct Event {
     pub frame: Vec<u8>,
 }
 
+impl Event {
+    /// It is the answer to what the host asked under its token.
+    fn answers(&self) -> bool {
+        matches!(self.kind & (TURN - 1), event::COMPLETED | event::FAILED)
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
     waited: HashMap<u64, Event>,
     /// Threads parked for one token each: an event wakes the one it is for, not a thousand.
     waiting: HashMap<u64, Thread>,
-    cancelled: HashSet<u64>,
+    cancelled: Cancelled,
+}
+
+/// Tokens whose events are to be dropped. What an execution waited for when it ended is never answered, so only the newest are kept: an event of an older
+/// one would be ignored by the host, which waits for it no more.
+#[derive(Default)]
+struct Cancelled {
+    tokens: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+const CANCELLED_KEPT: usize = 4096;
+
+impl Cancelled {
+    fn insert(&mut self, token: u64) {
+        self.tokens.insert(token);
+        self.order.push_back(token);
+        if self.order.len() > CANCELLED_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.tokens.remove(&oldest);
+        }
+    }
+
+    /// True for the answer to a token that was given up. Other events carry the number of an execution, which may be the same.
+    fn takes(&mut self, event: &Event) -> bool {
+        event.answers() && !self.tokens.is_empty() && self.tokens.remove(&event.token)
+    }
 }
 
 pub struct Client {
@@ -59,10 +95,10 @@ impl Client {
         let mut q = self.lock();
         let was_empty = q.events.is_empty();
         for event in events {
-            if !q.cancelled.is_empty() && q.cancelled.remove(&event.token) {
+            if q.cancelled.takes(&event) {
                 continue;
             }
-            if event.token >= FIRST_WAITED_TOKEN {
+            if event.answers() && event.token >= FIRST_WAITED_TOKEN {
                 if let Some(thread) = q.waiting.remove(&event.token) {
                     thread.unpark();
                 }
@@ -144,7 +180,7 @@ mod tests {
     use super::*;
 
     fn event(token: u64) -> Event {
-        Event { token, kind: 0, frame: vec![] }
+        Event { token, kind: event::COMPLETED, frame: vec![] }
     }
 
     #[test]
@@ -169,5 +205,26 @@ mod tests {
         assert_eq!(c.drain(10, Duration::from_secs(1)), vec![event(8)]);
         assert_eq!(c.wait(FIRST_WAITED_TOKEN + 1, Duration::from_secs(1)), Some(event(FIRST_WAITED_TOKEN + 1)));
         assert_eq!(c.wait(FIRST_WAITED_TOKEN + 1, Duration::ZERO), None);
+    }
+
+    /// A run that was claimed and whose `run_ready` went with a token of that number was owned for good and executed by nobody.
+    #[test]
+    fn a_cancelled_token_takes_only_its_answer_not_the_events_of_an_execution_of_that_number() {
+        let c = Client::new(true).unwrap();
+        c.cancel(7);
+        let told = [event::RUN_READY, event::STOP, event::SIGNAL].map(|kind| Event { token: 7, kind, frame: vec![] });
+        c.push_all(told.clone());
+        assert_eq!(c.try_drain(10), told);
+        c.push_all([Event { token: 7, kind: TURN | event::COMPLETED, frame: vec![] }]);
+        assert!(c.try_drain(10).is_empty());
+    }
+
+    #[test]
+    fn tokens_that_are_never_answered_do_not_pile_up() {
+        let c = Client::new(true).unwrap();
+        (0..3 * CANCELLED_KEPT as u64).for_each(|token| c.cancel(token));
+        assert!(c.lock().cancelled.tokens.len() <= CANCELLED_KEPT);
+        c.push_all([event(3 * CANCELLED_KEPT as u64 - 1)]);
+        assert!(c.try_drain(10).is_empty(), "the newest are remembered");
     }
 }
