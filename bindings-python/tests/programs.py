@@ -190,6 +190,8 @@ def _in_child(app: Everstep, out: Any) -> None:
 
 def interrupted() -> None:
     """Ctrl-C during a blocking result()."""
+    # A shell starts what it puts in the background with this signal ignored, and whoever is started from there inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     app = Everstep(**SETTINGS)
 
     @app.workflow
