@@ -7,5 +7,5 @@ say() { printf 'demo: building %s\n' "$*" >&2; }
 say "the wheel" && tests/scripts/wheel.sh
 say "the npm packages" && tests/scripts/node.sh
 say "the jars" && tests/scripts/java.sh
-say "the Go module" && tests/scripts/go.sh && (cd bindings-go && go build -o "$target/go/demo" ./examples/demo)
+say "the Go module" && tests/scripts/go.sh && rm -f "$target/go/demo" && (cd bindings-go && go build -o "$target/go/demo" ./examples/demo)
 exec .venv/bin/python bindings-python/examples/demo "$@"
