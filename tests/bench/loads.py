@@ -262,6 +262,6 @@ def is_work(query: str) -> bool:
     """Whether a statement carries work: starts, checkpoints, outcomes, claims, and the transactions around them."""
     text = " ".join(query.lower().split())
     if ".worker" in text or ".lease" in text or ".dead_worker" in text:
-        # Heartbeat and housekeeping; a checkpoint's statements name the lease too, but begin with what they write or lock.
-        return text.startswith(("insert", "select l.ok", "with t0"))
+        # Heartbeat and housekeeping; what writes for a run names the lease too, but locks it or inserts.
+        return text.startswith(("select l.ok", "with t0")) or ("insert into" in text and ".worker" not in text and ".dead_worker" not in text)
     return text.startswith(("begin", "commit", "rollback", "insert", "delete", "update", "with", "select l.ok"))
