@@ -263,5 +263,6 @@ def is_work(query: str) -> bool:
     text = " ".join(query.lower().split())
     if ".worker" in text or ".lease" in text or ".dead_worker" in text:
         # Heartbeat and housekeeping; what writes for a run names the lease too, but locks it or inserts.
-        return text.startswith(("select l.ok", "with t0")) or ("insert into" in text and ".worker" not in text and ".dead_worker" not in text)
+        inserts = "insert into" in text and not any(table in text for table in (".worker", ".dead_worker"))
+        return inserts or text.startswith(("select l.ok", "with t0"))
     return text.startswith(("begin", "commit", "rollback", "insert", "delete", "update", "with", "select l.ok"))
