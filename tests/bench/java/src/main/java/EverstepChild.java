@@ -19,7 +19,8 @@ import java.util.stream.IntStream;
 final class EverstepChild {
   private static final String QUEUE = "bench";
   private static final int PARKED = 1000;
-  private static final Set<String> MANY = Set.of("steps", "queue", "hold", "recover", "sleepers");
+  private static final Set<String> MANY =
+      Set.of("busy", "steps", "queue", "hold", "recover", "sleepers");
 
   private final String load;
   private final JsonNode options;
@@ -46,7 +47,8 @@ final class EverstepChild {
               if (load.equals("enqueue") || load.equals("fill")) {
                 o.client();
               }
-              // Where 1,000 runs are to be in flight; else the default.
+              // More runs in flight than the default has slots for: the rest would be left to
+              // processes that are to be idle.
               if (MANY.contains(load)) {
                 o.slots(1000);
               }
