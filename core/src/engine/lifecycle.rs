@@ -97,6 +97,10 @@ impl Engine {
         self.spawn(|engine| engine.run_awaiters());
         self.spawn(|engine| engine.tell_hints());
         self.spawn(|engine| engine.hear_hints());
+        self.spawn(|engine| async move {
+            // What fails here fails again for who needs it, and says so there.
+            _ = engine.store.warm(engine.config.role == Role::Worker).await;
+        });
         Ok(self.config.default_file.then(|| {
             "Everstep: no database configured, using the SQLite file everstep.db in this folder. Set EVERSTEP_DATABASE_URL for PostgreSQL.".to_owned()
         }))

@@ -112,6 +112,10 @@ pub trait Store: Send + Sync + 'static {
     /// Commit a batch as `incarnation` on lane `lane`; verdicts in the order of `writes`. `retry` is true when an earlier try of the
     /// same batch ended in an unknown outcome. Row-level refusals become `Verdict::Refused` by bisection; the rest commits.
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>>;
+    /// Do ahead of need what the first start, claim and checkpoint would wait for; `works`: more than starts will come. Changes nothing.
+    async fn warm(&self, _works: bool) -> Result<()> {
+        Ok(())
+    }
     /// Whether a run is claimable on one of these routes, and has been there for `older_than_ms`. Needs no lease.
     async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool>;
     /// Claim ready runs (fenced by the lease), with their first page of history.

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::connect::Session;
-use super::rows::{payload, read, state};
+use super::rows::{column, payload, read, state};
 use super::{PostgresStore, history, queues};
 use crate::store::{CancelRequest, ClaimRequest, ClaimedRun, Queue, Result, Route, RunState};
 
@@ -97,18 +97,7 @@ pub(super) async fn claim(store: &PostgresStore, request: &ClaimRequest) -> Resu
     failpoint!("store.claim.before");
     let limited = limits(store, &mut session, &request.routes).await?;
     let free: Vec<&Route> = request.routes.iter().filter(|route| !limited.contains_key(&route.queue)).collect();
-    let mut rows = Vec::new();
-    if !free.is_empty() {
-        let statement = session
-            .q(CLAIM)
-            .bind(request.incarnation)
-            .bind(request.claim_token)
-            .bind(free.iter().map(|route| route.id).collect::<Vec<_>>())
-            .bind(free.iter().map(|route| route.queue.as_str()).collect::<Vec<_>>())
-            .bind(request.max)
-            .bind(store.shared.namespace.as_str());
-        rows = session.rows(statement).await?;
-    }
+    let mut rows = if free.is_empty() { Vec::new() } else { from_unlimited(store, &mut session, request, &free).await? };
     for name in limited.keys() {
         let left = request.max - rows.len() as i64;
         if left > 0 {
@@ -129,6 +118,25 @@ pub(super) async fn claim(store: &PostgresStore, request: &ClaimRequest) -> Resu
     }
     history::fill(store, &mut session, &mut runs).await?;
     Ok(runs)
+}
+
+async fn from_unlimited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, routes: &[&Route]) -> Result<Vec<PgRow>> {
+    let statement = session
+        .q(CLAIM)
+        .bind(request.incarnation)
+        .bind(request.claim_token)
+        .bind(column(routes, |route| route.id))
+        .bind(column(routes, |route| route.queue.as_str()))
+        .bind(request.max)
+        .bind(store.shared.namespace.as_str());
+    session.rows(statement).await
+}
+
+/// Have the statements of a claim planned.
+pub(super) async fn warm(store: &PostgresStore) -> Result<()> {
+    queues::all(&mut store.claim.session(&store.shared).await?).await?;
+    let nobody = ClaimRequest { incarnation: uuid::Uuid::nil(), claim_token: 0, routes: Vec::new(), max: 0, held_by_queue: Vec::new() };
+    from_unlimited(store, &mut store.claim.session(&store.shared).await?, &nobody, &[]).await.map(|_| ())
 }
 
 /// A row of `claimed_columns!`.

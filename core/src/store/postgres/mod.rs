@@ -3,7 +3,7 @@
 //! - `connect`, `errors`: connections with deadlines, and what an error means.
 //! - `commit` -> `batch`, `apply` -> `lock`, `starts`, `dedup`, `steps`, `effects`, `waits`, `changes`: the owner's writes.
 //! - `claim`, `history`: what an owner reads. `lease`, `orphans`, `tick`: who is alive, takeover, timers. `control`, `resume`: requests.
-//! - `guard`, `transaction`: transactional steps. `hints`: LISTEN/NOTIFY. `reading`, `queues`, `schema`: the rest.
+//! - `guard`, `transaction`: transactional steps. `hints`: LISTEN/NOTIFY. `warm`: ahead of need. `reading`, `queues`, `schema`: the rest.
 
 mod apply;
 mod batch;
@@ -34,6 +34,7 @@ mod steps;
 mod tick;
 mod transaction;
 mod waits;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -161,6 +162,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, lane: usize, incarnation: Option<Uuid>, writes: &[Write], retry: bool) -> Result<Vec<Verdict>> {
         commit::commit(self, lane, incarnation, writes, retry).await
+    }
+
+    async fn warm(&self, works: bool) -> Result<()> {
+        warm::warm(self, works).await
     }
 
     async fn anything_ready(&self, routes: &[i64], older_than_ms: i64) -> Result<bool> {

@@ -137,6 +137,15 @@ pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lan
         .collect())
 }
 
+/// Have the statement of a start planned.
+pub(super) async fn warm(session: &mut Session) -> Result<()> {
+    insert_chunk(session, None, 0, &[], true).await.map(|_| ())
+}
+
+pub(super) async fn warm_born(session: &mut Session) -> Result<()> {
+    insert_born(session, Uuid::nil(), 0, &[]).await.map(|_| ())
+}
+
 fn is_plain(run: &NewRun) -> bool {
     run.claimed && run.id_text.is_none() && run.dedup.is_none() && run.deadline_ms.is_none()
 }
