@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::counters::Counters;
 use super::{Engine, Outbox, Phase};
-use crate::store::{ClaimRequest, ClaimedRun, Due, Position, Route, RunKey, RunState, Verdict, WakeHint, Write};
+use crate::store::{ClaimRequest, ClaimedRun, Position, Route, RunKey, RunState, Verdict, WakeHint, Write};
 
 #[derive(Default)]
 pub struct Claims {
@@ -319,7 +319,7 @@ impl Engine {
             }
             ready.push(run);
         }
-        let ready = self.few_suspects(ready).await;
+        let ready = self.fit_to_run(ready).await;
         let mut out = Outbox::default();
         for run in ready {
             match self.exec_of(run.key) {
@@ -336,31 +336,26 @@ impl Engine {
         }
     }
 
-    /// Of these runs, those to execute now: all but the suspects beyond those this worker may run together. They are put back before the one is started,
-    /// or its crash would count against them.
-    async fn few_suspects(self: &Arc<Self>, runs: Vec<ClaimedRun>) -> Vec<ClaimedRun> {
+    /// Of these runs, those to execute now: all but what a misfit build leaves alone, and the suspects beyond those this worker may run together. They are put
+    /// back before the one is started, or its crash would count against them.
+    async fn fit_to_run(self: &Arc<Self>, runs: Vec<ClaimedRun>) -> Vec<ClaimedRun> {
         let stays = |run: &ClaimedRun| {
             run.crashes < SUSPECT || run.state != RunState::Running || self.claims.take_suspect(run.key, run.crashes, self.config.max_crashes)
         };
+        let (runs, misfits): (Vec<ClaimedRun>, Vec<ClaimedRun>) = runs.into_iter().partition(|run| run.state != RunState::Running || !self.leaves_alone(run));
+        for run in misfits {
+            self.put_misfit_back(run.key, run.epoch, run.inbox, move |engine| engine.slot_back(&run.route.workflow));
+        }
         let (now, later): (Vec<ClaimedRun>, Vec<ClaimedRun>) = runs.into_iter().partition(stays);
         let mut put_back = Vec::with_capacity(later.len());
         for (i, run) in later.into_iter().enumerate() {
             let (done, is_done) = tokio::sync::oneshot::channel();
             put_back.push(is_done);
-            let due = Due::After(TURN_MS + i as i64 * APART_MS);
-            let write = Write::Release { run: run.key, epoch: run.epoch, inbox: run.inbox, due: Some(due) };
-            self.write(
-                self.lane_of(run.key),
-                write,
-                Box::new(move |engine, _, answer, _| {
-                    engine.slot_back(&run.route.workflow);
-                    if matches!(answer, Ok(Verdict::Changed { .. })) {
-                        engine.give_back(run.key, run.epoch);
-                    }
-                    // Nobody waits any more only when this process ends.
-                    let _ = done.send(());
-                }),
-            );
+            self.put_back(run.key, run.epoch, run.inbox, TURN_MS + i as i64 * APART_MS, move |engine| {
+                engine.slot_back(&run.route.workflow);
+                // Nobody waits any more only when this process ends.
+                let _ = done.send(());
+            });
         }
         for is_done in put_back {
             // An error says that the ack was dropped with its lane: the process ends.

@@ -11,6 +11,7 @@ pub mod host;
 mod housekeeping;
 pub mod identity;
 mod lifecycle;
+mod misfits;
 mod names;
 pub mod options;
 mod outbox;
@@ -97,6 +98,7 @@ pub struct Engine {
     releases: release::Releases,
     served: served::ServedNow,
     counters: counters::Counters,
+    misfits: misfits::Misfits,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
     closing: AtomicBool,
@@ -139,6 +141,7 @@ impl Engine {
             releases: release::Releases::default(),
             served: served::ServedNow::default(),
             counters: counters::Counters::default(),
+            misfits: misfits::Misfits::default(),
             ended: Notify::new(),
             closing: AtomicBool::new(false),
             outage: AtomicBool::new(false),

@@ -223,8 +223,14 @@ impl Exec {
         !places.is_empty()
     }
 
-    /// Stop this execution and mark the run `blocked`: a person, or a fixed build, resumes it.
+    /// Stop this execution and mark the run `blocked`: a person, or a fixed build, resumes it. A build that fits few runs leaves the rest unmarked.
     pub fn block(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, code: Code, message: String, out: &mut Outbox) -> EngineError {
+        if st.stopped.is_none() && engine.misfit(code) {
+            self.stop(st, "released", &message, out);
+            let exec = self.clone();
+            engine.put_misfit_back(self.run, st.epoch, st.inbox, move |engine| engine.forget(&exec));
+            return EngineError::new(code, message);
+        }
         let why = serde_json::json!({ "code": code.as_str(), "message": message, "build": engine.config.version }).to_string();
         let write = Write::Block { run: self.run, epoch: st.epoch, why };
         self.stop(st, "blocked", &message, out);
