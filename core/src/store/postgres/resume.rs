@@ -175,7 +175,7 @@ const OFFER: &str = "insert into {s}.offer (run_id, build) values ($1, $2) on co
 fn is_about_the_build(why: &str) -> bool {
     let document: serde_json::Value = serde_json::from_str(why).unwrap_or_default();
     let code = document.get("code").and_then(serde_json::Value::as_str).unwrap_or_default();
-    matches!(code, "mismatch" | "reordered" | "newer_engine_needed")
+    matches!(code, "mismatch" | "reordered" | "newer_engine_needed" | "payload_codec")
 }
 
 pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows: &[String]) -> Result<i64> {

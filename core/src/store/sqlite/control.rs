@@ -198,7 +198,7 @@ async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, wo
     let sql = "select run.id, run_info.workflow from run cross join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
                where run.state in (5, 7, 8) and run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
                and run_note.cancel_at is null \
-               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed') \
+               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed', 'payload_codec') \
                and not exists (select 1 from offer where offer.run_id = run.id and offer.build = ?) order by run.id";
     let mut offered = 0;
     for found in conn.fetch(sql, vals![namespace, build, build]).await? {
