@@ -261,6 +261,10 @@ def test_every_name_at_every_entry(database: Database, bad: str) -> None:
             "send to": lambda: app.send(bad, "t", 1),
             "event of": lambda: app.get_event(bad, "k", timeout=timedelta(0)),
             "event key": lambda: app.get_event("somebody", bad, timeout=timedelta(0)),
+            "cancel by": lambda: app.run("somebody").cancel(by=bad),
+            "resume by": lambda: app.run("somebody").resume(by=bad),
+            "retry by": lambda: app.run("somebody").retry(by=bad),
+            "rewind by": lambda: app.run("somebody").rewind(0, by=bad),
             "message key": lambda: app.send("somebody", "t", 1, idempotency_key=bad),
         }
         for what, call in outside.items():
@@ -273,6 +277,20 @@ def test_every_name_at_every_entry(database: Database, bad: str) -> None:
             if (what, bad) == ("topic", ""):
                 continue  # the empty topic is the default one
             assert inside.start(what).result(SOON) == "id_invalid", what
+
+
+def test_the_reason_of_a_cancel_is_any_text(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def waits() -> None:
+        app.sleep(timedelta(days=1))
+
+    with app:
+        run = waits.start()
+        assert run.cancel(by="ops", why="zero \x00 and more") in ("cancelled", "requested")
+        with pytest.raises(everstep.RunCancelled, match="zero"):
+            run.result(SOON)
 
 
 @pytest.mark.parametrize("bad", [{"a": object()}, "\ud800", {1: {2, object()}}])
