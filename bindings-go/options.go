@@ -285,7 +285,7 @@ func WithTrace(parent, state string) RunOption {
 // ReusePurged starts anew under an id whose run retention has removed.
 func ReusePurged() RunOption { return func(o *options) { o.reusePurged = true } }
 
-// AbandonOnClose lets a child go on when its parent is cancelled; it is cancelled too otherwise.
+// AbandonOnClose lets a child go on when its parent ends; otherwise a child that is still open then is cancelled, however the parent ended.
 func AbandonOnClose() RunOption { return func(o *options) { o.parentClose = "abandon" } }
 
 // WithIdempotencyKey makes a message that is sent twice arrive once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database, _as_user, _binaries, _free_port
+from psycopg import sql
 
 import everstep
 from everstep import Everstep
@@ -82,6 +84,79 @@ def test_a_database_that_is_not_there(guarded: int, caplog: pytest.LogCaptureFix
 def test_a_read_only_server(guarded: int, caplog: pytest.LogCaptureFixture) -> None:
     error = refused(Everstep(f"postgresql://reader:{SECRET}@127.0.0.1:{guarded}/postgres", auto_migrate=True), caplog)
     assert error.code == "database_read_only" and "primary" in error.message
+
+
+@pytest.fixture
+def place(guarded: int, request: pytest.FixtureRequest) -> str:
+    """An empty database of this test's own, as its owner sees it."""
+    name = request.node.originalname
+    with admin_of(guarded) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    return f"postgresql://everstep:{SECRET}@127.0.0.1:{guarded}/{name}"
+
+
+def admin_of(port: int, database: str = "postgres") -> psycopg.Connection[Any]:
+    return psycopg.connect(f"host=127.0.0.1 port={port} user=everstep password={SECRET} dbname={database}", autocommit=True)
+
+
+def test_a_role_that_may_not_migrate(guarded: int, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    with admin_of(guarded) as admin:
+        admin.execute(f"create role limited login password '{SECRET}'")
+    limited = place.replace("//everstep:", "//limited:")
+    error = refused(Everstep(limited), caplog)
+    assert error.code == "no_ddl_right" and "migration_sql" in error.message
+    # The owner has run the migration: the same role works.
+    with Everstep(place), admin_of(guarded, "test_a_role_that_may_not_migrate") as owner:
+        owner.execute("grant usage on schema everstep to limited")
+        owner.execute("grant select, insert, update, delete on all tables in schema everstep to limited")
+    app = Everstep(limited)
+    work = app.workflow(name="work")(one)
+    with app:
+        assert work.start().result(SOON) == 1
+
+
+def test_a_database_with_other_data_is_migrated_only_when_asked(guarded: int, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    with admin_of(guarded, "test_a_database_with_other_data_is_migrated_only_when_asked") as admin:
+        admin.execute("create table theirs (n int)")
+    assert refused(Everstep(place), caplog).code == "migration_needed"
+    with Everstep(place, auto_migrate=True):
+        pass
+    with Everstep(place):
+        pass
+
+
+def test_asynchronous_commit_is_refused(guarded: int, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    with admin_of(guarded) as admin:
+        admin.execute("alter database test_asynchronous_commit_is_refused set synchronous_commit = off")
+    error = refused(Everstep(place), caplog)
+    assert error.code == "database_not_durable" and "synchronous_commit" in error.message
+
+
+def test_several_migrate_an_empty_database_at_once(place: str) -> None:
+    apps = [Everstep(place) for _ in range(5)]
+    with concurrent.futures.ThreadPoolExecutor(len(apps)) as pool:
+        list(pool.map(Everstep.launch, apps))
+    for app in apps:
+        app.close()
+
+
+def test_a_copied_database_is_held_until_it_is_adopted(guarded: int, place: str) -> None:
+    with Everstep(place):
+        pass
+    with admin_of(guarded) as admin:
+        admin.execute("create database the_copy template test_a_copied_database_is_held_until_it_is_adopted")
+    app = Everstep(place.rpartition("/")[0] + "/the_copy")
+    work = app.workflow(name="work")(one)
+    with app:
+        run = work.start()
+        with pytest.raises(everstep.ResultTimeout, match="copy"):
+            run.result(timedelta(milliseconds=300))
+        app.adopt()
+        assert run.result(SOON) == 1
+
+
+def one() -> int:
+    return 1
 
 
 @pytest.mark.parametrize(
@@ -186,6 +261,10 @@ def test_every_name_at_every_entry(database: Database, bad: str) -> None:
             "send to": lambda: app.send(bad, "t", 1),
             "event of": lambda: app.get_event(bad, "k", timeout=timedelta(0)),
             "event key": lambda: app.get_event("somebody", bad, timeout=timedelta(0)),
+            "cancel by": lambda: app.run("somebody").cancel(by=bad),
+            "resume by": lambda: app.run("somebody").resume(by=bad),
+            "retry by": lambda: app.run("somebody").retry(by=bad),
+            "rewind by": lambda: app.run("somebody").rewind(0, by=bad),
             "message key": lambda: app.send("somebody", "t", 1, idempotency_key=bad),
         }
         for what, call in outside.items():
@@ -198,6 +277,20 @@ def test_every_name_at_every_entry(database: Database, bad: str) -> None:
             if (what, bad) == ("topic", ""):
                 continue  # the empty topic is the default one
             assert inside.start(what).result(SOON) == "id_invalid", what
+
+
+def test_the_reason_of_a_cancel_is_any_text(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def waits() -> None:
+        app.sleep(timedelta(days=1))
+
+    with app:
+        run = waits.start()
+        assert run.cancel(by="ops", why="zero \x00 and more") in ("cancelled", "requested")
+        with pytest.raises(everstep.RunCancelled, match="zero"):
+            run.result(SOON)
 
 
 @pytest.mark.parametrize("bad", [{"a": object()}, "\ud800", {1: {2, object()}}])

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Find or install what a command needs: setup.sh [python] [postgres]. Rust and a C compiler are always needed.
+# Find or install what a command needs: setup.sh [python] [postgres] [node] [java] [go]. Rust and a C compiler are always needed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -88,7 +88,7 @@ class StartOptions(TypedDict, total=False):
     not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its children. `attributes`: what `runs(..)`
     filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole workflow; `timeout`: of
     one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
-    `parent_close`: what happens to a child when its parent is cancelled; "cancel" by default.
+    `parent_close`: what happens to a child that is still open when its parent ends, however it ends; "cancel" by default.
     """
 
     id: str

@@ -177,7 +177,12 @@ impl Engine {
         if !held {
             self.announce(&workflows).await?;
             // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
-            let offered = self.within_budget(|| self.store.offer_blocked(&self.config.version, &workflows)).await?;
+            // Without a build id a deploy looks like a restart: then every launch is a build of its own.
+            let build = match self.config.version.as_str() {
+                "" => format!("launch {}", uuid::Uuid::now_v7()),
+                version => version.to_owned(),
+            };
+            let offered = self.within_budget(|| self.store.offer_blocked(&build, &workflows)).await?;
             if offered > 0 {
                 self.log_all("info", "offered", &format!("{offered} blocked runs are tried with this build"));
             }

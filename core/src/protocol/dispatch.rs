@@ -26,6 +26,13 @@ fn malformed(what: &str) -> EngineError {
     EngineError::new(Code::FrameInvalid, what.to_owned())
 }
 
+/// Who asks for a change of a run: a name like every other.
+fn actor(by: Option<&str>) -> Result<String> {
+    let by = by.unwrap_or("client");
+    identity::check_name("by", by)?;
+    Ok(by.to_owned())
+}
+
 fn exec(engine: &Engine, r: &mut Reader<'_>) -> Result<Option<Arc<Exec>>> {
     Ok(engine.exec(r.int()? as u64))
 }
@@ -375,14 +382,14 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
             });
         }
         op::CANCEL_RUN => {
-            let (run, by, why) = (control::run_key(r.str()?)?, r.opt_str()?.unwrap_or("client").to_owned(), r.opt_str()?.unwrap_or("requested").to_owned());
+            let (run, by, why) = (control::run_key(r.str()?)?, actor(r.opt_str()?)?, crate::run::text::short(r.opt_str()?.unwrap_or("requested")));
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
                 e.cancel_run(run, &by, &why).await
             });
         }
         op::RESUME_RUN | op::RETRY_RUN => {
-            let (run, by) = (control::run_key(r.str()?)?, r.opt_str()?.unwrap_or("client").to_owned());
+            let (run, by) = (control::run_key(r.str()?)?, actor(r.opt_str()?)?);
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
                 let verdict = if number == op::RESUME_RUN {
@@ -394,7 +401,7 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
             });
         }
         op::REWIND_RUN => {
-            let (run, branch, seq, by) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.int()? as i32, r.opt_str()?.unwrap_or("client").to_owned());
+            let (run, branch, seq, by) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.int()? as i32, actor(r.opt_str()?)?);
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
                 let to = crate::store::Position { segment: 0, branch: branch.as_str().into(), seq };

@@ -122,6 +122,16 @@ impl Exec {
             );
             return Err(self.block(engine, st, Code::NewerEngineNeeded, message, out));
         }
+        if !(0..=1).contains(&record.output.codec) {
+            // Handed on, it would be taken for a value that cannot be read, and fail the run for good.
+            let message = format!(
+                "What run {} recorded at {} was written by codec {}, which this process does not know. Upgrade this process.",
+                self.run,
+                text::place(&place),
+                record.output.codec
+            );
+            return Err(self.block(engine, st, Code::PayloadCodec, message, out));
+        }
         if record.kind != asked.kind || *record.site.name != *asked.name {
             let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, record);
             return Err(self.block(engine, st, Code::Mismatch, message, out));

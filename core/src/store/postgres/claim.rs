@@ -162,7 +162,8 @@ pub(super) fn claimed(row: &PgRow, route: Route) -> Result<ClaimedRun> {
         options: read(row.try_get(19))?,
         crashes: crashes.into(),
         run_attempt: run_attempt.into(),
-        deadline_in_ms: read(row.try_get(20))?,
+        // One that has passed counts no more in a run that goes on (a resumed one, one that cleans up): it would end the children it starts at once.
+        deadline_in_ms: read(row.try_get::<Option<i64>, _>(20))?.filter(|left| *left > 0),
         cancel: cancel(row, 21, state)?,
         steps: Vec::new(),
         more_steps: false,

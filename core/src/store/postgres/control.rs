@@ -108,7 +108,8 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
             end(session, &locks, &set, run, &was, "expired", "It had not started in time.", 0).await
         }
-        Request::Timer(TimerKind::CancelEnd) if was.state == RunState::Cancelling => {
+        // Blocked while it was to clean up: nobody's code gets further, and the request still stands.
+        Request::Timer(TimerKind::CancelEnd) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
             let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.

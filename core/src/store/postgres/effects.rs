@@ -49,9 +49,13 @@ pub(super) async fn publish(session: &mut Session, events: &[(RunKey, &str, &Pay
     session.run(statement).await.map(|_| ())
 }
 
+/// A run that was there before, and was only attached to by its id, is nobody's child: it does not end with who waits for it.
 const CHILDREN: &str = "\
 insert into {s}.child (parent, child, segment, branch, seq, policy)
-select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::smallint[]) on conflict do nothing";
+select u.parent, u.child, u.segment, u.branch, u.seq, u.policy
+from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::smallint[]) as u(parent, child, segment, branch, seq, policy)
+where exists (select 1 from {s}.run_info i where i.run_id = u.child and i.parent = u.parent offset 0)
+on conflict do nothing";
 
 pub(super) async fn adopt_children(session: &mut Session, children: &[(&Parent, RunKey, &Position)]) -> Result<()> {
     let statement = session

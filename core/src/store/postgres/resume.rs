@@ -159,12 +159,13 @@ async fn make_ready(session: &mut Session, run: RunKey, was: &Locked) -> Result<
     changes::make_ready(session, &[(run, was.route, was.priority.saturating_sub(AHEAD))]).await
 }
 
+/// One that was asked to cancel is not: it would go on as if nobody had.
 const BLOCKED: &str = "\
 select r.id, n.blocked_why, n.blocked_build, i.workflow
 from {s}.run r
 cross join lateral (select * from {s}.run_info i where i.run_id = r.id and i.namespace = $3 offset 0) i
 cross join lateral (select * from {s}.run_note n where n.run_id = r.id offset 0) n
-where r.state = 5 and r.id > $1 and i.workflow = any($2::text[])
+where r.state = 5 and r.id > $1 and i.workflow = any($2::text[]) and n.cancel_at is null
   and not exists (select 1 from {s}.offer o where o.run_id = r.id and o.build = $4 offset 0)
 order by r.state, r.id limit 500";
 
@@ -174,7 +175,7 @@ const OFFER: &str = "insert into {s}.offer (run_id, build) values ($1, $2) on co
 fn is_about_the_build(why: &str) -> bool {
     let document: serde_json::Value = serde_json::from_str(why).unwrap_or_default();
     let code = document.get("code").and_then(serde_json::Value::as_str).unwrap_or_default();
-    matches!(code, "mismatch" | "reordered" | "newer_engine_needed")
+    matches!(code, "mismatch" | "reordered" | "newer_engine_needed" | "payload_codec")
 }
 
 pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows: &[String]) -> Result<i64> {

@@ -97,9 +97,11 @@ pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &st
     }
 }
 
+/// The first request stands: the end of its time is no request of its own.
 async fn note_cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, until: Option<i64>) -> Result<()> {
     let sql = "insert into run_note(run_id, cancel_by, cancel_why, cancel_at, cancel_until) values (?, ?, ?, ?, ?) on conflict (run_id) do update set \
-               cancel_by = excluded.cancel_by, cancel_why = excluded.cancel_why, cancel_at = excluded.cancel_at, cancel_until = excluded.cancel_until";
+               cancel_by = coalesce(cancel_by, excluded.cancel_by), cancel_why = coalesce(cancel_why, excluded.cancel_why), \
+               cancel_at = coalesce(cancel_at, excluded.cancel_at), cancel_until = coalesce(cancel_until, excluded.cancel_until)";
     conn.exec(sql, vals![run, by, why, now, until]).await.map(drop)
 }
 
@@ -191,11 +193,12 @@ async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
     conn.exec(sql, vals![row.id, row.segment]).await.map(drop)
 }
 
-/// Runs another build could not replay, each offered once to this one.
+/// Runs another build could not replay, each offered once to this one. One that was asked to cancel is not: it would go on as if nobody had.
 async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, workflows: &[String]) -> Result<i64> {
     let sql = "select run.id, run_info.workflow from run cross join run_info on run_info.run_id = run.id join run_note on run_note.run_id = run.id \
                where run.state in (5, 7, 8) and run.state = 5 and run_info.namespace = ? and run_note.blocked_build is not ? \
-               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed') \
+               and run_note.cancel_at is null \
+               and json_extract(run_note.blocked_why, '$.code') in ('mismatch', 'reordered', 'newer_engine_needed', 'payload_codec') \
                and not exists (select 1 from offer where offer.run_id = run.id and offer.build = ?) order by run.id";
     let mut offered = 0;
     for found in conn.fetch(sql, vals![namespace, build, build]).await? {

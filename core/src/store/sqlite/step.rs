@@ -23,6 +23,11 @@ const WIDTH: usize = 19;
 /// By way of a named list: `in (values ..)` itself would be looked up row by row of the whole table.
 const CLOSE: &str = "with closed(run_id, segment, branch, seq) as (values {rows}) \
                      delete from waiter where (run_id, segment, branch, seq) in (select * from closed)";
+/// A run that was there before, and was only attached to by its id, is nobody's child: it does not end with who waits for it.
+const ADOPT: &str = "with started(parent, child, segment, branch, seq, policy) as (values {rows}) \
+                     insert or ignore into child(parent, child, segment, branch, seq, policy) \
+                     select started.parent, started.child, started.segment, started.branch, started.seq, started.policy \
+                     from started cross join run_info on run_info.run_id = started.child where run_info.parent = started.parent";
 const CONSUME: &str = "with taken(done, run_id, id) as (values {rows}) update message set consumed = taken.done from taken \
                        where message.run_id = taken.run_id and message.id = taken.id and message.consumed is null";
 
@@ -255,7 +260,7 @@ async fn effects(batch: &mut Batch<'_>, fresh: Vec<&Recorded<'_>>, verdicts: &mu
             }
         }
     }
-    batch.conn.write_rows("insert or ignore into child(parent, child, segment, branch, seq, policy) values {rows}", 6, children).await?;
+    batch.conn.write_rows(ADOPT, 6, children).await?;
     let sql = "insert into event(run_id, key, at, codec, key_id, value) values {rows} on conflict (run_id, key) do update set at = excluded.at, \
                codec = excluded.codec, key_id = excluded.key_id, value = excluded.value";
     batch.conn.write_rows(sql, 6, events).await?;

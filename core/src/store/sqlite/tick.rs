@@ -233,8 +233,8 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
             (EXPIRY, RunState::Ready) if run.epoch == 0 => {
                 cancel_now(conn, now, &run, "engine", "It had not started in time.", "expired", &mut wakes).await?;
             }
-            // Over its owner's head, if it still has one.
-            (GRACE, RunState::Cancelling) => {
+            // Over its owner's head, if it still has one. Blocked while it was to clean up: the request still stands.
+            (GRACE, RunState::Cancelling | RunState::Blocked) => {
                 let note = conn.fetch_one("select cancel_by from run_note where run_id = ?", vals![run.id]).await?;
                 let by = note.map_or(Ok(None), |row| row.opt_text(0))?;
                 let error_type = if by.as_deref() == Some("deadline") { "deadline" } else { "cancelled" };

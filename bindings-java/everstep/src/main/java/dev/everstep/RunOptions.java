@@ -244,7 +244,7 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * A child run goes on when its parent is cancelled; without this it is cancelled too.
+   * A child run goes on when its parent ends; without this a child still open then is cancelled, however the parent ended.
    *
    * @return this
    */
