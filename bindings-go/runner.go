@@ -46,7 +46,13 @@ func (x *execution) play(f *registered) {
 }
 
 // endedByCancel: the error is the cancel this run was asked for, and not one of a child's or of a context of the program's own.
-func (x *execution) endedByCancel(err error, step *stepContext) bool {
+// An Is or As of the program's that panics here is no cancel; failureOf says what it is.
+func (x *execution) endedByCancel(err error, step *stepContext) (ended bool) {
+	defer func() {
+		if recover() != nil {
+			ended = false
+		}
+	}()
 	if err == nil || !x.isCancelled() {
 		return false
 	}

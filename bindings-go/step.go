@@ -253,8 +253,15 @@ func (x *execution) attempted(w *frame.Writer, d *stepDefinition, step *runningS
 	return data, w.Bool(true).Bytes(data).Bool(retryable).Str(kind).Str(message).Bool(false)
 }
 
-// failureOf is an error as the engine takes it.
+// failureOf is an error as the engine takes it. Describing it calls methods of the program's (Error, Is, Unwrap, a retry's If), here outside any
+// function of the program: a panic in one, of a nil pointer in an error first of all, must not take the process down.
 func (a *App) failureOf(err error, retry *Retry) (data []byte, kind, message string, retryable bool) {
+	defer func() {
+		if value := recover(); value != nil {
+			document := undescribed(err, value, string(debug.Stack()))
+			data, kind, message, retryable = document.encode(), document.Type, document.Message, false
+		}
+	}()
 	retryable = retry == nil || retry.If == nil || retry.If(err)
 	var bad badOutput
 	if errors.As(err, &bad) {
