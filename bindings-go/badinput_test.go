@@ -294,3 +294,34 @@ func TestTwoEnginesLiveInOneProcess(t *testing.T) {
 		}
 	}
 }
+
+func TestASecondCloseWaitsForTheFirst(t *testing.T) {
+	app := open(t, file(t))
+	begun, finish := make(chan struct{}), make(chan struct{})
+	w := register(t, app, "slow", func(ctx everstep.Context, n int) (int, error) {
+		return everstep.Do(ctx, "slow", func(context.Context) (int, error) {
+			close(begun)
+			<-finish
+			return n, nil
+		})
+	})
+	launch(t, app)
+	must(t, second(w.Start(context.Background(), 1)))
+	<-begun
+	first := make(chan error, 1)
+	go func() { first <- app.Close(context.Background()) }()
+	until(t, "the first close has begun", func() bool { return errors.Is(second(app.KeyOf("x")), everstep.ErrClosed) })
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	must(t, app.Close(impatient))
+	again := make(chan error, 1)
+	go func() { again <- app.Close(context.Background()) }()
+	select {
+	case <-again:
+		t.Error("the second close did not wait for the run that the first lets finish")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(finish)
+	must(t, <-first)
+	must(t, <-again)
+}
