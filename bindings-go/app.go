@@ -23,7 +23,9 @@ type App struct {
 	config    []byte
 	log       *slog.Logger
 	declared  declarations
-	locations sync.Map
+	locations locations
+	// returned is why a context is done whose function has returned: the same for all.
+	returned error
 
 	mu        sync.Mutex
 	client    *client
@@ -71,7 +73,7 @@ func Open(ctx context.Context, options ...EngineOption) (*App, error) {
 	if err != nil {
 		return nil, refuse(ErrConfigInvalid, "a setting has no form in JSON: %v", err)
 	}
-	a := &App{config: config, log: given.logger, functions: map[string]*registered{}, over: make(chan struct{})}
+	a := &App{returned: refuse(ErrStopped, "this run's function has returned"), config: config, log: given.logger, functions: map[string]*registered{}, over: make(chan struct{})}
 	if a.client, err = openClient(a, config); err != nil {
 		return nil, err
 	}

@@ -23,19 +23,19 @@ var jobPlace = place{"", -1}
 
 // runningStep is a step's function while it runs: what a signal reaches.
 type runningStep struct {
-	at             place
-	name           string
-	attempt        int64
-	idempotencyKey string
-	// Ends the step's context.
-	end func(cause error)
+	at      place
+	name    string
+	attempt int64
+	// Text, in the verdict it came in: few steps ask.
+	idempotencyKey []byte
+	context        *stepContext
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
 }
 
 func (s *runningStep) raise(signal string, cause error) {
 	if s.signal.CompareAndSwap(nil, &signal) {
-		s.end(cause)
+		s.context.cancel(cause)
 	}
 }
 
@@ -71,8 +71,9 @@ type execution struct {
 	replaying atomic.Bool
 
 	mu sync.Mutex
-	// Few at a time, mostly one.
+	// Few at a time, mostly one, which has its place here.
 	running   []*runningStep
+	only      [1]*runningStep
 	branches  map[*branchRun]struct{}
 	cancelled bool
 }
@@ -223,6 +224,9 @@ func (x *execution) isCancelled() bool {
 
 func (x *execution) begins(step *runningStep) {
 	x.mu.Lock()
+	if x.running == nil {
+		x.running = x.only[:0]
+	}
 	x.running = append(x.running, step)
 	stopped := x.hasStopped()
 	x.mu.Unlock()
