@@ -66,9 +66,7 @@ type execution struct {
 	ended      chan struct{}
 	stoppedWhy string
 	warned     atomic.Bool
-	// Goroutines on their way out.
-	left      sync.Map
-	replaying atomic.Bool
+	replaying  atomic.Bool
 
 	mu sync.Mutex
 	// Few at a time, mostly one, which has its place here.
@@ -76,6 +74,8 @@ type execution struct {
 	only      [1]*runningStep
 	branches  map[*branchRun]struct{}
 	cancelled bool
+	// Goroutines on their way out.
+	left map[uintptr]struct{}
 }
 
 // branchRun is a branch of a group while it runs.
@@ -198,13 +198,21 @@ func cancelError(by, why string) *Error {
 // leave ends the calling goroutine, running its deferred functions: a stop in Go, which has no exception that could not be caught. Every
 // engine call of those functions ends the same way.
 func (x *execution) leave() {
-	x.left.Store(goroutine.Current(), true)
+	x.mu.Lock()
+	if x.left == nil {
+		x.left = map[uintptr]struct{}{}
+	}
+	x.left[goroutine.Current()] = struct{}{}
+	x.mu.Unlock()
 	runtime.Goexit()
 }
 
 // hasLeft tells a stop from a Goexit of the program's own, once, at the end of a goroutine.
 func (x *execution) hasLeft() bool {
-	_, left := x.left.LoadAndDelete(goroutine.Current())
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, left := x.left[goroutine.Current()]
+	delete(x.left, goroutine.Current())
 	return left
 }
 
