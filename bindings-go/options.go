@@ -9,7 +9,9 @@ import (
 
 // Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter.
 type Retry struct {
+	// MaxAttempts counts the first one, too.
 	MaxAttempts int
+	// Initial is the interval after the first failure, Factor what each further one is multiplied by, MaxInterval where that ends.
 	Initial     time.Duration
 	Factor      float64
 	MaxInterval time.Duration
@@ -263,8 +265,9 @@ func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy
 
 // Dedup is at most one run per key in a scope.
 type Dedup struct {
+	// Key is 1 to 255 bytes.
 	Key string
-	// Scope: "until_done" or "queued"; TTL instead: that long from the start.
+	// Scope is how long the key is taken: "until_done" or "queued" (until it starts); TTL instead: that long from the start.
 	Scope string
 	TTL   time.Duration
 	// Policy: "attach", "reject" or "replace".
