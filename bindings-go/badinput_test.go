@@ -79,7 +79,15 @@ func TestNilsAreErrorsAndNeverPanic(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, _, err := everstep.GetEvent[int](ctx, noRun, "key")
+	w := register(t, app, "nil key", func(ctx everstep.Context, n int) ([]int, error) {
+		return everstep.MapBranches(ctx, []int{n}, func(_ everstep.Context, n int) (int, error) { return n, nil }, everstep.WithKey[int](nil))
+	})
+	wants(t, second(w.StartMany(ctx, []int{1}, everstep.WithIDs[int](nil))), everstep.ErrConfigInvalid)
+	launch(t, app)
+	run, err := w.Start(ctx, 1)
+	must(t, err)
+	wants(t, second(run.Result(ctx, everstep.WithTimeout(patience))), everstep.ErrConfigInvalid)
+	_, _, err = everstep.GetEvent[int](ctx, noRun, "key")
 	wants(t, err, everstep.ErrConfigInvalid)
 }
 
@@ -324,4 +332,17 @@ func TestASecondCloseWaitsForTheFirst(t *testing.T) {
 	close(finish)
 	must(t, <-first)
 	must(t, <-again)
+}
+
+func TestATimeThatNeverComesIsNotPast(t *testing.T) {
+	// What the zero of Unix time and the largest count of seconds make: a common way to say never.
+	never := time.Unix(1<<62, 0)
+	_, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		bounded, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		return 0, everstep.SleepUntil(bounded, never)
+	})
+	if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("the sleep was over: %v", err)
+	}
 }

@@ -195,7 +195,14 @@ func Strict() StepOnly { return func(o *options) { o.strict = true } }
 func WithStepKey(key string) StepOnly { return func(o *options) { o.key = key } }
 
 // WithKey names the branches of a map, so that its items may come in another order on replay. Keys differ.
-func WithKey[T any](key func(item T) string) BranchOption { return func(o *options) { o.keyOf = key } }
+func WithKey[T any](key func(item T) string) BranchOption {
+	return func(o *options) {
+		if key == nil {
+			o.err = refuse(ErrConfigInvalid, "WithKey: the function is nil")
+		}
+		o.keyOf = key
+	}
+}
 
 // WithLimit bounds how many branches of a map run at a time.
 func WithLimit(count int) BranchOption { return func(o *options) { o.limit = count } }
@@ -204,7 +211,14 @@ func WithLimit(count int) BranchOption { return func(o *options) { o.limit = cou
 func WithID(id string) RunOption { return func(o *options) { o.id = &id } }
 
 // WithIDs gives each run of StartMany an id made of its input, so that a repeat attaches.
-func WithIDs[T any](id func(input T) string) RunOption { return func(o *options) { o.idOf = id } }
+func WithIDs[T any](id func(input T) string) RunOption {
+	return func(o *options) {
+		if id == nil {
+			o.err = refuse(ErrConfigInvalid, "WithIDs: the function is nil")
+		}
+		o.idOf = id
+	}
+}
 
 // OnQueue puts the run on a queue.
 func OnQueue(name string) RunOption { return func(o *options) { o.queue = name } }
