@@ -171,7 +171,7 @@ func (a *App) Launch(ctx context.Context) error {
 
 func (a *App) launch(ctx context.Context, c *client, queues []*frame.Writer) error {
 	for _, queue := range queues {
-		if _, err := c.request(ctx, ops.PutQueue, frame.New().Raw(queue.Data()).Bool(false)); err != nil {
+		if _, err := c.request(ctx, ops.PutQueue, frame.New().Append(queue).Bool(false)); err != nil {
 			return err
 		}
 	}

@@ -118,6 +118,8 @@ func TestStartsAreChecked(t *testing.T) {
 	wants(t, second(w.Start(ctx, make(chan int))), everstep.ErrPayloadInvalid)
 	wants(t, second(w.Start(ctx, "\xff")), everstep.ErrPayloadInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.WithID(""))), everstep.ErrIDInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.WithID("\xff"))), everstep.ErrIDInvalid)
+	wants(t, second(everstep.RunByID[int](app, "\xff")), everstep.ErrIDInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.WithID(strings.Repeat("x", 256)))), everstep.ErrIDInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.OnQueue("nowhere"))), everstep.ErrUnknownQueue)
 	wants(t, second(w.Start(ctx, strings.Repeat("x", 17<<20))), everstep.ErrPayloadTooLarge)

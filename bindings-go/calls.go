@@ -66,7 +66,7 @@ func (b *branch) begin(ctx context.Context, op uint32, rest *frame.Writer) (verd
 func (b *branch) beginStep(ctx context.Context, op uint32, rest *frame.Writer) (v verdict, unused ticket, err error) {
 	x := b.execution
 	t := x.client.expect()
-	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(t.token)).Int(b.flags).Raw(rest.Data())
+	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(t.token)).Int(b.flags).Append(rest)
 	rest.Free()
 	data, err := x.client.call(op, arguments)
 	if err != nil {
@@ -125,7 +125,7 @@ func (x *execution) await(ctx context.Context, done <-chan struct{}, t ticket) (
 
 // call asks about this execution in memory.
 func (x *execution) call(op uint32, arguments *frame.Writer) (frame.Reader, error) {
-	all := frame.New().Int(int64(x.id)).Raw(arguments.Data())
+	all := frame.New().Int(int64(x.id)).Append(arguments)
 	arguments.Free()
 	data, err := x.client.call(op, all)
 	if err != nil {

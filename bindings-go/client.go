@@ -71,12 +71,23 @@ func openClient(a *App, config []byte) (*client, error) {
 
 // call asks what is answered from memory. The arguments are used up.
 func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
+	if err := readable(arguments); err != nil {
+		return nil, err
+	}
 	out, err := ffi.Call(c.handle, op, arguments.Data())
 	arguments.Free()
 	if err != nil {
 		return nil, fromBorder(err)
 	}
 	return out, nil
+}
+
+// readable names what the program gave that is no text.
+func readable(arguments *frame.Writer) error {
+	if text := arguments.NotText(); text != "" {
+		return refuse(ErrIDInvalid, "the text %.300q is not UTF-8, which names, ids and parameters are", text)
+	}
+	return nil
 }
 
 // expect registers a waiter: before the request is made, so that no answer can come too early.
@@ -136,6 +147,9 @@ func (c *client) request(ctx context.Context, op uint32, arguments *frame.Writer
 		return frame.Reader{}, refuse(ErrConfigInvalid, "the context is nil")
 	}
 	if err := ctx.Err(); err != nil {
+		return frame.Reader{}, err
+	}
+	if err := readable(arguments); err != nil {
 		return frame.Reader{}, err
 	}
 	t := c.expect()
