@@ -23,7 +23,9 @@ type App struct {
 	config    []byte
 	log       *slog.Logger
 	declared  declarations
-	locations sync.Map
+	locations locations
+	// returned is why a context is done whose function has returned: the same for all.
+	returned error
 
 	mu        sync.Mutex
 	client    *client
@@ -33,6 +35,8 @@ type App struct {
 	queues   []*frame.Writer
 	launched bool
 	closed   bool
+	// over is closed when the first Close has come to its end.
+	over chan struct{}
 }
 
 // registered is a function the engine knows by name.
@@ -69,7 +73,7 @@ func Open(ctx context.Context, options ...EngineOption) (*App, error) {
 	if err != nil {
 		return nil, refuse(ErrConfigInvalid, "a setting has no form in JSON: %v", err)
 	}
-	a := &App{config: config, log: given.logger, functions: map[string]*registered{}}
+	a := &App{returned: refuse(ErrStopped, "this run's function has returned"), config: config, log: given.logger, functions: map[string]*registered{}, over: make(chan struct{})}
 	if a.client, err = openClient(a, config); err != nil {
 		return nil, err
 	}
@@ -167,7 +171,7 @@ func (a *App) Launch(ctx context.Context) error {
 
 func (a *App) launch(ctx context.Context, c *client, queues []*frame.Writer) error {
 	for _, queue := range queues {
-		if _, err := c.request(ctx, ops.PutQueue, frame.New().Raw(queue.Data()).Bool(false)); err != nil {
+		if _, err := c.request(ctx, ops.PutQueue, frame.New().Append(queue).Bool(false)); err != nil {
 			return err
 		}
 	}
@@ -217,6 +221,7 @@ func (a *App) startOver(failed *client) {
 	}
 	if err != nil {
 		a.closed = true
+		close(a.over)
 		a.logger().Error("the engine cannot be opened again", "error", err)
 		return
 	}
@@ -224,7 +229,8 @@ func (a *App) startOver(failed *client) {
 }
 
 // Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Calls that wait
-// end with ErrClosed. Closing twice is no error.
+// end with ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too,
+// does not end in the middle of it.
 func (a *App) Close(ctx context.Context) error {
 	if a == nil {
 		return nil
@@ -235,9 +241,14 @@ func (a *App) Close(ctx context.Context) error {
 	a.mu.Lock()
 	if a.closed {
 		a.mu.Unlock()
+		select {
+		case <-a.over:
+		case <-ctx.Done():
+		}
 		return nil
 	}
 	a.closed = true
+	defer close(a.over)
 	c, launched := a.client, a.launched
 	a.mu.Unlock()
 	left := grace

@@ -79,7 +79,15 @@ func TestNilsAreErrorsAndNeverPanic(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, _, err := everstep.GetEvent[int](ctx, noRun, "key")
+	w := register(t, app, "nil key", func(ctx everstep.Context, n int) ([]int, error) {
+		return everstep.MapBranches(ctx, []int{n}, func(_ everstep.Context, n int) (int, error) { return n, nil }, everstep.WithKey[int](nil))
+	})
+	wants(t, second(w.StartMany(ctx, []int{1}, everstep.WithIDs[int](nil))), everstep.ErrConfigInvalid)
+	launch(t, app)
+	run, err := w.Start(ctx, 1)
+	must(t, err)
+	wants(t, second(run.Result(ctx, everstep.WithTimeout(patience))), everstep.ErrConfigInvalid)
+	_, _, err = everstep.GetEvent[int](ctx, noRun, "key")
 	wants(t, err, everstep.ErrConfigInvalid)
 }
 
@@ -110,6 +118,8 @@ func TestStartsAreChecked(t *testing.T) {
 	wants(t, second(w.Start(ctx, make(chan int))), everstep.ErrPayloadInvalid)
 	wants(t, second(w.Start(ctx, "\xff")), everstep.ErrPayloadInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.WithID(""))), everstep.ErrIDInvalid)
+	wants(t, second(w.Start(ctx, 1, everstep.WithID("\xff"))), everstep.ErrIDInvalid)
+	wants(t, second(everstep.RunByID[int](app, "\xff")), everstep.ErrIDInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.WithID(strings.Repeat("x", 256)))), everstep.ErrIDInvalid)
 	wants(t, second(w.Start(ctx, 1, everstep.OnQueue("nowhere"))), everstep.ErrUnknownQueue)
 	wants(t, second(w.Start(ctx, strings.Repeat("x", 17<<20))), everstep.ErrPayloadTooLarge)
@@ -292,5 +302,49 @@ func TestTwoEnginesLiveInOneProcess(t *testing.T) {
 		if out, err := run.Result(ctx, everstep.WithTimeout(patience)); out != 2 || err != nil || run.Attached() {
 			t.Errorf("%d, %v", out, err)
 		}
+	}
+}
+
+func TestASecondCloseWaitsForTheFirst(t *testing.T) {
+	app := open(t, file(t))
+	begun, finish := make(chan struct{}), make(chan struct{})
+	w := register(t, app, "slow", func(ctx everstep.Context, n int) (int, error) {
+		return everstep.Do(ctx, "slow", func(context.Context) (int, error) {
+			close(begun)
+			<-finish
+			return n, nil
+		})
+	})
+	launch(t, app)
+	must(t, second(w.Start(context.Background(), 1)))
+	<-begun
+	first := make(chan error, 1)
+	go func() { first <- app.Close(context.Background()) }()
+	until(t, "the first close has begun", func() bool { return errors.Is(second(app.KeyOf("x")), everstep.ErrClosed) })
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	must(t, app.Close(impatient))
+	again := make(chan error, 1)
+	go func() { again <- app.Close(context.Background()) }()
+	select {
+	case <-again:
+		t.Error("the second close did not wait for the run that the first lets finish")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(finish)
+	must(t, <-first)
+	must(t, <-again)
+}
+
+func TestATimeThatNeverComesIsNotPast(t *testing.T) {
+	// What the zero of Unix time and the largest count of seconds make: a common way to say never.
+	never := time.Unix(1<<62, 0)
+	_, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		bounded, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		return 0, everstep.SleepUntil(bounded, never)
+	})
+	if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("the sleep was over: %v", err)
 	}
 }

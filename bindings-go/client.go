@@ -44,6 +44,12 @@ type answer struct {
 	frame        []byte
 }
 
+// ticket is a place to wait for one answer; the zero ticket is none.
+type ticket struct {
+	token  uint64
+	waiter chan answer
+}
+
 var answers = sync.Pool{New: func() any { return make(chan answer, 1) }}
 
 func openClient(a *App, config []byte) (*client, error) {
@@ -65,6 +71,9 @@ func openClient(a *App, config []byte) (*client, error) {
 
 // call asks what is answered from memory. The arguments are used up.
 func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
+	if err := readable(arguments); err != nil {
+		return nil, err
+	}
 	out, err := ffi.Call(c.handle, op, arguments.Data())
 	arguments.Free()
 	if err != nil {
@@ -73,28 +82,39 @@ func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
 	return out, nil
 }
 
+// readable names what the program gave that is no text.
+func readable(arguments *frame.Writer) error {
+	if text := arguments.NotText(); text != "" {
+		return refuse(ErrIDInvalid, "the text %.300q is not UTF-8, which names, ids and parameters are", text)
+	}
+	return nil
+}
+
 // expect registers a waiter: before the request is made, so that no answer can come too early.
-func (c *client) expect() (uint64, chan answer) {
+func (c *client) expect() ticket {
 	c.start()
 	token := c.tokens.Add(1)
 	waiter := answers.Get().(chan answer)
 	c.mu.Lock()
 	c.waiting[token] = waiter
 	c.mu.Unlock()
-	return token, waiter
+	return ticket{token, waiter}
 }
 
 // settle gives a waiter back whose answer has come, or was not needed. It must hold nothing.
-func (c *client) settle(token uint64, waiter chan answer) {
+func (c *client) settle(t ticket) {
+	if t.waiter == nil {
+		return
+	}
 	c.mu.Lock()
-	_, open := c.waiting[token]
-	delete(c.waiting, token)
+	_, open := c.waiting[t.token]
+	delete(c.waiting, t.token)
 	c.mu.Unlock()
 	if !open {
 		// The pump has taken it and sends, or has sent.
-		<-waiter
+		<-t.waiter
 	}
-	answers.Put(waiter)
+	answers.Put(t.waiter)
 }
 
 // abandon forgets a request whose answer nobody waits for any more. The waiter is left to the collector: the pump may be about to send.
@@ -129,17 +149,20 @@ func (c *client) request(ctx context.Context, op uint32, arguments *frame.Writer
 	if err := ctx.Err(); err != nil {
 		return frame.Reader{}, err
 	}
-	token, waiter := c.expect()
-	if !c.submit(token, op, arguments) {
-		c.settle(token, waiter)
+	if err := readable(arguments); err != nil {
+		return frame.Reader{}, err
+	}
+	t := c.expect()
+	if !c.submit(t.token, op, arguments) {
+		c.settle(t)
 		return frame.Reader{}, errClosed()
 	}
 	select {
-	case got := <-waiter:
-		answers.Put(waiter)
+	case got := <-t.waiter:
+		answers.Put(t.waiter)
 		return got.read()
 	case <-ctx.Done():
-		c.abandon(token)
+		c.abandon(t.token)
 		return frame.Reader{}, context.Cause(ctx)
 	}
 }

@@ -94,4 +94,13 @@ func milliseconds(d time.Duration) int64 {
 	return whole
 }
 
-func microseconds(t time.Time) int64 { return t.UnixMicro() }
+// lastSecond is the end of the year 9999, the last one with a form in RFC 3339 and in both stores.
+const lastSecond = 253402300799
+
+// microseconds of a later time than that are its: it means never, and must not wrap around to long ago.
+func microseconds(t time.Time) int64 {
+	if t.Unix() > lastSecond {
+		return lastSecond * 1e6
+	}
+	return t.UnixMicro()
+}

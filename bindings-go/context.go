@@ -2,9 +2,11 @@ package everstep
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/everstep/everstep/bindings-go/internal/goroutine"
@@ -111,17 +113,46 @@ func (b *branch) child(flags int64) *branch {
 	return &branch{b.Context, b.execution, b.path, b.flags | flags, b.lane}
 }
 
+// locations are the texts of the places that were called from. They are few and soon known, and then only read: each addition copies them.
+type locations struct {
+	mu    sync.Mutex
+	known atomic.Pointer[map[uintptr]string]
+}
+
+func (l *locations) of(pc uintptr) (string, bool) {
+	known := l.known.Load()
+	if known == nil {
+		return "", false
+	}
+	text, ok := (*known)[pc]
+	return text, ok
+}
+
+func (l *locations) add(pc uintptr, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	grown := map[uintptr]string{pc: text}
+	if known := l.known.Load(); known != nil {
+		maps.Copy(grown, *known)
+	}
+	l.known.Store(&grown)
+}
+
 // location is file:line of whoever called the exported function that is `skip` frames up: for messages only, so the file and its folder will do.
 func (a *App) location(skip int) string {
 	var pcs [1]uintptr
 	if runtime.Callers(skip+2, pcs[:]) == 0 {
 		return ""
 	}
-	if known, ok := a.locations.Load(pcs[0]); ok {
-		return known.(string)
+	if known, ok := a.locations.of(pcs[0]); ok {
+		return known
 	}
-	frame, _ := runtime.CallersFrames(pcs[:]).Next()
+	return a.locate(pcs[0])
+}
+
+func (a *App) locate(pc uintptr) string {
+	frame, _ := runtime.CallersFrames([]uintptr{pc}).Next()
 	text := filepath.Base(filepath.Dir(frame.File)) + "/" + filepath.Base(frame.File) + ":" + strconv.Itoa(frame.Line)
-	a.locations.Store(pcs[0], text)
+	a.locations.add(pc, text)
 	return text
 }

@@ -23,19 +23,19 @@ var jobPlace = place{"", -1}
 
 // runningStep is a step's function while it runs: what a signal reaches.
 type runningStep struct {
-	at             place
-	name           string
-	attempt        int64
-	idempotencyKey string
-	// Ends the step's context.
-	end func(cause error)
+	at      place
+	name    string
+	attempt int64
+	// Text, in the verdict it came in: few steps ask.
+	idempotencyKey []byte
+	context        *stepContext
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
 }
 
 func (s *runningStep) raise(signal string, cause error) {
 	if s.signal.CompareAndSwap(nil, &signal) {
-		s.end(cause)
+		s.context.cancel(cause)
 	}
 }
 
@@ -66,15 +66,16 @@ type execution struct {
 	ended      chan struct{}
 	stoppedWhy string
 	warned     atomic.Bool
-	// Goroutines on their way out.
-	left      sync.Map
-	replaying atomic.Bool
+	replaying  atomic.Bool
 
 	mu sync.Mutex
-	// Few at a time, mostly one.
+	// Few at a time, mostly one, which has its place here.
 	running   []*runningStep
+	only      [1]*runningStep
 	branches  map[*branchRun]struct{}
 	cancelled bool
+	// Goroutines on their way out.
+	left map[uintptr]struct{}
 }
 
 // branchRun is a branch of a group while it runs.
@@ -197,13 +198,21 @@ func cancelError(by, why string) *Error {
 // leave ends the calling goroutine, running its deferred functions: a stop in Go, which has no exception that could not be caught. Every
 // engine call of those functions ends the same way.
 func (x *execution) leave() {
-	x.left.Store(goroutine.Current(), true)
+	x.mu.Lock()
+	if x.left == nil {
+		x.left = map[uintptr]struct{}{}
+	}
+	x.left[goroutine.Current()] = struct{}{}
+	x.mu.Unlock()
 	runtime.Goexit()
 }
 
 // hasLeft tells a stop from a Goexit of the program's own, once, at the end of a goroutine.
 func (x *execution) hasLeft() bool {
-	_, left := x.left.LoadAndDelete(goroutine.Current())
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, left := x.left[goroutine.Current()]
+	delete(x.left, goroutine.Current())
 	return left
 }
 
@@ -223,6 +232,9 @@ func (x *execution) isCancelled() bool {
 
 func (x *execution) begins(step *runningStep) {
 	x.mu.Lock()
+	if x.running == nil {
+		x.running = x.only[:0]
+	}
 	x.running = append(x.running, step)
 	stopped := x.hasStopped()
 	x.mu.Unlock()

@@ -3,6 +3,7 @@ package everstep
 import (
 	"errors"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -175,6 +176,23 @@ func (a *App) describe(err error, depth int) *document {
 		out.Cause = a.describe(cause, depth+1)
 	}
 	return out
+}
+
+// undescribed stands for an error whose own methods panicked. It calls none of them, nor any of the panic's value.
+func undescribed(err error, value any, stack string) *document {
+	text := "this error cannot be recorded: one of its methods, or the retry policy's If, panicked"
+	if isNil(err) {
+		text = "a nil pointer was returned as an error, which makes it an error that is not nil; return nil itself"
+	}
+	switch cause := value.(type) {
+	case runtime.Error:
+		text += ": " + cause.Error()
+	case string:
+		text += ": " + cause
+	}
+	stack = tail(printable(stack, len(stack)), maxStack)
+	final := false
+	return &document{Type: typeName(err), Message: printable(text, 1000), Stack: &stack, Retryable: &final}
 }
 
 func typeName(err error) string {

@@ -9,7 +9,9 @@ import (
 
 // Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter.
 type Retry struct {
+	// MaxAttempts counts the first one, too.
 	MaxAttempts int
+	// Initial is the interval after the first failure, Factor what each further one is multiplied by, MaxInterval where that ends.
 	Initial     time.Duration
 	Factor      float64
 	MaxInterval time.Duration
@@ -193,7 +195,14 @@ func Strict() StepOnly { return func(o *options) { o.strict = true } }
 func WithStepKey(key string) StepOnly { return func(o *options) { o.key = key } }
 
 // WithKey names the branches of a map, so that its items may come in another order on replay. Keys differ.
-func WithKey[T any](key func(item T) string) BranchOption { return func(o *options) { o.keyOf = key } }
+func WithKey[T any](key func(item T) string) BranchOption {
+	return func(o *options) {
+		if key == nil {
+			o.err = refuse(ErrConfigInvalid, "WithKey: the function is nil")
+		}
+		o.keyOf = key
+	}
+}
 
 // WithLimit bounds how many branches of a map run at a time.
 func WithLimit(count int) BranchOption { return func(o *options) { o.limit = count } }
@@ -202,7 +211,14 @@ func WithLimit(count int) BranchOption { return func(o *options) { o.limit = cou
 func WithID(id string) RunOption { return func(o *options) { o.id = &id } }
 
 // WithIDs gives each run of StartMany an id made of its input, so that a repeat attaches.
-func WithIDs[T any](id func(input T) string) RunOption { return func(o *options) { o.idOf = id } }
+func WithIDs[T any](id func(input T) string) RunOption {
+	return func(o *options) {
+		if id == nil {
+			o.err = refuse(ErrConfigInvalid, "WithIDs: the function is nil")
+		}
+		o.idOf = id
+	}
+}
 
 // OnQueue puts the run on a queue.
 func OnQueue(name string) RunOption { return func(o *options) { o.queue = name } }
@@ -263,8 +279,9 @@ func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy
 
 // Dedup is at most one run per key in a scope.
 type Dedup struct {
+	// Key is 1 to 255 bytes.
 	Key string
-	// Scope: "until_done" or "queued"; TTL instead: that long from the start.
+	// Scope is how long the key is taken: "until_done" or "queued" (until it starts); TTL instead: that long from the start.
 	Scope string
 	TTL   time.Duration
 	// Policy: "attach", "reject" or "replace".

@@ -41,6 +41,44 @@ func TestAPanicInAStepIsAFailedStepWithItsStack(t *testing.T) {
 
 func panicHere() { panic("on purpose") }
 
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+type panickingError struct{}
+
+func (panickingError) Error() string { return "panics when it is compared" }
+func (panickingError) Is(error) bool { panic("not comparable") }
+
+func TestAnErrorWhoseMethodsPanicIsAFailureAndNoCrash(t *testing.T) {
+	for name, fails := range map[string]func() error{
+		"typed nil":          func() error { return (*nilError)(nil) },
+		"panics in Is":       func() error { return panickingError{} },
+		"typed nil panicked": func() error { panic((*nilError)(nil)) },
+	} {
+		for where, f := range map[string]func(ctx everstep.Context, _ everstep.None) (int, error){
+			"step": func(ctx everstep.Context, _ everstep.None) (int, error) {
+				return everstep.Do(ctx, "fails", func(context.Context) (int, error) { return 0, fails() })
+			},
+			"workflow": func(everstep.Context, everstep.None) (int, error) { return 0, fails() },
+		} {
+			t.Run(name+" in a "+where, func(t *testing.T) {
+				app := open(t, file(t))
+				must(t, app.DeclareError("declared", errDeclined))
+				w := register(t, app, "played", f)
+				launch(t, app)
+				run, err := w.Start(context.Background(), everstep.None{})
+				must(t, err)
+				_, err = run.Result(context.Background(), everstep.WithTimeout(patience))
+				wants(t, err, everstep.ErrRunFailed)
+				if err != nil && !strings.Contains(err.Error(), "return nil itself") && !strings.Contains(err.Error(), "panicked") {
+					t.Errorf("it does not say what is wrong: %v", err)
+				}
+			})
+		}
+	}
+}
+
 func TestGoexitOfTheProgramsOwnIsAFailure(t *testing.T) {
 	for name, f := range map[string]func(everstep.Context, everstep.None) (int, error){
 		"workflow": func(everstep.Context, everstep.None) (int, error) { runtime.Goexit(); return 0, nil },

@@ -21,7 +21,7 @@ func (x *execution) play(f *registered) {
 	returned := false
 	defer func() {
 		own.owner.Store(0)
-		x.cancel(refuse(ErrStopped, "this run's function has returned"))
+		x.cancel(x.app.returned)
 		if !x.hasLeft() && !returned && !x.hasStopped() {
 			err := errors.New("the function called runtime.Goexit, which ends its goroutine without a result")
 			x.finished(f, nil, NonRetryable(err), false)
@@ -29,10 +29,13 @@ func (x *execution) play(f *registered) {
 	}()
 	var step *stepContext
 	if f.kind == "step" {
-		step = newStepContext(x.ctx, x, jobPlace, f.name, x.attempt, x.idempotencyKey)
+		step = newStepContext(x.ctx, x, jobPlace, f.name, x.attempt, []byte(x.idempotencyKey))
 		x.begins(&step.step)
 	}
-	output, err := guarded(func() ([]byte, error) { return f.run(b, step, x.input) }, func() {})
+	// It lies in the batch of events it came with, which would stay in memory for as long as the run waits.
+	input := x.input
+	x.input = nil
+	output, err := guarded(func() ([]byte, error) { return f.run(b, step, input) }, func() {})
 	returned = true
 	if x.hasStopped() {
 		x.warnAfterStop(err)
@@ -46,7 +49,13 @@ func (x *execution) play(f *registered) {
 }
 
 // endedByCancel: the error is the cancel this run was asked for, and not one of a child's or of a context of the program's own.
-func (x *execution) endedByCancel(err error, step *stepContext) bool {
+// An Is or As of the program's that panics here is no cancel; failureOf says what it is.
+func (x *execution) endedByCancel(err error, step *stepContext) (ended bool) {
+	defer func() {
+		if recover() != nil {
+			ended = false
+		}
+	}()
 	if err == nil || !x.isCancelled() {
 		return false
 	}

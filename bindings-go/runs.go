@@ -26,30 +26,45 @@ const (
 	StateCancelled  State = "cancelled"
 )
 
-// RunInfo is a run as the database has it now. Texts are "" and times zero where there is none.
+// RunInfo is a run as the database has it now. Texts are "" and times zero where there is none; times are UTC, of the database's clock.
 type RunInfo struct {
-	Key, ID, Workflow       string
-	State                   State
-	Version, Queue, Label   string
-	Epoch, Priority         int
-	Crashes, Attempt        int
-	Owner, OwnerHost        string
-	OwnerPid                int
-	Parent, Root            string
-	ForkedFrom              string
-	Attributes              map[string]any
-	FairnessKey             string
-	Cost                    int
-	CreatedBy               string
-	CreatedAt, FinishedAt   time.Time
-	StartAt, DeadlineAt     time.Time
-	ExpiresAt               time.Time
+	// Key is the run's uuid; ID is what WithID gave.
+	Key, ID, Workflow string
+	State             State
+	// Version is the build the run is pinned to; Queue and Label are what it was started with.
+	Version, Queue, Label string
+	// Epoch grows with every claim, wake, takeover and control call. Of two runs that are ready the higher Priority goes first.
+	Epoch, Priority int
+	// Crashes counts takeovers from workers that died without anything being recorded since the one before; at 5 the run is blocked. Attempt is of the
+	// whole run, from 1.
+	Crashes, Attempt int
+	// Owner is the worker that has it, with its host and its process there.
+	Owner, OwnerHost string
+	OwnerPid         int
+	// Parent is the key of the run that started this one as a child, Root of the first of them all, ForkedFrom of the run this is a copy of.
+	Parent, Root string
+	ForkedFrom   string
+	// Attributes are those of WithAttributes.
+	Attributes  map[string]any
+	FairnessKey string
+	Cost        int
+	CreatedBy   string
+	// FinishedAt is zero until the run has ended.
+	CreatedAt, FinishedAt time.Time
+	// StartAt is set by a delay, DeadlineAt and ExpiresAt by WithDeadline and WithExpiry.
+	StartAt, DeadlineAt time.Time
+	ExpiresAt           time.Time
+	// ErrorType and ErrorMessage are of the error a failed run ended with.
 	ErrorType, ErrorMessage string
-	CancelBy, CancelWhy     string
-	BlockedWhy              string
+	// CancelBy and CancelWhy are of a cancel that was asked for.
+	CancelBy, CancelWhy string
+	// BlockedWhy says what is wrong with a blocked run, and what to do.
+	BlockedWhy string
 	// WaitsFor is what it waits for, in words.
-	WaitsFor                []string
-	StepsRecorded           int
+	WaitsFor []string
+	// StepsRecorded counts every recorded call, waits and messages too.
+	StepsRecorded int
+	// TraceParent and TraceState are the W3C trace context of WithTrace.
 	TraceParent, TraceState string
 }
 
@@ -121,20 +136,27 @@ func runInfo(r record) RunInfo {
 
 // StepInfo is one recorded call of a run.
 type StepInfo struct {
-	Branch        string
-	Seq, Segment  int
-	Kind, Name    string
-	Location      string
-	Failed        bool
+	// Branch, Seq and Segment are its position: the path of the branch ("" is the workflow's own), which call of that branch, and which part of a run
+	// that was rewound or continued.
+	Branch       string
+	Seq, Segment int
+	// Kind is step, sleep, receive and so on; Name is a step's, or the topic's or key's.
+	Kind, Name string
+	// Location is where the program calls it: folder/file.go:line.
+	Location string
+	Failed   bool
+	// Attempt is the one that was recorded, from 1. Done is the order in which the run's calls completed, from 0.
 	Attempt, Done int
 	Took          time.Duration
 	RecordedAt    time.Time
-	WrittenBy     string
-	Host          string
-	Pid           int
+	// WrittenBy is the worker that recorded it, with its host and its process there.
+	WrittenBy string
+	Host      string
+	Pid       int
 	// Output is the recorded payload, encoded; nil where there is none.
 	Output []byte
-	Epoch  int
+	// Epoch is that of the execution it was recorded in.
+	Epoch int
 }
 
 func stepInfo(r record) StepInfo {
@@ -192,11 +214,15 @@ func (h *handle) Steps(ctx context.Context) ([]StepInfo, error) {
 
 // Filter narrows Runs down; what is zero does not.
 type Filter struct {
-	States                     []State
-	Workflow, Queue            string
-	Parent                     string
-	Attribute                  string
-	AttributeValue             any
+	// States are alternatives.
+	States          []State
+	Workflow, Queue string
+	// Parent is the key of a run whose children are wanted.
+	Parent string
+	// Attribute is the name of an attribute, and AttributeValue what it equals.
+	Attribute      string
+	AttributeValue any
+	// CreatedFrom is inclusive, CreatedBefore is not.
 	CreatedFrom, CreatedBefore time.Time
 	// After is the Next of the page before.
 	After string

@@ -104,22 +104,13 @@ func doStep[In, Out any](ctx context.Context, s *Step[In, Out], in In, location 
 	if location == "" {
 		location = b.execution.app.location(2)
 	}
-	var own Out
-	var sent []byte
-	data, err := b.step(ctx, d, location, arguments, func(ctx context.Context) ([]byte, error) {
-		out, err := s.function(ctx, in)
-		if err != nil {
-			return nil, err
-		}
-		own = out
-		sent, err = encodeOutput(d.name, out)
-		return sent, err
-	})
+	run := &invoked[In, Out]{step: s, in: in}
+	data, err := b.step(ctx, d, location, arguments, run)
 	if err != nil {
 		return none, err
 	}
-	if same(data, sent) && asItIs(&own) {
-		return own, nil
+	if same(data, run.sent) && asItIs(&run.out) {
+		return run.out, nil
 	}
 	return decode[Out]("the result of step", d.name, data)
 }
@@ -180,21 +171,52 @@ func recording(ctx context.Context, d *stepDefinition) (b *branch, plain bool, e
 	return b, false, b.enter(ctx, "step", d.name)
 }
 
+// invocation is a step's function with what it was given, and what it made of it.
+type invocation interface {
+	attempt(ctx context.Context) ([]byte, error)
+}
+
+// invoked keeps what an invocation returned beside its bytes, in one piece of memory.
+type invoked[In, Out any] struct {
+	step *Step[In, Out]
+	in   In
+	out  Out
+	sent []byte
+}
+
+func (i *invoked[In, Out]) attempt(ctx context.Context) ([]byte, error) {
+	out, err := i.step.function(ctx, i.in)
+	if err != nil {
+		return nil, err
+	}
+	i.out = out
+	i.sent, err = encodeOutput(i.step.definition.name, out)
+	return i.sent, err
+}
+
 // step is one step of a workflow, with its attempts.
-func (b *branch) step(ctx context.Context, d *stepDefinition, location string, arguments []byte, run func(context.Context) ([]byte, error)) ([]byte, error) {
+func (b *branch) step(ctx context.Context, d *stepDefinition, location string, arguments []byte, run invocation) ([]byte, error) {
 	rest := frame.New().Int(ops.KindStep).Str(d.name).Str(location).OptBytes(arguments).OptStr(d.options.key)
-	v, err := b.begin(ctx, ops.BeginStep, d.options.policy.write(rest))
+	x := b.execution
+	v, t, err := b.beginStep(ctx, ops.BeginStep, d.options.policy.write(rest))
+	// Also where the function ends its goroutine.
+	defer func() { x.client.settle(t) }()
 	var sent []byte
 	for err == nil && v.kind == ops.VerdictRun {
-		b.execution.replaying.Store(false)
+		x.replaying.Store(false)
 		var arguments *frame.Writer
 		sent, arguments = b.attempt(ctx, d, v, run)
-		v, err = b.execution.finish(ops.FinishStep, arguments)
+		if t.waiter == nil {
+			t = x.client.expect()
+		}
+		used := t
+		t = ticket{}
+		v, err = x.finishStep(used, ops.FinishStep, arguments)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return b.execution.outcome(v, sent)
+	return x.outcome(v, sent)
 }
 
 // outcome is what a recorded verdict means; sent stands where it names no value.
@@ -210,17 +232,17 @@ func (x *execution) outcome(v verdict, sent []byte) ([]byte, error) {
 }
 
 // attempt runs the function once. It returns what it would record, and finish_step's arguments.
-func (b *branch) attempt(ctx context.Context, d *stepDefinition, v verdict, run func(context.Context) ([]byte, error)) ([]byte, *frame.Writer) {
+func (b *branch) attempt(ctx context.Context, d *stepDefinition, v verdict, run invocation) ([]byte, *frame.Writer) {
 	x := b.execution
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step
-	output, err := guarded(func() ([]byte, error) { return run(inner) }, func() {
+	output, err := guarded(func() ([]byte, error) { return run.attempt(inner) }, func() {
 		// Also where the function ends its goroutine: the deferred calls of the workflow run next.
 		b.lane.step = nil
 		x.ends(step)
-		step.end(nil)
+		inner.cancel(nil)
 	})
 	w := frame.New().Int(int64(x.id)).Str(b.path).Int(v.seq).Int(v.attempt)
 	return x.attempted(w, d, step, output, err)
@@ -253,8 +275,15 @@ func (x *execution) attempted(w *frame.Writer, d *stepDefinition, step *runningS
 	return data, w.Bool(true).Bytes(data).Bool(retryable).Str(kind).Str(message).Bool(false)
 }
 
-// failureOf is an error as the engine takes it.
+// failureOf is an error as the engine takes it. Describing it calls methods of the program's (Error, Is, Unwrap, a retry's If), here outside any
+// function of the program: a panic in one, of a nil pointer in an error first of all, must not take the process down.
 func (a *App) failureOf(err error, retry *Retry) (data []byte, kind, message string, retryable bool) {
+	defer func() {
+		if value := recover(); value != nil {
+			document := undescribed(err, value, string(debug.Stack()))
+			data, kind, message, retryable = document.encode(), document.Type, document.Message, false
+		}
+	}()
 	retryable = retry == nil || retry.If == nil || retry.If(err)
 	var bad badOutput
 	if errors.As(err, &bad) {
@@ -270,7 +299,7 @@ func IdempotencyKey(ctx context.Context) (string, error) {
 		return "", refuse(ErrConfigInvalid, "IdempotencyKey: the context is nil")
 	}
 	if _, step := where(ctx); step != nil {
-		return step.step.idempotencyKey, nil
+		return string(step.step.idempotencyKey), nil
 	}
 	return "", refuse(ErrOutsideStep, "an idempotency key exists only inside a step: outside there is nothing it could stay the same for")
 }

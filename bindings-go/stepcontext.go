@@ -22,9 +22,9 @@ type stepContext struct {
 	cause error
 }
 
-func newStepContext(parent context.Context, x *execution, at place, name string, attempt int64, idempotencyKey string) *stepContext {
+func newStepContext(parent context.Context, x *execution, at place, name string, attempt int64, idempotencyKey []byte) *stepContext {
 	s := &stepContext{parent: parent, execution: x, step: runningStep{at: at, name: name, attempt: attempt, idempotencyKey: idempotencyKey}}
-	s.step.end = s.cancel
+	s.step.context = s
 	return s
 }
 

@@ -209,7 +209,7 @@ func (x *execution) transacted(
 	}, func() {
 		b.lane.step = nil
 		x.ends(step)
-		step.end(nil)
+		inner.cancel(nil)
 	})
 	if err == nil {
 		return end

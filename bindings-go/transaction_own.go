@@ -2,7 +2,10 @@ package everstep
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -44,7 +47,8 @@ func (r *Rows) Maps() []map[string]any {
 	return out
 }
 
-// Execute runs one statement. A parameter that is no scalar goes as the text a database reads: times in RFC 3339, the rest as JSON.
+// Execute runs one statement. A parameter that is no scalar goes as the text a database reads: a driver.Valuer (sql.NullString, uuid.UUID) as its
+// value, times in RFC 3339, the rest as JSON.
 func (tx *Tx) Execute(ctx context.Context, sql string, parameters ...any) (*Rows, error) {
 	if tx == nil {
 		return nil, refuse(ErrConfigInvalid, "the transaction is nil")
@@ -84,6 +88,13 @@ func scalar(value any) (any, error) {
 		return v.(interface{ String() string }).String(), nil
 	}
 	v := reflect.ValueOf(value)
+	if valuer, ok := value.(driver.Valuer); ok && !(v.Kind() == reflect.Pointer && v.IsNil()) {
+		inner, err := valuer.Value()
+		if _, again := inner.(driver.Valuer); err != nil || again {
+			return nil, errors.Join(err, fmt.Errorf("%T.Value: no value of a database", value))
+		}
+		return scalar(inner)
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {

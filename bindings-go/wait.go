@@ -91,6 +91,9 @@ func Shielded(ctx context.Context) context.Context {
 }
 
 func waiting(given []WaitOption) (*int64, error) {
+	if len(given) == 0 {
+		return nil, nil
+	}
 	o := options{}
 	err := collect(given, func(option WaitOption, o *options) { option.applyWait(o) }, &o)
 	if o.timeout == nil {

@@ -123,6 +123,9 @@ func (w *Workflow[In, Out]) options(given []StartOption) (options, error) {
 	if w == nil || w.app == nil {
 		return options{}, refuse(ErrConfigInvalid, "the workflow is nil: use what Register returned")
 	}
+	if len(given) == 0 {
+		return w.defaults, nil
+	}
 	o := w.defaults
 	return o, collect(given, func(option StartOption, o *options) { option.applyStart(o) }, &o)
 }

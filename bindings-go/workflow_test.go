@@ -2,6 +2,7 @@ package everstep_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"reflect"
@@ -386,5 +387,34 @@ func TestEveryCallIsRecordedWithTheLineOfTheProgramThatMadeIt(t *testing.T) {
 	}
 	if len(steps) < 11 {
 		t.Errorf("%d calls", len(steps))
+	}
+}
+
+func TestParametersGoAsWhatADatabaseReads(t *testing.T) {
+	app := open(t, file(t))
+	parameters := []any{
+		sql.NullString{String: "given", Valid: true}, sql.NullInt64{}, &sql.NullString{String: "pointed at", Valid: true}, (*sql.NullString)(nil),
+		everstep.UUID{1}, uint64(1 << 63), []int{1},
+	}
+	read, err := everstep.NewTransaction(app, "read", func(ctx context.Context, tx *everstep.Tx, _ everstep.None) ([]any, error) {
+		var out []any
+		for _, parameter := range parameters {
+			rows, err := tx.Execute(ctx, "select $1", parameter)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, rows.Scalar())
+		}
+		return out, nil
+	})
+	must(t, err)
+	w := register(t, app, "reads", func(ctx everstep.Context, _ everstep.None) ([]any, error) { return read.Do(ctx, everstep.None{}) })
+	launch(t, app)
+	run, err := w.Start(context.Background(), everstep.None{})
+	must(t, err)
+	got, err := run.Result(context.Background(), everstep.WithTimeout(patience))
+	must(t, err)
+	if want := []any{"given", nil, "pointed at", nil, "01000000-0000-0000-0000-000000000000", "9223372036854775808", "[1]"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
 	}
 }

@@ -9,6 +9,7 @@ package vet
 
 import (
 	"go/ast"
+	"go/token"
 	"go/types"
 	"strings"
 
@@ -38,24 +39,43 @@ func run(pass *analysis.Pass) (any, error) {
 		case *ast.FuncLit:
 			kind, body = f.Type, f.Body
 		}
-		if body != nil && takesContext(pass, kind) {
-			deferred(pass, kind, body)
-			ranges(pass, body)
+		if body == nil || !takesContext(pass, kind) {
+			return
 		}
+		deferred(pass, kind, body)
+		ranges(pass, body)
+		// A literal that is called with the workflow's context in reach may have a named error of its own.
+		own(pass, body, func(node ast.Node) {
+			if literal, ok := node.(*ast.FuncLit); ok {
+				deferred(pass, literal.Type, literal.Body)
+			}
+		})
 	})
 	return nil, nil
 }
 
 // takesContext: a workflow function, or a branch of one.
 func takesContext(pass *analysis.Pass, kind *ast.FuncType) bool {
+	return takes(pass, kind, isOurContext)
+}
+
+// takesAnyContext: also the function of a step, in which the order of calls and the way out are its own business.
+func takesAnyContext(pass *analysis.Pass, kind *ast.FuncType) bool {
+	return takes(pass, kind, func(t types.Type) bool { return isOurContext(t) || t.String() == "context.Context" })
+}
+
+func takes(pass *analysis.Pass, kind *ast.FuncType, wanted func(types.Type) bool) bool {
 	for _, parameter := range kind.Params.List {
-		if named, ok := types.Unalias(pass.TypesInfo.TypeOf(parameter.Type)).(*types.Named); ok {
-			if object := named.Obj(); object.Name() == "Context" && ours(object.Pkg()) {
-				return true
-			}
+		if wanted(types.Unalias(pass.TypesInfo.TypeOf(parameter.Type))) {
+			return true
 		}
 	}
 	return false
+}
+
+func isOurContext(t types.Type) bool {
+	named, ok := types.Unalias(t).(*types.Named)
+	return ok && named.Obj().Name() == "Context" && ours(named.Obj().Pkg())
 }
 
 func ours(p *types.Package) bool {
@@ -83,9 +103,10 @@ func deferred(pass *analysis.Pass, kind *ast.FuncType, body *ast.BlockStmt) {
 		if !ok {
 			return
 		}
+		set := assigned(statement.Call)
 		ast.Inspect(statement.Call, func(inner ast.Node) bool {
 			name, ok := inner.(*ast.Ident)
-			if !ok || !results[pass.TypesInfo.Uses[name]] {
+			if !ok || set[name] || !results[pass.TypesInfo.Uses[name]] {
 				return true
 			}
 			pass.Reportf(statement.Pos(), "this defer looks at %s, which is not set when the run is stopped while it waits; "+
@@ -95,6 +116,22 @@ func deferred(pass *analysis.Pass, kind *ast.FuncType, body *ast.BlockStmt) {
 	})
 }
 
+// assigned are the names that are set and not looked at: a deferred recover that turns a panic into the error is no trap.
+func assigned(below ast.Node) map[*ast.Ident]bool {
+	out := map[*ast.Ident]bool{}
+	ast.Inspect(below, func(node ast.Node) bool {
+		if statement, ok := node.(*ast.AssignStmt); ok && statement.Tok == token.ASSIGN {
+			for _, left := range statement.Lhs {
+				if name, ok := left.(*ast.Ident); ok {
+					out[name] = true
+				}
+			}
+		}
+		return true
+	})
+	return out
+}
+
 // ranges reports calls of the engine inside a range over a map.
 func ranges(pass *analysis.Pass, body *ast.BlockStmt) {
 	own(pass, body, func(node ast.Node) {
@@ -102,16 +139,48 @@ func ranges(pass *analysis.Pass, body *ast.BlockStmt) {
 		if !ok {
 			return
 		}
-		if _, isMap := pass.TypesInfo.TypeOf(loop.X).Underlying().(*types.Map); isMap && calls(pass, loop.Body, func(string) bool { return true }) {
+		if unordered(pass, loop.X) && calls(pass, loop.Body, records) {
 			pass.Reportf(loop.Pos(), "a range over a map visits keys in another order on replay, and this one calls the engine; range over sorted keys, or use Map with WithKey")
 		}
 	})
 }
 
-// own visits a function's nodes without the literals that are workflow functions themselves: those are visited by themselves.
+// unordered: a map, a type parameter that is one, or an iterator of package maps.
+func unordered(pass *analysis.Pass, over ast.Expr) bool {
+	if isMap(pass.TypesInfo.TypeOf(over)) {
+		return true
+	}
+	call, ok := ast.Unparen(over).(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	function := called(pass, call)
+	if function == nil || function.Pkg() == nil || function.Pkg().Path() != "maps" {
+		return false
+	}
+	return function.Name() == "All" || function.Name() == "Keys" || function.Name() == "Values"
+}
+
+func isMap(t types.Type) bool {
+	if parameter, ok := types.Unalias(t).(*types.TypeParam); ok {
+		constraint, ok := parameter.Constraint().Underlying().(*types.Interface)
+		if !ok || constraint.NumEmbeddeds() != 1 {
+			return false
+		}
+		t = constraint.EmbeddedType(0)
+		if union, ok := t.(*types.Union); ok && union.Len() == 1 {
+			t = union.Term(0).Type()
+		}
+	}
+	_, ok := t.Underlying().(*types.Map)
+	return ok
+}
+
+// own visits a function's nodes without the literals that have a context of their own: workflow functions are visited by themselves, and in a step
+// nothing is recorded.
 func own(pass *analysis.Pass, body *ast.BlockStmt, visit func(ast.Node)) {
 	ast.Inspect(body, func(node ast.Node) bool {
-		if literal, ok := node.(*ast.FuncLit); ok && takesContext(pass, literal.Type) {
+		if literal, ok := node.(*ast.FuncLit); ok && takesAnyContext(pass, literal.Type) {
 			return false
 		}
 		if node != nil {
@@ -130,37 +199,66 @@ func waits(name string) bool {
 	return false
 }
 
-// calls says whether anything below calls the package, by a name that counts.
+// records: what takes a context and yet has no place in the run is asked of memory.
+func records(name string) bool {
+	switch name {
+	case "Logger", "IdempotencyKey", "Attempt", "RunKey", "RunID", "Replaying", "Shielded":
+		return false
+	}
+	return true
+}
+
+// calls says whether anything below calls the package, by a name that counts, or a function that is given the workflow's context: what would it
+// want with it otherwise. A step's function below is called once, and what it calls is not recorded.
 func calls(pass *analysis.Pass, below ast.Node, counts func(string) bool) bool {
 	found := false
 	ast.Inspect(below, func(node ast.Node) bool {
+		if literal, ok := node.(*ast.FuncLit); ok && takesAnyContext(pass, literal.Type) && !takesContext(pass, literal.Type) {
+			return false
+		}
 		call, ok := node.(*ast.CallExpr)
 		if !ok || found {
 			return !found
 		}
-		function := call.Fun
-		switch generic := function.(type) {
-		case *ast.IndexExpr:
-			function = generic.X
-		case *ast.IndexListExpr:
-			function = generic.X
-		}
-		var name *ast.Ident
-		switch f := function.(type) {
-		case *ast.SelectorExpr:
-			name = f.Sel
-		case *ast.Ident:
-			name = f
-		default:
-			return true
-		}
-		object := pass.TypesInfo.Uses[name]
-		if f, ok := object.(*types.Func); ok && ours(f.Pkg()) && counts(f.Name()) && takesAContext(f) {
-			found = true
+		if f := called(pass, call); f != nil && ours(f.Pkg()) {
+			found = counts(f.Name()) && takesAContext(f)
+		} else if signature, ok := pass.TypesInfo.TypeOf(call.Fun).(*types.Signature); ok {
+			found = passesOurContext(signature)
 		}
 		return !found
 	})
 	return found
+}
+
+func passesOurContext(signature *types.Signature) bool {
+	for i := range signature.Params().Len() {
+		if isOurContext(signature.Params().At(i).Type()) {
+			return true
+		}
+	}
+	return false
+}
+
+// called is the function or method a call names; nil for a variable.
+func called(pass *analysis.Pass, call *ast.CallExpr) *types.Func {
+	function := ast.Unparen(call.Fun)
+	switch generic := function.(type) {
+	case *ast.IndexExpr:
+		function = generic.X
+	case *ast.IndexListExpr:
+		function = generic.X
+	}
+	var name *ast.Ident
+	switch f := function.(type) {
+	case *ast.SelectorExpr:
+		name = f.Sel
+	case *ast.Ident:
+		name = f
+	default:
+		return nil
+	}
+	out, _ := pass.TypesInfo.Uses[name].(*types.Func)
+	return out
 }
 
 // takesAContext: its first parameter is a context. Options, and what is asked of a handle in memory, take none.

@@ -91,15 +91,18 @@ func (r *Reader) Bool() bool {
 }
 
 // Str is "" for null.
-func (r *Reader) Str() string {
+func (r *Reader) Str() string { return string(r.Text()) }
+
+// Text is Str in place, and nil for null.
+func (r *Reader) Text() []byte {
 	switch r.tag() {
 	case tagNull:
-		return ""
+		return nil
 	case tagStr:
-		return string(r.sized())
+		return r.sized()
 	}
 	r.bad = true
-	return ""
+	return nil
 }
 
 // Bytes is nil for null, and not nil for an empty value.

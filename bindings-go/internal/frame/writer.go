@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"sync"
+	"unicode/utf8"
 )
 
 const (
@@ -21,10 +22,11 @@ const (
 // Writer writes values one after another. Its methods return it, so that a frame reads as one line.
 type Writer struct {
 	data []byte
+	bad  string
 }
 
 // Every call of a workflow takes three frames, and each is dead once it has crossed: they were a third of what a step allocated.
-var writers = sync.Pool{New: func() any { return &Writer{make([]byte, 0, 256)} }}
+var writers = sync.Pool{New: func() any { return &Writer{data: make([]byte, 0, 256)} }}
 
 // Room beyond this is not kept: one large payload must not stay in memory for good.
 const mostKept = 4096
@@ -32,7 +34,7 @@ const mostKept = 4096
 // New is an empty writer with room for an ordinary frame.
 func New() *Writer {
 	w := writers.Get().(*Writer)
-	w.data = w.data[:0]
+	w.data, w.bad = w.data[:0], ""
 	return w
 }
 
@@ -73,6 +75,9 @@ func (w *Writer) Float(f float64) *Writer {
 }
 
 func (w *Writer) Str(s string) *Writer {
+	if !utf8.ValidString(s) {
+		w.bad = s
+	}
 	w.data = append(binary.LittleEndian.AppendUint32(append(w.data, tagStr), uint32(len(s))), s...)
 	return w
 }
@@ -120,10 +125,21 @@ func (w *Writer) OptInt(i *int64) *Writer {
 	return w.Int(*i)
 }
 
-// Raw writes values that are packed already.
-func (w *Writer) Raw(frame []byte) *Writer {
-	w.data = append(w.data, frame...)
+// Append writes what another writer holds.
+func (w *Writer) Append(other *Writer) *Writer {
+	w.data = append(w.data, other.Data()...)
+	if other != nil && other.bad != "" {
+		w.bad = other.bad
+	}
 	return w
+}
+
+// NotText is a text among the values that is not UTF-8; "" where all are. Only a program's own can be: the engine would call the frame malformed.
+func (w *Writer) NotText() string {
+	if w == nil {
+		return ""
+	}
+	return w.bad
 }
 
 // Value writes a value of any of the border's types; false when it has none of them.

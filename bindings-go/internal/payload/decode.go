@@ -422,7 +422,11 @@ func assignStruct(object Object, v reflect.Value) *Error {
 				continue
 			}
 		}
-		if err := assign(member.Value, f.reach(v)); err != nil {
+		target, err := f.reach(v)
+		if err == nil {
+			err = assign(member.Value, target)
+		}
+		if err != nil {
 			return err.within(".%s", member.Key)
 		}
 	}
@@ -430,17 +434,20 @@ func assignStruct(object Object, v reflect.Value) *Error {
 }
 
 // reach follows the path to the field and makes embedded pointers on the way.
-func (f *field) reach(v reflect.Value) reflect.Value {
+func (f *field) reach(v reflect.Value) (reflect.Value, *Error) {
 	for _, i := range f.index {
 		if v.Kind() == reflect.Pointer {
 			if v.IsNil() {
+				if !v.CanSet() {
+					return v, embeddedPointer(v.Type())
+				}
 				v.Set(reflect.New(v.Type().Elem()))
 			}
 			v = v.Elem()
 		}
 		v = v.Field(i)
 	}
-	return v
+	return v, nil
 }
 
 func readersOf(t reflect.Type) map[string]*field {

@@ -42,6 +42,8 @@ func notText() *Error { return invalid("a string is not UTF-8") }
 
 type writer struct {
 	out []byte
+	// pointers that are being followed: a cycle of pointers and interfaces alone has no container to count.
+	pointers int
 }
 
 type encoder func(w *writer, v reflect.Value, depth int) *Error
@@ -151,11 +153,13 @@ func newEncoder(t reflect.Type) encoder {
 			if v.IsNil() {
 				return w.value(reflect.Value{}, depth)
 			}
-			// A cycle of pointers alone has no container to count.
-			if depth > maxDepth*2 {
+			if w.pointers >= maxPointers {
 				return tooDeep()
 			}
-			return encoderOf(element)(w, v.Elem(), depth)
+			w.pointers++
+			err := encoderOf(element)(w, v.Elem(), depth)
+			w.pointers--
+			return err
 		}
 	}
 	if t.Kind() == reflect.Interface {
@@ -310,6 +314,10 @@ func mapEncoder(t reflect.Type) encoder {
 }
 
 func structEncoder(t reflect.Type) encoder {
+	// A registration has named it where the type was known there; in an `any` it comes up here.
+	if err := losing(t); err != nil {
+		return func(*writer, reflect.Value, int) *Error { return invalid("%s", err.Message) }
+	}
 	fields := fieldsOf(t)
 	return func(w *writer, v reflect.Value, depth int) *Error {
 		if depth >= maxDepth {

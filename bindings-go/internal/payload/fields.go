@@ -2,6 +2,7 @@ package payload
 
 import (
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -54,20 +55,37 @@ func (f *field) omitted(v reflect.Value) bool {
 
 // fieldsOf are the fields that are written, in the order of their declaration.
 func fieldsOf(t reflect.Type) []field {
+	fields, _ := dominant(candidates(t, nil, nil))
+	return fields
+}
+
+// candidates are the fields of a struct and of those embedded in it. reflect.VisibleFields would not do: it goes by the names in Go, and two
+// fields of one name there may have two names on the wire.
+func candidates(t reflect.Type, path []int, within []reflect.Type) []field {
 	var all []field
-	for _, f := range reflect.VisibleFields(t) {
+	for i := range t.NumField() {
+		f := t.Field(i)
 		tag := f.Tag.Get("json")
 		name, options, _ := strings.Cut(tag, ",")
-		if tag == "-" || !reachable(t, f.Index) {
+		if tag == "-" {
 			continue
 		}
+		index := append(slices.Clone(path), i)
 		if f.Anonymous && name == "" && structLike(f.Type) {
-			continue // Its own fields follow.
+			embedded := f.Type
+			if embedded.Kind() == reflect.Pointer {
+				embedded = embedded.Elem()
+			}
+			// A struct that embeds itself adds nothing the outer one does not have.
+			if embedded != t && !slices.Contains(within, embedded) {
+				all = append(all, candidates(embedded, index, append(slices.Clone(within), t))...)
+			}
+			continue
 		}
 		if !f.IsExported() {
 			continue
 		}
-		one := field{name: name, index: f.Index, tagged: name != ""}
+		one := field{name: name, index: index, tagged: name != ""}
 		if name == "" {
 			one.name = f.Name
 		}
@@ -77,22 +95,7 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		all = append(all, one)
 	}
-	return dominant(all)
-}
-
-// reachable is false below an embedded struct that has a name of its own, or is left out: it is one field then.
-func reachable(t reflect.Type, index []int) bool {
-	for _, i := range index[:len(index)-1] {
-		if t.Kind() == reflect.Pointer {
-			t = t.Elem()
-		}
-		outer := t.Field(i)
-		if name, _, _ := strings.Cut(outer.Tag.Get("json"), ","); name != "" || !structLike(outer.Type) {
-			return false
-		}
-		t = outer.Type
-	}
-	return true
+	return all
 }
 
 // structLike: a struct, or a pointer to one, that is written field by field.
@@ -103,8 +106,8 @@ func structLike(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !special(t)
 }
 
-// dominant keeps, of several fields with one name, the least nested one, then the tagged one; of two equals none.
-func dominant(all []field) []field {
+// dominant keeps, of several fields with one name, the least nested one, then the tagged one; of two equals none, and says their name.
+func dominant(all []field) (fields []field, ambiguous string) {
 	byName := map[string][]field{}
 	for _, f := range all {
 		byName[f.name] = append(byName[f.name], f)
@@ -118,6 +121,7 @@ func dominant(all []field) []field {
 			return same[i].tagged && !same[j].tagged
 		})
 		if len(same) > 1 && len(same[0].index) == len(same[1].index) && same[0].tagged == same[1].tagged {
+			ambiguous = same[0].name
 			continue
 		}
 		out = append(out, same[0])
@@ -131,7 +135,7 @@ func dominant(all []field) []field {
 		}
 		return len(a) < len(b)
 	})
-	return out
+	return out, ambiguous
 }
 
 // special types have a form of their own and are not looked into.
@@ -165,7 +169,7 @@ func check(t reflect.Type, seen map[reflect.Type]bool) *Error {
 	}
 	seen[t] = true
 	if t.Kind() != reflect.Interface && special(t) {
-		return nil
+		return checkSpecial(t)
 	}
 	switch t.Kind() {
 	case reflect.Chan, reflect.Func, reflect.UnsafePointer, reflect.Complex64, reflect.Complex128:
@@ -190,18 +194,49 @@ func check(t reflect.Type, seen map[reflect.Type]bool) *Error {
 	return nil
 }
 
+// checkSpecial: a text is read back by UnmarshalText, or into a string. What MarshalJSON writes may well fit the type as it is.
+func checkSpecial(t reflect.Type) *Error {
+	pointer := reflect.PointerTo(t)
+	if pointer.Implements(textMarshaler) && !pointer.Implements(marshaler) && t.Kind() != reflect.String &&
+		!pointer.Implements(textUnmarshaler) && !pointer.Implements(unmarshaler) {
+		return invalid("%s has a MarshalText and no UnmarshalText, so it could not be read back: add one", t)
+	}
+	return nil
+}
+
+func embeddedPointer(t reflect.Type) *Error {
+	return invalid("%s is embedded as a pointer to an unexported type, which no reader can fill: embed it by value, or export it", t)
+}
+
 func checkStruct(t reflect.Type, seen map[reflect.Type]bool) *Error {
+	if err := losing(t); err != nil {
+		return err
+	}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Tag.Get("json") == "-" || f.Name == "_" {
 			continue
 		}
-		if !f.IsExported() && !(f.Anonymous && structLike(f.Type)) {
-			return invalid(`the field %s of %s is unexported and would be lost: export it, or tag it json:"-"`, f.Name, t)
+		if f.Anonymous && !f.IsExported() && f.Type.Kind() == reflect.Pointer {
+			return embeddedPointer(f.Type)
 		}
 		if err := check(f.Type, seen); err != nil {
 			return err.within(".%s", f.Name)
 		}
+	}
+	return nil
+}
+
+// losing names a field of a struct that would not be written.
+func losing(t reflect.Type) *Error {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Tag.Get("json") != "-" && f.Name != "_" && !f.IsExported() && !(f.Anonymous && structLike(f.Type)) {
+			return invalid(`the field %s of %s is unexported and would be lost: export it, or tag it json:"-"`, f.Name, t)
+		}
+	}
+	if _, name := dominant(candidates(t, nil, nil)); name != "" {
+		return invalid("two fields of %s are named %q and both would be lost: give one another name", t, name)
 	}
 	return nil
 }

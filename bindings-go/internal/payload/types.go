@@ -12,6 +12,8 @@ import (
 const (
 	maxSafe  = 1<<53 - 1
 	maxDepth = 128
+	// Followed at once; several may lead to one container.
+	maxPointers = 8 * maxDepth
 )
 
 // Error is payload_invalid: what is wrong, and where in the value.

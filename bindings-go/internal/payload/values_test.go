@@ -177,3 +177,69 @@ func TestCheckNamesWhatWouldBeLost(t *testing.T) {
 		}
 	}
 }
+
+func TestCyclesOfPointersAreRefused(t *testing.T) {
+	var cycle any
+	cycle = &cycle
+	if _, err := Encode(cycle); err == nil || !strings.Contains(err.Error(), "cycle") {
+		t.Errorf("got %v", err)
+	}
+	type node struct{ Next *node }
+	round := &node{}
+	round.Next = round
+	if _, err := Encode(round); err == nil || !strings.Contains(err.Error(), "cycle") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type base struct {
+	ID int `json:"base_id"`
+}
+
+// Derived and base both have an ID in Go, and two names on the wire.
+type derived struct {
+	base
+	ID int `json:"id"`
+}
+
+func TestFieldsGoByTheirNamesOnTheWire(t *testing.T) {
+	in := derived{base{1}, 2}
+	data, err := Encode(in)
+	if err != nil || string(data) != `{"base_id":1,"id":2}` {
+		t.Fatalf("%s, %v", data, err)
+	}
+	var out derived
+	if err := Decode(data, &out); err != nil || out != in {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
+type onlyWrites int
+
+func (onlyWrites) MarshalText() ([]byte, error) { return []byte("x"), nil }
+
+func TestTypesThatWouldLoseSomethingAreNamed(t *testing.T) {
+	type first struct{ ID int }
+	type second struct{ ID int }
+	for says, losing := range map[string]any{
+		"unexported type": struct{ *inner }{},
+		"two fields": struct {
+			first
+			second
+		}{},
+		"UnmarshalText": onlyWrites(1),
+		"hidden":        struct{ hidden int }{1},
+	} {
+		if err := Check(reflect.TypeOf(losing)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", says, err)
+		}
+	}
+	// Where only a value shows the type, writing it is when it is named.
+	if _, err := Encode([]any{struct{ hidden int }{1}}); err == nil || !strings.Contains(err.Error(), "hidden") {
+		t.Errorf("got %v", err)
+	}
+	var filled struct{ *inner }
+	if err := Decode([]byte(`{"street":"x"}`), &filled); err == nil {
+		t.Error("a pointer to an unexported type was filled in")
+	}
+}

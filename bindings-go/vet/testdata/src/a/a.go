@@ -2,6 +2,9 @@ package a
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	everstep "github.com/everstep/everstep/bindings-go"
@@ -79,4 +82,102 @@ var literal = func(ctx everstep.Context, orders map[string]string) (int, error) 
 		}
 	}
 	return 0, nil
+}
+
+func recovers(ctx everstep.Context, in string) (out int, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			out, err = 0, errors.New("panicked")
+		}
+	}()
+	return charge.Do(ctx, in)
+}
+
+func addsToItsError(ctx everstep.Context, in string) (out int, err error) {
+	defer func() { err = errors.Join(err, errors.New("more")) }() // want `this defer looks at err`
+	return charge.Do(ctx, in)
+}
+
+func helper(ctx everstep.Context, in string) error { return everstep.Sleep(ctx, time.Hour) }
+
+func waitsInAHelper(ctx everstep.Context, in string) (err error) {
+	defer func() { report(err) }() // want `this defer looks at err`
+	return helper(ctx, in)
+}
+
+func looksInALiteral(ctx everstep.Context, in string) (int, error) {
+	inner := func() (err error) {
+		defer func() { report(err) }() // want `this defer looks at err`
+		return everstep.Sleep(ctx, time.Hour)
+	}
+	return 0, inner()
+}
+
+func looksInAStep(ctx everstep.Context, in string) (int, error) {
+	return everstep.Do(ctx, "step", func(ctx context.Context) (out int, err error) {
+		defer func() { report(err) }()
+		for range map[string]int{"a": 1} {
+			if out, err = charge.Do(ctx, in); err != nil {
+				return 0, err
+			}
+		}
+		return out, nil
+	})
+}
+
+func rangesOverAMapOfSteps(ctx everstep.Context, orders map[string]string) error {
+	for _, order := range orders { // want `a range over a map`
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rangesOverAnIterator(ctx everstep.Context, orders map[string]string) error {
+	for order := range maps.Keys(orders) { // want `a range over a map`
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	for _, order := range slices.Sorted(maps.Keys(orders)) {
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rangesOverATypeParameter[M ~map[string]string](ctx everstep.Context, orders M) error {
+	for _, order := range orders { // want `a range over a map`
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func collectsBranchesOfAMap(ctx everstep.Context, orders map[string]string) ([]int, error) {
+	var branches []func(everstep.Context) (int, error)
+	for _, order := range orders { // want `a range over a map`
+		branches = append(branches, func(ctx everstep.Context) (int, error) { return charge.Do(ctx, order) })
+	}
+	return everstep.All(ctx, branches...)
+}
+
+func logsInARange(ctx everstep.Context, orders map[string]string) (int, error) {
+	total := 0
+	for key := range orders {
+		everstep.Logger(ctx).Info(key)
+		total += len(key)
+	}
+	return charge.Do(ctx, everstep.RunID(ctx))
+}
+
+func rangesInAStep(ctx everstep.Context, orders map[string]string) (int, error) {
+	total := map[string]func(context.Context) (int, error){}
+	for key := range orders {
+		total[key] = func(ctx context.Context) (int, error) { return charge.Do(ctx, key) }
+	}
+	return everstep.Do(ctx, "step", total["a"])
 }
