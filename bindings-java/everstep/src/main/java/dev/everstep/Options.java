@@ -14,7 +14,7 @@ final class Options {
 
   static <T> T required(@Nullable T value, String what) {
     if (value == null) {
-      throw invalid(what + " is null; leave the option out instead, or give a value");
+      throw invalid(what + " is null; give a value (an option that has none is left out)");
     }
     return value;
   }

@@ -12,10 +12,12 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.ser.BeanSerializer;
 import com.fasterxml.jackson.databind.ser.PropertyWriter;
 import com.fasterxml.jackson.databind.ser.impl.UnknownSerializer;
+import java.lang.reflect.GenericArrayType;
 import java.lang.reflect.Modifier;
 import java.lang.reflect.ParameterizedType;
 import java.lang.reflect.Type;
 import java.lang.reflect.TypeVariable;
+import java.lang.reflect.WildcardType;
 import java.util.HashSet;
 import java.util.Iterator;
 import java.util.Set;
@@ -25,6 +27,8 @@ import java.util.Set;
  * and where it stands, and comes before the first run.
  */
 final class Types {
+  private static final String SUBTYPES = "name its subtypes with @JsonTypeInfo and @JsonSubTypes";
+
   private final JsonMapper mapper;
   private final String what;
   private final Set<JavaType> seen = new HashSet<>();
@@ -51,7 +55,7 @@ final class Types {
    * Throws {@code payload_invalid} where a value of this type could not be stored and read back.
    */
   static void check(Payloads payloads, Type type, String what) {
-    if (type instanceof TypeVariable<?> || hasVariable(type)) {
+    if (hasVariable(type)) {
       throw Options.invalid(
           what
               + ": the type "
@@ -65,12 +69,19 @@ final class Types {
     types.readable(java, type.getTypeName());
   }
 
-  private static boolean hasVariable(Type type) {
-    if (type instanceof ParameterizedType parameterized) {
-      for (Type argument : parameterized.getActualTypeArguments()) {
-        if (argument instanceof TypeVariable<?> || hasVariable(argument)) {
-          return true;
-        }
+  private static boolean hasVariable(Type... types) {
+    for (Type type : types) {
+      boolean found =
+          type instanceof TypeVariable<?>
+              || (type instanceof ParameterizedType parameterized
+                  && hasVariable(parameterized.getActualTypeArguments()))
+              || (type instanceof GenericArrayType array
+                  && hasVariable(array.getGenericComponentType()))
+              || (type instanceof WildcardType wildcard
+                  && (hasVariable(wildcard.getUpperBounds())
+                      || hasVariable(wildcard.getLowerBounds())));
+      if (found) {
+        return true;
       }
     }
     return false;
@@ -121,7 +132,12 @@ final class Types {
       if (raw.isRecord()) {
         return;
       }
-      throw refused(type, path, "cannot be stored: it has no properties");
+      throw refused(
+          type,
+          path,
+          Modifier.isAbstract(raw.getModifiers())
+              ? "cannot be stored: it is abstract; " + SUBTYPES
+              : "cannot be stored: it has no properties");
     }
     if (!(serializer instanceof BeanSerializer)) {
       return;
@@ -160,11 +176,7 @@ final class Types {
     }
     Class<?> raw = type.getRawClass();
     if (deserializer instanceof com.fasterxml.jackson.databind.deser.AbstractDeserializer) {
-      throw refused(
-          type,
-          path,
-          "cannot be read back: it is abstract; name its subtypes with @JsonTypeInfo and"
-              + " @JsonSubTypes");
+      throw refused(type, path, "cannot be read back: it is abstract; " + SUBTYPES);
     }
     if (!(deserializer instanceof BeanDeserializerBase bean)
         || Modifier.isAbstract(raw.getModifiers())) {

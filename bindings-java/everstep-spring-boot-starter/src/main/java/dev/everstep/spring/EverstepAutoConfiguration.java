@@ -6,7 +6,9 @@ import dev.everstep.TransactionSource;
 import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
 import java.sql.Connection;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import javax.sql.DataSource;
 import org.jspecify.annotations.Nullable;
 import org.springframework.beans.factory.ListableBeanFactory;
@@ -126,19 +128,49 @@ public class EverstepAutoConfiguration {
     }
 
     private static @Nullable String url(JdbcConnectionDetails details) {
-      String jdbc = details.getJdbcUrl();
+      return url(details.getJdbcUrl(), details.getUsername(), details.getPassword());
+    }
+
+    static @Nullable String url(
+        @Nullable String jdbc, @Nullable String username, @Nullable String password) {
       if (jdbc == null || !jdbc.startsWith("jdbc:postgresql://")) {
         return null;
       }
       String rest = jdbc.substring("jdbc:postgresql://".length());
-      String path = rest.contains("?") ? rest.substring(0, rest.indexOf('?')) : rest;
-      String user = details.getUsername();
-      if (user == null) {
-        return "postgresql://" + path;
+      int question = rest.indexOf('?');
+      String path = question < 0 ? rest : rest.substring(0, question);
+      Map<String, String> parameters =
+          question < 0 ? Map.of() : parameters(rest.substring(question + 1));
+      String user = username == null ? parameters.get("user") : encoded(username);
+      String secret = password == null ? parameters.get("password") : encoded(password);
+      String who = user == null ? "" : user + (secret == null ? "" : ":" + secret) + "@";
+      return "postgresql://" + who + path + encryption(parameters);
+    }
+
+    /** As they stand in the URL: percent-encoded. */
+    private static Map<String, String> parameters(String query) {
+      Map<String, String> out = new HashMap<>();
+      for (String part : query.split("&", -1)) {
+        int equals = part.indexOf('=');
+        String name = equals < 0 ? part : part.substring(0, equals);
+        out.put(name, equals < 0 ? "" : part.substring(equals + 1));
       }
-      String password = details.getPassword();
-      String who = encoded(user) + (password == null ? "" : ":" + encoded(password));
-      return "postgresql://" + who + "@" + path;
+      return out;
+    }
+
+    /** An application that asks for TLS must not find its engine talking in the clear. */
+    private static String encryption(Map<String, String> parameters) {
+      String mode = parameters.get("sslmode");
+      String flag = parameters.get("ssl");
+      if (mode == null && flag != null && !flag.equals("false")) {
+        // What the driver makes of ssl=true.
+        mode = "verify-full";
+      }
+      if (mode == null) {
+        return "";
+      }
+      String root = parameters.get("sslrootcert");
+      return "?sslmode=" + mode + (root == null ? "" : "&sslrootcert=" + root);
     }
 
     private static String encoded(String text) {

@@ -11,8 +11,8 @@ import org.springframework.boot.context.properties.bind.DefaultValue;
  * default.
  *
  * @param enabled false: no engine in this application
- * @param database {@code postgresql://user:password@host/name} or {@code sqlite:FILE}; left out:
- *     the application's own PostgreSQL data source, else {@code EVERSTEP_DATABASE_URL}
+ * @param database postgresql://user:password@host/name or sqlite:FILE; left out: the application's
+ *     own PostgreSQL data source, else EVERSTEP_DATABASE_URL
  * @param schema the PostgreSQL schema of the engine's tables
  * @param namespace isolates applications in one database
  * @param environment a database stamped with another one is held

@@ -1,6 +1,7 @@
 package dev.everstep.spring;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.fail;
 
 import dev.everstep.Everstep;
 import dev.everstep.StepRef;
@@ -9,9 +10,14 @@ import dev.everstep.Workflow;
 import dev.everstep.WorkflowContext;
 import dev.everstep.WorkflowName;
 import dev.everstep.tests.TestDatabase;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.URL;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.sql.Connection;
 import java.time.Duration;
+import java.util.Collections;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
@@ -149,6 +155,37 @@ final class StarterTest {
               assertThat(jdbc.queryForList("select n from spring_rows", Long.class))
                   .containsExactly(7L);
             });
+  }
+
+  private static String engineUrl(String jdbc) {
+    return EverstepAutoConfiguration.WithDataSource.url(jdbc, "ada", "p@ss");
+  }
+
+  @Test
+  void theEngineIsAsEncryptedAsTheApplicationsDataSource() {
+    assertThat(engineUrl("jdbc:postgresql://db/shop?currentSchema=a&sslmode=require"))
+        .isEqualTo("postgresql://ada:p%40ss@db/shop?sslmode=require");
+    assertThat(engineUrl("jdbc:postgresql://db/shop?ssl=true&sslrootcert=/ca.pem"))
+        .isEqualTo("postgresql://ada:p%40ss@db/shop?sslmode=verify-full&sslrootcert=/ca.pem");
+    assertThat(engineUrl("jdbc:postgresql://db/shop")).isEqualTo("postgresql://ada:p%40ss@db/shop");
+    assertThat(
+            EverstepAutoConfiguration.WithDataSource.url(
+                "jdbc:postgresql://db/shop?user=bob&password=x", null, null))
+        .isEqualTo("postgresql://bob:x@db/shop");
+  }
+
+  @Test
+  void editorsKnowTheProperties() throws IOException {
+    String resource = "META-INF/spring-configuration-metadata.json";
+    for (URL part : Collections.list(getClass().getClassLoader().getResources(resource))) {
+      try (InputStream in = part.openStream()) {
+        String text = new String(in.readAllBytes(), StandardCharsets.UTF_8);
+        if (text.contains("\"everstep.database\"") && text.contains("\"everstep.grace\"")) {
+          return;
+        }
+      }
+    }
+    fail("no " + resource + " names everstep.database and everstep.grace");
   }
 
   @Test

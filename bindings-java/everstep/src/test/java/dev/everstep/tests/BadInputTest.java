@@ -99,9 +99,34 @@ final class BadInputTest {
     app.step("a", new TypeRef<List<T>>() {}, TypeRef.of(String.class), in -> "");
   }
 
+  private <T> void declareUnknownArray() {
+    app.step("a", TypeRef.of(String.class), new TypeRef<T[]>() {}, in -> null);
+  }
+
+  private <T> void declareUnknownWildcard() {
+    app.step("a", TypeRef.of(String.class), new TypeRef<List<? extends T>>() {}, in -> null);
+  }
+
   @Test
   void aTypeVariableIsNoType() {
-    assertTrue(refused(ErrorCode.CONFIG_INVALID, this::declareUnknown).contains("TypeRef"));
+    for (Executable declare :
+        List.<Executable>of(
+            this::declareUnknown, this::declareUnknownArray, this::declareUnknownWildcard)) {
+      String text = refused(ErrorCode.CONFIG_INVALID, declare);
+      assertTrue(text.contains("name it with a TypeRef"), text);
+    }
+  }
+
+  sealed interface Sealed permits Alone {}
+
+  record Alone(int size) implements Sealed {}
+
+  @Test
+  void anAbstractTypeIsToldHowToNameItsSubtypes() {
+    String text =
+        refused(
+            ErrorCode.PAYLOAD_INVALID, () -> app.step("a", String.class, Sealed.class, in -> null));
+    assertTrue(text.contains("@JsonSubTypes"), text);
   }
 
   static final class Raw<A, B> implements Workflow<A, B> {
