@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _codec
 from ._async_calls import answer as answer_async
 from ._async_calls import check_loop, on_a_thread, result
-from ._calls import begin_step, call, uncancel, unwind
+from ._calls import begin_step, call, ends_the_loop, uncancel, unwind
 from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
 from ._failures import Cancelled, Stopped
 from ._ops_gen import (
@@ -98,11 +98,15 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
             raise
         finally:
             _quietly(transaction.close)
-    except (Stopped, Cancelled):
-        if running.signal is None:
+    except (Stopped, Cancelled) as error:
+        if running.signal is not None:
+            outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        elif execution.stopped is not None or execution.cancelled is not None:
             raise
-        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except (Exception, SystemExit) as error:
+        else:
+            outcome = raised(function, RuntimeError(f"the transaction raised {error!r} without a stop or a cancel"), execution, final=True)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: they end nothing on a thread.
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
@@ -255,7 +259,9 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             raise
         uncancel(task)
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if ends_the_loop(error, task):
+            raise
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
