@@ -85,12 +85,18 @@ class Engine:
                 raise Closed("this engine is closed; make a new one")
             if self.handle is None:
                 try:
-                    self.handle = _native.open(json.dumps(self.config))
+                    self.handle = _native.open(self._settings())
                     for function in self.functions.values():
                         self._announce(function)
                 except _native.NativeError as error:
                     raise error_of(*error.args) from None
             return self.handle
+
+    def _settings(self) -> str:
+        try:
+            return json.dumps(self.config)
+        except (TypeError, ValueError) as error:
+            raise ConfigInvalid(f"settings are texts, numbers, booleans and lists of them: {error}") from None
 
     def _announce(self, function: Registered) -> None:
         if not function.startable:
