@@ -6,6 +6,7 @@ import asyncio
 import collections
 import dataclasses
 import functools
+import gc
 import logging
 import time
 import typing
@@ -297,3 +298,33 @@ def test_an_object_with_an_async_call_is_async(database: Database) -> None:
     app.workflow(name="doubles")(Doubles())
     with app:
         assert app.reference("doubles", returns=int).start(4).result(SOON) == 8
+
+
+def test_the_error_of_a_loser_is_nobodys(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+        failed = asyncio.Event()
+
+        @app.step
+        async def quick() -> str:
+            return "quick"
+
+        async def loses() -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                failed.set()
+                raise ValueError("in its clean-up")
+
+        @app.workflow
+        async def work() -> str:
+            winner = await app.race(quick, loses)
+            await failed.wait()
+            return winner
+
+        async with app:
+            assert await (await work.start()).result(SOON) == "quick"
+
+    asyncio.run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
