@@ -28,7 +28,7 @@ def small(database: Database, **settings: Any) -> tuple[Everstep, Any]:
     return app, echo
 
 
-@pytest.mark.parametrize("id", ["", "x" * 256, "a\x00b", "a\nb", "\x7f", "é" * 128])
+@pytest.mark.parametrize("id", ["", "x" * 256, "a\x00b", "a\nb", "\x7f", "é" * 128, "\udcff"])
 def test_ids(database: Database, id: str) -> None:
     app, echo = small(database)
     with app:
@@ -61,6 +61,8 @@ def test_no_name_of_its_own(database: Database) -> None:
     app = Everstep(**database.settings)
     with pytest.raises(everstep.ConfigInvalid, match="name="):
         app.step(lambda: 1)
+    with pytest.raises(everstep.IdInvalid, match="surrogate"):
+        app.step(name="\ud800")(lambda: 1)
 
 
 def test_a_mistyped_workflow_names_the_nearest(database: Database) -> None:
@@ -419,3 +421,21 @@ def test_a_changed_order_blocks_and_the_old_one_resumes(database: Database) -> N
     app, work = program(["a", "b"])
     with app:
         assert app.run("changed", returns=int).result(SOON) == 4
+
+
+def test_what_the_border_cannot_carry_is_told_by_name(database: Database) -> None:
+    app, echo = small(database)
+    with app:
+        with pytest.raises(everstep.PayloadInvalid, match="attributes"):
+            echo.options(attributes={"a": "\ud800"}).start(1)
+        with pytest.raises(everstep.IdInvalid, match="id of a run"):
+            echo.start_many([1, 2], id=lambda value: value)
+        assert app.runs().items == []
+    with pytest.raises(everstep.ConfigInvalid, match="not JSON serializable"):
+        Everstep(**{**database.settings, "pooler": object()}).launch()
+
+
+def test_a_path_names_the_sqlite_file(tmp_path: pathlib.Path) -> None:
+    with Everstep(tmp_path / "named.db") as app:
+        assert app.runs().items == []
+    assert (tmp_path / "named.db").exists()

@@ -208,3 +208,74 @@ def test_a_predicate_that_fails_is_final(database: Database) -> None:
 
     with app:
         assert work.start().result(SOON) == "1"
+
+
+_BEYOND = {
+    "group": lambda: BaseExceptionGroup("several", [GeneratorExit()]) if sys.version_info >= (3, 11) else GeneratorExit(),  # noqa: F821
+    "generator": GeneratorExit,
+    "stopped": lambda: everstep.Stopped("mine"),
+}
+
+
+@pytest.mark.parametrize("which", _BEYOND)
+def test_what_is_no_exception_ends_the_run_once(database: Database, which: str) -> None:
+    """Given back instead of ended, such a run was taken again at once by the same process, without end."""
+    app = Everstep(**database.settings)
+    executions: list[str] = []
+
+    @app.step
+    def sync_step() -> None:
+        raise _BEYOND[which]()
+
+    @app.step
+    async def step() -> None:
+        raise _BEYOND[which]()
+
+    @app.workflow
+    def sync_workflow() -> None:
+        executions.append("sync")
+        raise _BEYOND[which]()
+
+    @app.workflow
+    async def workflow() -> None:
+        executions.append("async")
+        raise _BEYOND[which]()
+
+    @app.workflow
+    def sync_caller() -> str:
+        with pytest.raises(StepError):
+            sync_step()
+        return "went on"
+
+    @app.workflow
+    async def caller() -> str:
+        with pytest.raises(StepError):
+            await step()
+        return "went on"
+
+    with app:
+        for ends in (sync_workflow, workflow):
+            with pytest.raises(everstep.RunFailed):
+                ends.start().result(SOON)
+        assert [caller.start().result(SOON), sync_caller.start().result(SOON)] == ["went on", "went on"]
+    assert executions == ["sync", "async"]
+
+
+def test_a_keyboard_interrupt_of_a_thread_is_no_ctrl_c(database: Database) -> None:
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+
+        @app.step
+        def interrupts() -> None:
+            raise KeyboardInterrupt
+
+        @app.workflow
+        async def caller() -> str:
+            with pytest.raises(StepError, match="KeyboardInterrupt"):
+                await interrupts.aio()
+            return "went on"
+
+        async with app:
+            assert await (await caller.start()).result(SOON) == "went on"
+
+    asyncio.run(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import functools
+import gc
 import logging
 import time
 import typing
@@ -15,7 +17,7 @@ import pytest
 from conftest import Database
 
 import everstep
-from everstep import Dedup, Everstep, Retry
+from everstep import AsyncEverstep, Dedup, Everstep, Retry
 
 SOON = timedelta(seconds=20)
 MOMENT = timedelta(milliseconds=1)
@@ -264,3 +266,65 @@ def test_a_far_sleep_is_no_overflow(database: Database) -> None:
         later = work.options(delay=timedelta.max).start().status()
         assert later.state == "ready" and later.start_at is not None
         assert run.status().created_at < datetime.now(timezone.utc) + timedelta(minutes=5)
+
+
+def test_a_loop_that_ended_without_close_is_told(database: Database) -> None:
+    """As `asyncio.run` twice with one engine does, or a test runner with a loop a test: the second would wait for ever."""
+    app = AsyncEverstep(**database.settings)
+
+    @app.workflow
+    async def work() -> int:
+        return 1
+
+    async def first() -> None:
+        await app.launch()
+        assert await (await work.start()).result(SOON) == 1
+
+    async def second() -> None:
+        with pytest.raises(everstep.WrongLoop, match="ended without close"):
+            await work.start()
+        await app.close()
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+def test_an_object_with_an_async_call_is_async(database: Database) -> None:
+    class Doubles:
+        async def __call__(self, n: int) -> int:
+            return 2 * n
+
+    app = Everstep(**database.settings)
+    app.workflow(name="doubles")(Doubles())
+    with app:
+        assert app.reference("doubles", returns=int).start(4).result(SOON) == 8
+
+
+def test_the_error_of_a_loser_is_nobodys(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+        failed = asyncio.Event()
+
+        @app.step
+        async def quick() -> str:
+            return "quick"
+
+        async def loses() -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                failed.set()
+                raise ValueError("in its clean-up")
+
+        @app.workflow
+        async def work() -> str:
+            winner = await app.race(quick, loses)
+            await failed.wait()
+            return winner
+
+        async with app:
+            assert await (await work.start()).result(SOON) == "quick"
+
+    asyncio.run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -259,7 +259,7 @@ class Everstep(Base):
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
+            self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
 
     @overload
     def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...

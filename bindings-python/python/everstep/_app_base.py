@@ -8,6 +8,7 @@ import difflib
 import inspect
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -60,7 +61,7 @@ class Base:
 
     def __init__(
         self,
-        database: str | None = None,
+        database: str | os.PathLike[str] | None = None,
         *,
         schema: str | None = None,
         namespace: str | None = None,
@@ -84,7 +85,7 @@ class Base:
         if isinstance(queues, str):
             raise ConfigInvalid(f"queues is a list of names: queues=[{queues!r}]")
         config = {
-            "database": database,
+            "database": os.fspath(database) if isinstance(database, os.PathLike) else database,
             "schema": schema,
             "namespace": namespace,
             "environment": environment,

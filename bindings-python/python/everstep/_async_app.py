@@ -274,7 +274,7 @@ class AsyncEverstep(Base):
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            await self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
+            await self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
 
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...

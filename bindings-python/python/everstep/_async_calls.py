@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ._calls import begin, begin_step, failed, uncancel, unwind
+from ._calls import begin, begin_step, ends_the_loop, failed, uncancel, unwind
 from ._errors_gen import WrongLoop
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
 from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
@@ -128,7 +128,9 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
             raise
         uncancel(task)
         return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if ends_the_loop(error, task):
+            raise
         # A step that calls sys.exit() has failed; it does not end a server, nor, run again elsewhere, one after the other.
         return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
@@ -168,8 +170,9 @@ def on_a_thread(engine: Engine, function: Callable[..., Any], *args: Any, **kwar
         value, failure = None, None
         try:
             value = context.run(function, *args, **kwargs)
-        except StopIteration as error:  # a future refuses it
-            failure = RuntimeError("StopIteration was raised")
+        except (StopIteration, KeyboardInterrupt) as error:
+            # A future refuses the first; the second, thrown into the loop, would be taken for Ctrl-C, which never comes to this thread.
+            failure = RuntimeError(f"{type(error).__name__} was raised")
             failure.__cause__ = error
         except BaseException as error:
             failure = error

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from . import _codec
-from ._calls import log, uncancel, warn_after_stop
+from ._calls import ends_the_loop, log, uncancel, warn_after_stop
 from ._error_base import EverstepError
 from ._errors_gen import PayloadInvalid, StepTimeout
 from ._failures import Failure
@@ -35,15 +35,15 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
             if task is not None and running is not None and running.signal is not None:
                 uncancel(task)
             fields = cancelled(function, error, execution, running)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if ends_the_loop(error, task):
+                # The process goes down. Another worker takes the run.
+                client.engine.call(OP_ABANDON, (execution.id, type(error).__name__))
+                raise
             if execution.stopped is not None:
                 warn_after_stop(execution, f"a {type(error).__name__} raised", error)
                 return
             fields = broken(function, error, execution)
-        except BaseException as error:
-            # KeyboardInterrupt: the process goes down. Another worker takes the run.
-            client.engine.call(OP_ABANDON, (execution.id, type(error).__name__))
-            raise
         if execution.stopped is not None:
             warn_after_stop(execution, "the value it returned", None)
             return

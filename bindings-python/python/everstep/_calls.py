@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from typing import Any, NoReturn
 
 from . import _native
@@ -127,6 +128,17 @@ def warn_after_stop(execution: Execution, what: str, error: BaseException | None
         line,
         execution.stopped,
     )
+
+
+def ends_the_loop(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether this ends the loop or the process, and so says nothing about the code it came through: Ctrl-C, which only the main thread hears, and the
+    `GeneratorExit` of a task whose loop is gone. The same types raised by the program's own code are failures: given back, the run would be taken, and
+    fail, again at once, without end."""
+    if isinstance(error, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    if isinstance(error, GeneratorExit):
+        return asyncio._get_running_loop() is None or asyncio.current_task() is not task
+    return False
 
 
 _OWN = __file__.rsplit("/", 1)[0]

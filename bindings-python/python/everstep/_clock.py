@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from . import _codec
 from ._decoding import decoder_of
-from ._errors_gen import ConfigInvalid, IdInvalid, PayloadInvalid
+from ._errors_gen import ConfigInvalid, PayloadInvalid
 from ._ops_gen import OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT
+from ._options import text as text
 from ._times import microseconds_since_epoch, milliseconds
 
 Request = tuple[int, tuple[Any, ...]]
@@ -21,13 +22,6 @@ def sleep(duration: dt.timedelta, place: str) -> Request:
 
 def sleep_until(when: dt.datetime, place: str) -> Request:
     return OP_BEGIN_WAIT, ("sleep", place, None, point(when))
-
-
-def text(what: str, value: str) -> str:
-    """Said here, where the parameter's name is known."""
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise IdInvalid(f"{what} is a str, not {type(value).__name__!r}")
-    return value
 
 
 def receive(topic: str, timeout: dt.timedelta | None, place: str) -> Request:
@@ -47,7 +41,11 @@ def value(which: Literal["now", "uuid", "random"], place: str) -> Request:
 
 
 def send(run: str, topic: str, message: Any, idempotency_key: str | None, place: str) -> Request:
-    return OP_BEGIN_SEND, (place, run, text("the topic", topic), _codec.encode(message), idempotency_key)
+    return OP_BEGIN_SEND, (place, run, text("the topic", topic), _codec.encode(message), message_key(idempotency_key))
+
+
+def message_key(given: str | None) -> str | None:
+    return None if given is None else text("the idempotency key of a message", given)
 
 
 def set_event(key: str, content: Any, place: str) -> Request:

@@ -147,7 +147,8 @@ def _lowering_of(value: Any) -> Callable[[_Lowering, Any, int], Any]:
     if dataclasses.is_dataclass(value):
         return _lower_fields(tuple((field.name, field.name) for field in dataclasses.fields(value)))
     if hasattr(kind, "__pydantic_core_schema__") or hasattr(kind, "__pydantic_fields__"):
-        return lambda lowering, v, depth: lowering.lower(v.model_dump(mode="python", by_alias=True), depth)
+        # Without computed fields: they are no input, and a model that forbids extras would refuse its own record.
+        return lambda lowering, v, depth: lowering.lower(v.model_dump(mode="python", by_alias=True, round_trip=True), depth)
     attrs_fields: Any = getattr(kind, "__attrs_attrs__", None)
     if attrs_fields is not None:
         return _lower_fields(tuple((field.name, field.name) for field in attrs_fields))
@@ -204,6 +205,9 @@ def encode(value: Any) -> bytes:
         raise PayloadInvalid("nested too deep") from error
     except PayloadInvalid as error:
         raise PayloadInvalid(f"{error.message}{_where(value)}") from None
+    except Exception as error:
+        # Of the value's own code (a property, a serializer), or of a whole number with more digits than Python writes.
+        raise PayloadInvalid(f"a value of type {kind.__qualname__} cannot be encoded: {type(error).__name__}: {error}") from error
 
 
 def _where(value: Any) -> str:
@@ -222,7 +226,7 @@ def _where(value: Any) -> str:
         for step, item in items:
             try:
                 _Lowering().lower(item, 0)
-            except PayloadInvalid:
+            except Exception:
                 path, value = path + step, item
                 break
         else:
@@ -277,12 +281,21 @@ def _read_tag(tag: Any, value: Any) -> Any:
     raise PayloadInvalid(f"malformed value of tag {tag!r}")
 
 
+class HashableDict(dict[str, Any]):
+    """An object as element of a set or as key of a map: the fields of what was a frozen dataclass or model when written."""
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return hash(frozenset(self.items()))
+
+
 def _hashable(value: Any) -> Any:
-    """Elements of sets and keys of maps: what was a tuple or a frozen set when written."""
+    """Elements of sets and keys of maps: what was a tuple, a frozen set or a frozen object when written."""
     if type(value) is list:
         return tuple(_hashable(item) for item in value)
     if type(value) is set:
         return frozenset(value)
+    if type(value) is dict:
+        return HashableDict((key, _hashable(item)) for key, item in value.items())
     return value
 
 

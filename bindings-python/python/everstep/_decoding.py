@@ -25,6 +25,9 @@ from ._errors_gen import PayloadInvalid
 Decoder = Callable[[Any], Any]
 _cache: dict[Any, Decoder | None] = {}
 _NOTHING: Any = object()
+#: What a sequence and a set are read from; inside a set or a key they come as tuples and frozen sets.
+_LISTS = (list, tuple)
+_SETS = (set, frozenset, list, tuple)
 
 
 def identity(value: Any) -> Any:
@@ -56,6 +59,25 @@ def decoder_or_none(annotation: Any) -> Decoder | None:
 def _mismatch(expected: Any, value: Any) -> PayloadInvalid:
     name = getattr(expected, "__qualname__", None) or str(expected)
     return PayloadInvalid(f"expected {name}, found {type(value).__qualname__}")
+
+
+def _told(error: Exception) -> str:
+    """What a class of the program's own says against a value, without the value: pydantic quotes it."""
+    listed: Any = getattr(error, "errors", None)
+    if not callable(listed) or not hasattr(error, "error_count"):
+        return f"{type(error).__name__}: {error}"
+    problems: Any = listed(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else str(problem["msg"]) for problem in problems)
+
+
+def _made(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    """The program's own constructor, which may refuse."""
+    try:
+        return kind(*args, **kwargs)
+    except PayloadInvalid:
+        raise
+    except Exception as error:
+        raise PayloadInvalid(f"{getattr(kind, '__qualname__', kind)}: {_told(error)}") from error
 
 
 def _exact(kind: type) -> Decoder:
@@ -95,8 +117,9 @@ def _from_text(kind: type, parse: Callable[[str], Any]) -> Decoder:
         if type(value) is str:
             try:
                 return parse(value)
-            except ValueError as error:
-                raise PayloadInvalid(str(error)) from error
+            except (ValueError, ArithmeticError):
+                # The parsers' own texts quote what they were given.
+                raise PayloadInvalid(f"this text is no {kind.__name__}") from None
         raise _mismatch(kind, value)
 
     return read
@@ -106,6 +129,12 @@ def _read_bytearray(value: Any) -> Any:
     if type(value) is bytes:
         return bytearray(value)
     raise _mismatch(bytearray, value)
+
+
+def _read_dict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    raise _mismatch(dict, value)
 
 
 _SCALARS: dict[Any, Decoder | None] = {
@@ -126,7 +155,7 @@ _SCALARS: dict[Any, Decoder | None] = {
     dt.timedelta: _from_text(dt.timedelta, _times.read_duration),
     uuid.UUID: _from_text(uuid.UUID, uuid.UUID),
     list: _exact(list),
-    dict: _exact(dict),
+    dict: _read_dict,
 }
 
 
@@ -158,14 +187,14 @@ def _build_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Decod
         return _tuple(args)
     if isinstance(origin, type):
         if issubclass(origin, collections.abc.Mapping):
-            return _mapping(origin, *(args or (Any, Any)))
+            return _mapping(origin, *((*args, int) if issubclass(origin, collections.Counter) else args or (Any, Any)))
         if issubclass(origin, collections.abc.Set):
-            return _collection(args[0] if args else Any, frozenset if issubclass(origin, frozenset) else set, (set, list))
+            return _collection(args[0] if args else Any, frozenset if issubclass(origin, frozenset) else set, _SETS)
         if issubclass(origin, (collections.abc.Sequence, collections.abc.Iterable)) and origin.__module__ in (
             "builtins",
             "collections.abc",
         ):
-            return _collection(args[0] if args else Any, list, (list,))
+            return _collection(args[0] if args else Any, list, _LISTS)
         if hasattr(annotation, "model_validate"):
             return _pydantic(annotation)
         return _build_class(origin, dict(zip(getattr(origin, "__parameters__", ()), args, strict=False)))
@@ -178,11 +207,17 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> Decoder | None:
         return None
     # An exact class first, so that `int | str` and `float | int` keep what was written.
     exact = frozenset(arg for arg in args if isinstance(arg, type) and arg in _SCALARS)
+    shaped = [(decoder, _written_names(arg)) for decoder, arg in zip(decoders, args, strict=True)]
+    by_shape = sum(names is not None for _, names in shaped) > 0 and len(shaped) > 1
 
     def read(value: Any) -> Any:
         if type(value) in exact:
             return value
-        for decoder in decoders:
+        candidates = decoders
+        if by_shape and isinstance(value, dict):
+            # A class that has a place for every field, before one that would drop some.
+            candidates = [decoder for decoder, _ in sorted(shaped, key=lambda one: _fit(frozenset(value), one[1]))]  # pyright: ignore[reportUnknownArgumentType]
+        for decoder in candidates:
             try:
                 return decoder(value)  # pyright: ignore[reportOptionalCall]
             except PayloadInvalid:
@@ -190,6 +225,26 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> Decoder | None:
         raise _mismatch(annotation, value)
 
     return read
+
+
+def _written_names(annotation: Any) -> frozenset[str] | None:
+    """The keys under which a class is recorded; None for what is no class with fields."""
+    kind: Any = typing.get_origin(annotation) or annotation
+    if not isinstance(kind, type):
+        return None
+    if typing.is_typeddict(kind):
+        return frozenset(typing.get_type_hints(kind))
+    if dataclasses.is_dataclass(kind):
+        return frozenset(field.name for field in dataclasses.fields(kind))
+    fields: Any = getattr(kind, "__pydantic_fields__", None)
+    if fields is not None:
+        return frozenset(field.serialization_alias or field.alias or name for name, field in fields.items())
+    attributes: Any = getattr(kind, "__attrs_attrs__", None)
+    return None if attributes is None else frozenset(field.name for field in attributes)
+
+
+def _fit(keys: frozenset[str], names: frozenset[str] | None) -> int:
+    return 2 if names is None else 0 if keys == names else 1 if keys < names else 3
 
 
 def _literal(annotation: Any, args: tuple[Any, ...]) -> Decoder:
@@ -220,7 +275,7 @@ def _collection(item: Any, build: Callable[[Any], Any], accepted: tuple[type, ..
             raise _mismatch(build, value)
         if decoder is None:
             return value if type(value) is build else build(value)
-        return build([decoder(element) for element in value])
+        return _made(build, [decoder(element) for element in value])
 
     return read
 
@@ -255,22 +310,28 @@ def _mapping(origin: type, key: Any, item: Any) -> Decoder:
     build = dict if origin is dict or origin.__module__ == "collections.abc" else origin
 
     def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise _mismatch(dict, value)
-        entries: dict[Any, Any] = value
+        entries: dict[Any, Any] = _read_dict(value)
         if keys is not None or items is not None:
-            entries = {(keys or identity)(k): (items or identity)(v) for k, v in entries.items()}
-        return entries if build is dict else build(entries)
+            pairs = [((keys or identity)(k), (items or identity)(v)) for k, v in entries.items()]
+            entries = _made(dict, pairs)
+        return entries if build is dict else _made(build, entries)
 
     return read
 
 
 def _pydantic(kind: Any) -> Decoder:
+    for name, field in getattr(kind, "__pydantic_fields__", {}).items():
+        written, alias = field.serialization_alias or field.alias or name, field.validation_alias
+        by_name = alias is None or any(kind.model_config.get(setting) for setting in ("populate_by_name", "validate_by_name"))
+        if isinstance(alias, (str, type(None))) and written != alias and not (by_name and written == name):
+            raise PayloadInvalid(f"{kind.__qualname__} writes its field {name!r} as {written!r} and reads it as {alias or name!r}: give it one alias for both")
+
     def read(value: Any) -> Any:
+        # Never strict: JSON has one kind of list and no enums, and what was recorded was valid then.
         try:
-            return kind.model_validate(value)
-        except ValueError as error:
-            raise PayloadInvalid(str(error)) from error
+            return kind.model_validate(value, strict=False)
+        except Exception as error:
+            raise PayloadInvalid(f"{kind.__qualname__}: {_told(error)}") from error
 
     return read
 
@@ -295,12 +356,12 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
     if issubclass(kind, tuple):
         return _named_tuple(kind)
     if issubclass(kind, (set, frozenset)) or kind is collections.abc.Set:
-        return _collection(Any, frozenset if issubclass(kind, frozenset) else set, (set, list))
+        return _collection(Any, frozenset if issubclass(kind, frozenset) else set, _SETS)
     if issubclass(kind, pathlib.PurePath) or kind is os.PathLike:
         path: type = pathlib.Path if kind is os.PathLike else kind
         return _from_text(path, path)
     if kind in (collections.abc.Mapping, collections.abc.MutableMapping):
-        return _exact(dict)
+        return _read_dict
     if kind in (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection):
         return _exact(list)
     if issubclass(kind, dict):
@@ -308,7 +369,7 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
     for scalar in (str, int, float):
         if issubclass(kind, scalar):
             inner = decoder_of(scalar)
-            return lambda value: kind(inner(value))
+            return lambda value: _made(kind, inner(value))
     raise PayloadInvalid(f"values of type {kind.__qualname__} cannot be read back: use a dataclass, a model, or a plain type")
 
 
@@ -333,7 +394,7 @@ def _fields(kind: type, names: list[tuple[str, str]], required: set[str], parame
     plan = [(name, argument, decoder_or_none(_substituted(hints.get(name, Any), parameters)), name in required) for name, argument in names]
 
     def read(value: Any) -> Any:
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             raise _mismatch(kind, value)
         entries: dict[str, Any] = value
         arguments: dict[str, Any] = {}
@@ -348,20 +409,24 @@ def _fields(kind: type, names: list[tuple[str, str]], required: set[str], parame
                 arguments[argument] = item
             elif needed:
                 raise PayloadInvalid(f"{kind.__name__}.{name} is missing")
-        return kind(**arguments)
+        return _made(kind, **arguments)
 
     return read
 
 
 def _enum(kind: Any) -> Decoder:
-    values = {member.value: member for member in kind}
+    values: dict[Any, Any] | None
+    try:
+        values = {member.value: member for member in kind}
+    except TypeError:  # a member whose value has no hash; the class looks for itself
+        values = None
 
     def read(value: Any) -> Any:
-        plain = tuple(value) if type(value) is list else value
+        plain = tuple(value) if type(value) is list and values is not None else value
         try:
-            return values[plain] if plain in values else kind(plain)
-        except (TypeError, ValueError) as error:
-            raise PayloadInvalid(f"{value!r} is no {kind.__name__}") from error
+            return values[plain] if values is not None and plain in values else kind(plain)
+        except (TypeError, ValueError):
+            raise PayloadInvalid(f"this {type(value).__qualname__} is the value of no {kind.__name__}") from None
 
     return read
 
@@ -371,7 +436,7 @@ def _typed_dict(kind: Any) -> Decoder:
     required: frozenset[str] = kind.__required_keys__
 
     def read(value: Any) -> Any:
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             raise _mismatch(kind, value)
         entries: dict[str, Any] = value
         missing = required - entries.keys()
@@ -385,20 +450,17 @@ def _typed_dict(kind: Any) -> Decoder:
 def _named_tuple(kind: Any) -> Decoder:
     fields: tuple[str, ...] | None = getattr(kind, "_fields", None)
     if fields is None:
-        return lambda value: kind(_sequence(value))
+        return lambda value: _made(kind, _sequence(value))
     hints = _hints(kind)
     decoders = [decoder_of(hints.get(name, Any)) for name in fields]
 
     def read(value: Any) -> Any:
-        if type(value) is dict:
+        if isinstance(value, dict):
             entries: dict[str, Any] = value
-            return kind(**{name: decoder(entries[name]) for name, decoder in zip(fields, decoders, strict=True) if name in entries})
+            return _made(kind, **{name: decoder(entries[name]) for name, decoder in zip(fields, decoders, strict=True) if name in entries})
         items = _sequence(value)
         if len(items) > len(decoders):
             raise PayloadInvalid(f"{kind.__name__}: {len(items)} values for {len(decoders)} fields")
-        try:
-            return kind(*[decoder(item) for decoder, item in zip(decoders, items, strict=False)])
-        except TypeError as error:
-            raise PayloadInvalid(str(error)) from error
+        return _made(kind, *[decoder(item) for decoder, item in zip(decoders, items, strict=False)])
 
     return read

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import _native
 from ._error_base import EverstepError
-from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate
+from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate, WrongLoop
 from ._failures import DeclaredErrors, error_of
 from ._loop_client import LoopClient
 from ._ops_gen import OP_DRAIN, OP_LAUNCH, OP_REGISTER
@@ -85,12 +85,18 @@ class Engine:
                 raise Closed("this engine is closed; make a new one")
             if self.handle is None:
                 try:
-                    self.handle = _native.open(json.dumps(self.config))
+                    self.handle = _native.open(self._settings())
                     for function in self.functions.values():
                         self._announce(function)
                 except _native.NativeError as error:
                     raise error_of(*error.args) from None
             return self.handle
+
+    def _settings(self) -> str:
+        try:
+            return json.dumps(self.config)
+        except (TypeError, ValueError) as error:
+            raise ConfigInvalid(f"settings are texts, numbers, booleans and lists of them: {error}") from None
 
     def _announce(self, function: Registered) -> None:
         if not function.startable:
@@ -123,6 +129,10 @@ class Engine:
         """The client of the running loop."""
         loop = asyncio.get_running_loop()
         handle = self.open()
+        home = self._home
+        if home is not None and home.loop is not None and home.loop.is_closed() and any(function.is_async for function in self.functions.values()):
+            # Async runs are still claimed for that loop: whoever awaits one would wait until this process ends.
+            raise WrongLoop("the event loop this engine was launched on has ended without close(); launch, use and close it in one loop: `async with app:`")
         if self._home is not None and self._home.loop is loop:
             return self._home
         client = self._loops.get(loop)

@@ -102,7 +102,14 @@ def _start(group: Group, indices: Sequence[int], functions: Sequence[Branch]) ->
         tasks[task] = index
         execution.tasks.add(task)
         task.add_done_callback(execution.tasks.discard)
+        task.add_done_callback(_heard)
     return tasks
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Who needs an error raises it; that of a loser is nobody's, and asyncio would log it as one that was never retrieved."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def gather_async(group: Group, functions: Sequence[Branch], limit: int | None) -> list[Any]:

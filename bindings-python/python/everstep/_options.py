@@ -13,10 +13,21 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypedDict
 
-from ._errors_gen import ConfigInvalid, PayloadInvalid
+from ._errors_gen import ConfigInvalid, IdInvalid, PayloadInvalid
 from ._times import microseconds_since_epoch, milliseconds
 
 log = logging.getLogger("everstep")
+
+
+def text(what: str, value: str) -> str:
+    """Said here, where the parameter's name is known."""
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise IdInvalid(f"{what} is a str, not {type(value).__name__!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise IdInvalid(f"{what} holds a lone surrogate, which has no UTF-8 form") from None
+    return value
 
 
 class Named(Protocol):
@@ -155,6 +166,9 @@ def _check(name: str, value: Any, hint: Any) -> None:
         wanted = "a declared function or its name"
     if not fits:
         raise ConfigInvalid(f"option {name}: {wanted} is wanted, not {value if origin is Literal else type(value).__name__!r}")
+    for given in (value.key if isinstance(value, Dedup) else value, getattr(value, "name", None)):
+        if isinstance(given, str):
+            text(f"option {name}", given)
 
 
 def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> tuple[Any, ...] | None:
@@ -233,7 +247,11 @@ def _attributes(values: Mapping[str, Any] | None) -> str | None:
     if not values:
         return None
     try:
-        return json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        written = json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        written.encode("utf-8")
+        return written
+    except UnicodeEncodeError:
+        raise PayloadInvalid("attributes hold a lone surrogate, which has no UTF-8 form") from None
     except (TypeError, ValueError) as error:
         raise PayloadInvalid(f"attributes are strings, numbers and booleans: {error}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._errors_gen import ConfigInvalid
 from ._ops_gen import RETRY
-from ._options import Retry, RunOptions, policy_record
+from ._options import Retry, RunOptions, policy_record, text
 from ._signature import Signature
 from ._times import milliseconds
 
@@ -48,8 +48,13 @@ class Registered:
             raise ConfigInvalid("this function has no name of its own: give one, name=")
         self.function = function
         self.kind = kind
-        self.name = named
-        self.is_async = asyncio.iscoroutinefunction(function) if is_async is None else is_async
+        self.name = text("the name of a function", named)
+        if is_async is None:
+            # An object with `async def __call__` is async too.
+            is_async = asyncio.iscoroutinefunction(function) or (
+                not isinstance(function, type) and asyncio.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+            )
+        self.is_async = is_async
         self.signature = Signature(function, skip=skip)
         if inspect.isfunction(function) and self.signature.names[:1] == ("self",) and not skip:
             raise ConfigInvalid(_NO_METHOD)

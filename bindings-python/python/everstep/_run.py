@@ -131,7 +131,7 @@ class Run(Handle, Generic[R]):
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
-        self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
+        self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
 
     @overload
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
@@ -200,7 +200,7 @@ class AsyncRun(Handle, Generic[R]):
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
-        await self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), idempotency_key)
+        await self._ask(OP_SEND, self.key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
 
     @overload
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ._errors_gen import ConfigInvalid
 from ._ops_gen import QUEUE, RUN, STEP
+from ._options import text
 from ._times import from_microseconds
 
 T = TypeVar("T")
@@ -152,6 +153,7 @@ class QueueInfo:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise ConfigInvalid(f"queue {self.name!r}: {name} is an int, not {type(value).__name__!r}")
+        text("the name of a queue", self.name)
         return tuple(getattr(self, name) for name in QUEUE)
 
 

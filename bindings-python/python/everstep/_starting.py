@@ -10,7 +10,7 @@ from . import _codec
 from ._errors_gen import ConfigInvalid, RunCancelled, UnknownWorkflow
 from ._failures import Failure, error_of
 from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
-from ._options import RunOptions
+from ._options import RunOptions, text
 from ._registered import Registered
 from ._scope import SCOPE, Scope
 from ._signature import ForeignSignature, Signature
@@ -37,7 +37,7 @@ def target_of(engine: Engine, function: Registered) -> Target:
 
 
 def foreign(engine: Engine, name: str, returns: Any) -> Target:
-    known = engine.functions.get(name)
+    known = engine.functions.get(text("the name of a workflow", name))
     if known is not None:
         return target_of(engine, known)
     return Target(engine, name, ForeignSignature(name, returns), RunOptions())
@@ -76,7 +76,7 @@ def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[A
     items: list[tuple[Any, Any]] = []
     for item in inputs:
         wire = target.signature.encode_input(item)
-        items.append((wire, plain if id is None else dataclasses.replace(base, id=id(item)).record()))
+        items.append((wire, plain if id is None else dataclasses.replace(base, id=text("the id of a run", id(item))).record()))
     return OP_START_MANY, (target.name, items)
 
 

@@ -86,7 +86,9 @@ def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: d
         if running.signal is None:
             return raised(function, RuntimeError(f"the step raised {error!r} without a cancel"), execution, final=True)
         return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except Stopped:
+    except Stopped as error:
+        if execution.stopped is None:
+            return raised(function, RuntimeError(f"the step raised {error!r} without a stop"), execution, final=True)
         raise
     except BaseException as error:
         # SystemExit too: it ends nothing on a thread, and to run such a step again would be an endless loop.

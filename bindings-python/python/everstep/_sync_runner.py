@@ -29,8 +29,11 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
             args, kwargs = function.signature.decode(data)
             value = function.function(*args, **kwargs)
             fields = finished(function, value, execution)
-        except Stopped:
-            return
+        except Stopped as error:
+            if execution.stopped is not None:
+                return
+            # Raised by the program itself: without an end of its own, the run would wait for one until this process ends.
+            fields = broken(function, RuntimeError(f"the function raised {error!r} without a stop"), execution, final=True)
         except Closed as error:
             if client.engine.closed:
                 return

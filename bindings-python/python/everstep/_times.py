@@ -29,7 +29,7 @@ def write_datetime(value: dt.datetime) -> str:
 def read_datetime(text: str) -> dt.datetime:
     match = _DATETIME.fullmatch(text)
     if match is None:
-        raise ValueError(f"not an RFC 3339 date-time: {text!r}")
+        raise ValueError("not an RFC 3339 date-time")
     year, month, day, hour, minute, second, fraction, utc, sign, offset_hours, offset_minutes = match.groups()
     zone: dt.timezone | None = None
     if utc:
@@ -44,7 +44,7 @@ def read_datetime(text: str) -> dt.datetime:
 def read_date(text: str) -> dt.date:
     match = _DATE.fullmatch(text)
     if match is None:
-        raise ValueError(f"not a date: {text!r}")
+        raise ValueError("not a date")
     return dt.date(int(match[1]), int(match[2]), int(match[3]))
 
 

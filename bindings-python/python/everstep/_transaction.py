@@ -7,12 +7,12 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from . import _codec
+from . import _codec, _native
 from ._async_calls import answer as answer_async
 from ._async_calls import check_loop, on_a_thread, result
-from ._calls import begin_step, call, uncancel, unwind
+from ._calls import begin_step, ends_the_loop, uncancel, unwind
 from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
-from ._failures import Cancelled, Stopped
+from ._failures import Cancelled, Stopped, error_of
 from ._ops_gen import (
     KIND_TRANSACTION,
     OP_FINISH_STEP,
@@ -24,6 +24,7 @@ from ._ops_gen import (
     VERDICT_PENDING,
     VERDICT_RECORDED,
     VERDICT_RUN,
+    VERDICT_STOPPED,
 )
 from ._outcome import CUT_SHORT, Outcome, raised, timed_out
 from ._own_transaction import AsyncTransaction, Transaction
@@ -43,6 +44,31 @@ class RegisteredTransaction(Registered):
 
     startable = False
     source: Source | None = None
+
+
+class _Ended(BaseException):
+    """This call is over before its COMMIT: out of time, or its branch was closed, or the whole execution stopped. `finish_step` is told which."""
+
+
+def _still_wanted(running: RunningStep) -> None:
+    """Before the COMMIT: the rows of a call whose end the workflow has already seen must not be stored."""
+    if running.signal in ("timeout", "branch"):
+        raise _Ended
+
+
+def _guard(scope: Scope, running: RunningStep, at: tuple[Any, ...], output: bytes, style: str) -> tuple[str, list[Any]]:
+    """The engine's last statement of the transaction. A refusal may concern this branch alone, so it does not end the execution here."""
+    execution = scope.execution
+    if execution.stopped is not None:
+        unwind(execution, (VERDICT_STOPPED, execution.stopped))
+    _still_wanted(running)
+    try:
+        sql, params = _native.call(execution.client.handle, OP_TX_GUARD, (*at, output, style))
+    except _native.NativeError as error:
+        if error.args[0] in ("stopped", "closed"):
+            raise _Ended from None
+        raise error_of(*error.args) from None
+    return sql, list(params)
 
 
 # -- threads
@@ -78,13 +104,12 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
     transaction: Any = None
     try:
         if source is None:
-            return _own(scope, function, args, kwargs, at)
+            return _own(scope, running, function, args, kwargs, at)
         transaction = source.open()
         try:
             value = function.function(transaction.given, *args, **kwargs)
             output = _output(function, value)
-            sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
-            word = _guarded(transaction, sql, list(params))
+            word = _guarded(transaction, *_guard(scope, running, at, output, transaction.style))
             if word == "ok":
                 word = _committed(transaction)
             else:
@@ -98,11 +123,17 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
             raise
         finally:
             _quietly(transaction.close)
-    except (Stopped, Cancelled):
-        if running.signal is None:
-            raise
+    except _Ended:
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except (Exception, SystemExit) as error:
+    except (Stopped, Cancelled) as error:
+        if running.signal is not None:
+            outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        elif execution.stopped is not None or execution.cancelled is not None:
+            raise
+        else:
+            outcome = raised(function, RuntimeError(f"the transaction raised {error!r} without a stop or a cancel"), execution, final=True)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: they end nothing on a thread.
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
@@ -140,12 +171,13 @@ def _committed(transaction: Any) -> str:
     return "committed"
 
 
-def _own(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
+def _own(scope: Scope, running: RunningStep, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
     client = scope.execution.engine.threads()
     number = client.request(OP_TX_OPEN, at[:3])[0]
     try:
         value = function.function(Transaction(scope.execution, number), *args, **kwargs)
         output = _output(function, value)
+        _still_wanted(running)
     except BaseException:
         client.submit_quietly(OP_TX_ROLLBACK, (number,))
         raise
@@ -226,13 +258,12 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
     transaction: Any = None
     try:
         if source is None:
-            return await _own_async(scope, function, args, kwargs, at)
+            return await _own_async(scope, running, function, args, kwargs, at)
         transaction = await source.open_async()
         try:
             value = await function.function(transaction.given, *args, **kwargs)
             output = _output(function, value)
-            sql, params = call(scope, OP_TX_GUARD, (*at[1:], output, transaction.style))
-            word = await _guarded_async(transaction, sql, list(params))
+            word = await _guarded_async(transaction, *_guard(scope, running, at, output, transaction.style))
             if word == "ok":
                 # A signal must not tear the COMMIT apart: from here on the outcome is the database's.
                 del execution.running[(scope.branch, verdict[1])]
@@ -255,7 +286,13 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             raise
         uncancel(task)
         outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
-    except (Exception, SystemExit) as error:
+    except _Ended:
+        if running.signal is not None:
+            uncancel(task)
+        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+    except BaseException as error:
+        if ends_the_loop(error, task):
+            raise
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
@@ -286,12 +323,13 @@ async def _committed_async(transaction: Any) -> str:
     return "committed"
 
 
-async def _own_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
+async def _own_async(scope: Scope, running: RunningStep, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], at: tuple[Any, ...]) -> Any:
     client = scope.execution.client
     number = (await client.request(OP_TX_OPEN, at[:3]))[0]
     try:
         value = await function.function(AsyncTransaction(scope.execution, number), *args, **kwargs)
         output = _output(function, value)
+        _still_wanted(running)
     except BaseException:
         client.submit_quietly(OP_TX_ROLLBACK, (number,))
         raise

@@ -1,0 +1,154 @@
+"""Transactions whose end the workflow does not wait for: the loser of a race, and one that is out of time. No row of theirs stays, and the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from conftest import Database
+from test_transactions import postgres as postgres
+from test_transactions import rows, table_of
+
+import everstep
+from everstep import AsyncEverstep, AsyncTransaction, Everstep, Transaction
+
+SOON = timedelta(seconds=20)
+SHORT = timedelta(milliseconds=50)
+
+
+def test_the_loser_of_a_race_ends_alone(postgres: Database) -> None:
+    """The guard of a closed branch is refused; that stop is the branch's, not the run's."""
+    import psycopg
+
+    app = Everstep(**postgres.settings)
+    table = table_of(postgres)
+    decided, given_back = threading.Event(), threading.Event()
+
+    class Tells(psycopg.Connection[Any]):
+        def close(self) -> None:
+            super().close()
+            given_back.set()
+
+    @app.transaction(lambda: Tells.connect(postgres.url))
+    def slow(tx: Any) -> str:
+        tx.execute(f"insert into {table} values ('lost', 1)")
+        decided.wait(15)
+        return "slow"
+
+    @app.step
+    def quick() -> str:
+        return "quick"
+
+    @app.step
+    def afterwards() -> bool:
+        decided.set()
+        return given_back.wait(15)
+
+    @app.workflow
+    def work() -> list[Any]:
+        return [app.race(slow, quick), afterwards(), quick()]
+
+    with app:
+        assert work.start().result(SOON) == ["quick", True, "quick"]
+    assert rows(postgres, table) == []
+
+
+def test_out_of_time_on_a_thread(postgres: Database) -> None:
+    import psycopg
+
+    app = Everstep(**postgres.settings)
+    table = table_of(postgres)
+
+    @app.transaction(lambda: psycopg.connect(postgres.url), timeout=SHORT)
+    def slow(tx: Any) -> str:
+        tx.execute(f"insert into {table} values ('late', 1)")
+        while not app.cancel_requested():
+            threading.Event().wait(0.01)
+        return "late"
+
+    @app.transaction(timeout=SHORT)
+    def slow_on_our_own(tx: Transaction) -> str:
+        tx.execute(f"insert into {table} values ('late', 1)")
+        while not app.cancel_requested():
+            threading.Event().wait(0.01)
+        return "late"
+
+    @app.workflow
+    def work() -> list[str]:
+        seen: list[str] = []
+        for call in (slow, slow_on_our_own):
+            try:
+                seen.append(call())
+            except everstep.StepTimeout as error:
+                seen.append(error.code)
+        return seen
+
+    with app:
+        assert work.start().result(SOON) == ["step_timeout", "step_timeout"]
+    assert rows(postgres, table) == []
+
+
+def test_out_of_time_though_it_swallows_its_cancel(postgres: Database) -> None:
+    import psycopg
+
+    table = table_of(postgres)
+
+    async def main() -> None:
+        app = AsyncEverstep(**postgres.settings)
+
+        async def swallow() -> str:
+            try:
+                await asyncio.sleep(15)
+            except asyncio.CancelledError:
+                pass
+            return "late"
+
+        @app.transaction(lambda: psycopg.AsyncConnection.connect(postgres.url), timeout=SHORT)
+        async def slow(tx: Any) -> str:
+            await tx.execute(f"insert into {table} values ('late', 1)")
+            return await swallow()
+
+        @app.transaction(timeout=SHORT)
+        async def slow_on_our_own(tx: AsyncTransaction) -> str:
+            await tx.execute(f"insert into {table} values ('late', 1)")
+            return await swallow()
+
+        @app.workflow
+        async def work() -> list[str]:
+            seen: list[str] = []
+            for call in (slow, slow_on_our_own):
+                try:
+                    seen.append(await call())
+                except everstep.StepTimeout as error:
+                    seen.append(error.code)
+            return seen
+
+        async with app:
+            assert await (await work.start()).result(SOON) == ["step_timeout", "step_timeout"]
+
+    asyncio.run(main())
+    assert rows(postgres, table) == []
+
+
+@pytest.mark.parametrize("kind", ["Stopped", "KeyboardInterrupt", "CancelledError"])
+def test_what_it_raises_beyond_exceptions_is_recorded(postgres: Database, kind: str) -> None:
+    import psycopg
+
+    kinds: dict[str, type[BaseException]] = {"Stopped": everstep.Stopped, "KeyboardInterrupt": KeyboardInterrupt, "CancelledError": asyncio.CancelledError}
+    app = Everstep(**postgres.settings)
+
+    @app.transaction(lambda: psycopg.connect(postgres.url))
+    def raises(tx: Any) -> None:
+        raise kinds[kind]
+
+    @app.workflow
+    def work() -> str:
+        with pytest.raises(everstep.StepError):
+            raises()
+        return "went on"
+
+    with app:
+        assert work.start().result(SOON) == "went on"
