@@ -1,6 +1,6 @@
 /** Calls of a workflow. The place in the run is taken when the step is called: program order is what a replay can repeat. */
 
-import { Closed, ExecutionEnded, PayloadInvalid, StepTimeout } from "./errors_gen.js";
+import { Closed, ExecutionEnded, StepTimeout } from "./errors_gen.js";
 import { EverstepError } from "./error_base.js";
 import { Cancelled, Failure } from "./failures.js";
 import { type Frame, Text, type Value, type Writer } from "./frame.js";
@@ -144,8 +144,7 @@ export function returned(step: Registered, value: unknown, execution: Execution)
   try {
     output = step.encodeOutput(value);
   } catch (error) {
-    if (error instanceof PayloadInvalid) return raised(step, error, execution, true);
-    throw error;
+    return raised(step, error, execution, true);
   }
   return { fields: [false, output], output, value };
 }

@@ -3,6 +3,7 @@
 import type { ErrorClass } from "./failures.js";
 import type { Value } from "./frame.js";
 import { ConfigInvalid } from "./errors_gen.js";
+import { log } from "./logging.js";
 import { type Duration, milliseconds, point } from "./times.js";
 
 /** Attempts of a step or a run. Without a policy there is one attempt; what a policy does not name has the engine's defaults. */
@@ -126,9 +127,19 @@ export function policyFields(policy: Value[] | null): Record<string, unknown> | 
   return Object.fromEntries(names.map((name, index): [string, unknown] => [name, policy[index] ?? undefined]).filter(([, value]) => value !== undefined));
 }
 
+/** What the program itself says must not throw here: the failure it is asked about would stay unrecorded, and its run without an end. */
 export function retryable(retry: Retry | undefined, error: unknown): boolean {
-  if (retry?.nonRetryable?.some((kind) => error instanceof kind) === true) return false;
-  return retry?.retryIf === undefined || retry.retryIf(error);
+  if (retry === undefined) return true;
+  try {
+    if (retry.nonRetryable?.some((kind) => error instanceof kind) === true) return false;
+    const answer: unknown = retry.retryIf === undefined || retry.retryIf(error);
+    if (!(answer instanceof Promise)) return Boolean(answer);
+    answer.catch(() => undefined);
+    log.error("retryIf is asynchronous, which nobody waits for: the error it was asked about counts as final");
+  } catch (problem) {
+    log.error("retryIf or nonRetryable threw: the error they were asked about counts as final", { error: problem });
+  }
+  return false;
 }
 
 /** RUN_OPTIONS of `ops.toml`. */
