@@ -56,6 +56,7 @@ export class DeclaredErrors {
 
   add<E extends Error>(code: string, kind: ErrorClass<E>, form: ErrorForm<E> | undefined): void {
     if (typeof kind !== "function" || !(kind.prototype instanceof Error)) throw new ConfigInvalid("app.error takes a class that extends Error");
+    if (typeof code !== "string" || code === "") throw new ConfigInvalid("app.error takes a code first: the name that rows carry and other languages know");
     const known = this.byCode.get(code);
     if ((known !== undefined && known.kind !== kind) || BY_CODE.has(code)) {
       throw new AlreadyRegistered(`the error code ${JSON.stringify(code)} is taken by ${known === undefined ? "the engine" : known.kind.name}`);

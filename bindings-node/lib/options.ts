@@ -95,18 +95,28 @@ const START_OPTIONS: ReadonlySet<string> = new Set<keyof StartOptions>([
   "parentClose",
 ]);
 
+const RETRY: ReadonlySet<string> = new Set<keyof Retry>(["maxAttempts", "initial", "factor", "maxInterval", "jitter", "nonRetryable", "retryIf"]);
+const DEDUP: ReadonlySet<string> = new Set<keyof Dedup>(["key", "scope", "policy"]);
+
 /** A misspelt option would be ignored: an id that is not taken is a run started twice. */
 export function checkNames(options: object, known: ReadonlySet<string>, what: string): void {
+  const given: unknown = options;
+  if (typeof given !== "object" || given === null || Array.isArray(given)) throw new ConfigInvalid(`${what} takes its options as an object, not ${given === null ? "null" : `a ${typeof given}`}`);
   const unknown = Object.keys(options).filter((name) => !known.has(name));
   if (unknown.length > 0) throw new ConfigInvalid(`${what}: no such option: ${unknown.join(", ")}`);
+}
+
+/** A name or an id: a number would reach the engine as one, and a row's id is often a number. */
+export function text(value: string | undefined, what: string): string | undefined {
+  const given: unknown = value;
+  if (given !== undefined && typeof given !== "string") throw new ConfigInvalid(`${what} is a text, not ${given === null ? "null" : `a ${typeof given}`}`);
+  return value;
 }
 
 /** RETRY of `ops.toml`; null where everything is the default. */
 export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
   if (retry === undefined && timeout === undefined && atMostOnce !== true) return null;
-  if (retry?.maxAttempts !== undefined && !(Number.isSafeInteger(retry.maxAttempts) && retry.maxAttempts >= 1)) {
-    throw new ConfigInvalid("maxAttempts is a whole number, at least 1");
-  }
+  if (retry !== undefined) checkRetry(retry);
   // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
   const attempts = retry === undefined ? 1 : retry.maxAttempts;
   return [
@@ -118,6 +128,16 @@ export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | 
     timeout === undefined ? null : milliseconds(timeout, "timeout"),
     atMostOnce === true,
   ];
+}
+
+function checkRetry(retry: Retry): void {
+  checkNames(retry, RETRY, "retry");
+  const { maxAttempts, factor, nonRetryable, retryIf } = retry;
+  if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts >= 1)) throw new ConfigInvalid("retry.maxAttempts is a whole number, at least 1");
+  if (factor !== undefined && !Number.isFinite(factor)) throw new ConfigInvalid("retry.factor is a finite number");
+  if (retryIf !== undefined && typeof retryIf !== "function") throw new ConfigInvalid("retry.retryIf is a function");
+  const kinds: unknown = nonRetryable;
+  if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((kind) => typeof kind === "function"))) throw new ConfigInvalid("retry.nonRetryable is an array of classes");
 }
 
 /** The same as the JSON of `register`. */
@@ -147,31 +167,35 @@ export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
   if (Object.keys(given).length === 0) return null;
   const { dedup } = given;
+  if (dedup !== undefined) {
+    checkNames(dedup, DEDUP, "dedup");
+    if (text(dedup.key, "dedup.key") === undefined) throw new ConfigInvalid("dedup takes a key");
+  }
   const scope = dedup?.scope;
   const ttl = typeof scope === "object" ? milliseconds(scope, "dedup.scope") : null;
   const span = (name: "delay" | "expires" | "deadline"): number | null => (given[name] === undefined ? null : milliseconds(given[name], name));
   const values: Value[] = [
-    given.id,
-    given.queue,
-    given.label,
+    text(given.id, "id"),
+    text(given.queue, "queue"),
+    text(given.label, "label"),
     whole(given.priority, "priority"),
     span("delay"),
     given.startAt === undefined ? null : point(given.startAt, "startAt"),
     span("expires"),
     span("deadline"),
-    given.version,
+    text(given.version, "version"),
     given.attributes === undefined ? null : attributesJson(given.attributes),
-    given.fairnessKey,
+    text(given.fairnessKey, "fairnessKey"),
     whole(given.cost, "cost"),
-    given.createdBy,
+    text(given.createdBy, "createdBy"),
     dedup?.key,
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
     dedup === undefined ? null : (dedup.policy ?? "attach"),
     ttl,
     policyRecord({ retry: given.retry, timeout: given.timeout }),
-    typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish,
-    given.traceParent,
-    given.traceState,
+    text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
+    text(given.traceParent, "traceParent"),
+    text(given.traceState, "traceState"),
     given.reusePurged === true ? true : null,
   ];
   while (values.length > 0 && (values.at(-1) === null || values.at(-1) === undefined)) values.pop();
@@ -184,6 +208,8 @@ function whole(value: number | undefined, what: string): number | undefined {
 }
 
 function attributesJson(attributes: Attributes): string | null {
+  const given: unknown = attributes;
+  if (typeof given !== "object" || given === null) throw new ConfigInvalid("attributes is an object of texts, numbers and booleans");
   for (const [name, value] of Object.entries(attributes) as [string, unknown][]) {
     if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid(`attribute ${JSON.stringify(name)} is a text, a finite number or a boolean`);
   }

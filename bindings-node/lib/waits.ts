@@ -4,6 +4,7 @@ import { type Outcome, droppable, recorded, settled } from "./calls.js";
 import { decode, encode } from "./codec.js";
 import { Text } from "./frame.js";
 import { OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT } from "./ops_gen.js";
+import { text } from "./options.js";
 import type { Scope } from "./scope.js";
 import { type Duration, instant, limitMs, milliseconds, point } from "./times.js";
 import { Uuid } from "./values.js";
@@ -24,11 +25,11 @@ export async function sleepUntil(scope: Scope, when: Date, at: string): Promise<
 
 /** Null when the time is over. */
 export async function receive(scope: Scope, topic: string, timeout: Duration | undefined, at: string): Promise<unknown> {
-  return read(await recorded(scope, OP_BEGIN_WAIT, ["receive", at, limitMs(timeout, "timeout"), null, null, topic]));
+  return read(await recorded(scope, OP_BEGIN_WAIT, ["receive", at, limitMs(timeout, "timeout"), null, null, text(topic, "topic")]));
 }
 
 export async function event(scope: Scope, run: string, key: string, timeout: Duration | undefined, at: string): Promise<unknown> {
-  return read(await recorded(scope, OP_BEGIN_WAIT, ["event", at, limitMs(timeout, "timeout"), null, run, key]));
+  return read(await recorded(scope, OP_BEGIN_WAIT, ["event", at, limitMs(timeout, "timeout"), null, run, text(key, "an event's key")]));
 }
 
 export function result(scope: Scope, run: string, timeout: Duration | undefined, at: string): Promise<{ failed: boolean; value: Uint8Array | null }> {
@@ -36,11 +37,11 @@ export function result(scope: Scope, run: string, timeout: Duration | undefined,
 }
 
 export async function send(scope: Scope, run: string, topic: string, message: unknown, idempotencyKey: string | undefined, at: string): Promise<void> {
-  await recorded(scope, OP_BEGIN_SEND, [at, run, topic, new Text(encode(message)), idempotencyKey]);
+  await recorded(scope, OP_BEGIN_SEND, [at, run, text(topic, "topic"), new Text(encode(message)), idempotencyKey]);
 }
 
 export async function setEvent(scope: Scope, key: string, content: unknown, at: string): Promise<void> {
-  await recorded(scope, OP_BEGIN_EVENT, [at, key, new Text(encode(content))]);
+  await recorded(scope, OP_BEGIN_EVENT, [at, text(key, "an event's key"), new Text(encode(content))]);
 }
 
 async function value(scope: Scope, which: "now" | "uuid" | "random", at: string): Promise<unknown> {
