@@ -58,12 +58,13 @@ export class Run<Output> {
     });
   }
 
-  async #recorded(scope: Scope, timeout: Duration | undefined, at: string): Promise<Output> {
-    const { failed, value } = await waits.result(scope, this.key, timeout, at);
-    if (!failed) return this.#output(value);
-    const failure = Failure.read(value);
-    const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
-    throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+  #recorded(scope: Scope, timeout: Duration | undefined, at: string): Promise<Output> {
+    return waits.result(scope, this.key, timeout, at, (value, failed) => {
+      if (!failed) return this.#output(value);
+      const failure = Failure.read(value);
+      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
+      throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+    });
   }
 
   #outcome([state, stored]: Frame): Output {
