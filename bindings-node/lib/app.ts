@@ -21,7 +21,7 @@ import {
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
 import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
-import { type Policy, type StartOptions, checkNames } from "./options.js";
+import { type Policy, type StartOptions, checkNames, text } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
@@ -286,13 +286,15 @@ export class Everstep implements AsyncDisposable {
 
   /** The handle of a run by its id, or by its key. Looks nothing up. */
   run<Output = unknown>(id: string | { key: string }): Run<Output> {
+    const key: unknown = typeof id === "object" ? (id as { key?: unknown } | null)?.key : id;
+    if (typeof key !== "string") throw new ConfigInvalid("run takes the id a run was started with, a text, or { key }");
     if (typeof id === "object") return new Run<Output>(this.#engine, id.key, undefined);
     return new Run<Output>(this.#engine, this.keyOf(id), undefined, id);
   }
 
   /** The key of the run with this id. */
   keyOf(id: string): string {
-    return String(this.#engine.call(OP_RUN_KEY, [id])[0]);
+    return String(this.#engine.call(OP_RUN_KEY, [text(id, "a run's id")])[0]);
   }
 
   /** Runs, newest first, one page; `after` is the `next` of the page before. */
@@ -306,7 +308,7 @@ export class Everstep implements AsyncDisposable {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
     const key = run instanceof Run ? run.key : this.keyOf(run);
-    await this.#engine.request(OP_SEND, [key, topic, new Text(encode(message)), options.idempotencyKey]);
+    await this.#engine.request(OP_SEND, [key, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey]);
   }
 
   /** Waits for an event of a run (its handle or id); null when the time is over. */

@@ -1,6 +1,6 @@
 /** Calls of a workflow. The place in the run is taken when the step is called: program order is what a replay can repeat. */
 
-import { Closed, ExecutionEnded, PayloadInvalid, StepTimeout } from "./errors_gen.js";
+import { Closed, ExecutionEnded, StepTimeout } from "./errors_gen.js";
 import { EverstepError } from "./error_base.js";
 import { Cancelled, Failure } from "./failures.js";
 import { type Frame, Text, type Value, type Writer } from "./frame.js";
@@ -100,21 +100,68 @@ export async function answer(execution: Execution, token: number, verdict: Frame
   return verdict;
 }
 
-/** What a call that runs nothing here came to: a wait, a message, a durable value. */
-export async function settled(scope: Scope, op: number, rest: readonly Value[]): Promise<{ failed: boolean; value: Uint8Array | null }> {
-  const { execution } = scope;
-  const begun = begin(scope, op, rest);
-  const verdict = await answer(execution, begun.token, begun.verdict);
-  if (verdict[0] !== VERDICT_RECORDED) unwind(execution, verdict);
-  return { failed: verdict[1] === true, value: bytes(verdict[2]) };
+/** What a call that runs nothing here came to. */
+type Reading<T> = (value: Uint8Array | null, failed: boolean) => T;
+
+/**
+ * A call that runs nothing here: a wait, a message, a durable value. Thousands of runs may wait at once, so there is the promise its caller awaits and no other:
+ * each async function in between would keep a generator, three promises and their closures for every one of them.
+ */
+class Call<T> implements Waiter {
+  readonly execution: Execution;
+  token = 0;
+
+  constructor(
+    private readonly scope: Scope,
+    private readonly read: Reading<T>,
+    private readonly fulfil: (value: T) => void,
+    private readonly refuse: (error: unknown) => void,
+  ) {
+    this.execution = scope.execution;
+  }
+
+  begin(op: number, rest: () => readonly Value[]): void {
+    try {
+      const { token, verdict } = begin(this.scope, op, rest());
+      this.token = token;
+      this.next(verdict);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  resolve(verdict: Frame): void {
+    try {
+      this.next(verdict);
+    } catch (error) {
+      this.reject(error);
+    }
+  }
+
+  /** A call that was dropped never settles. */
+  reject(error: unknown): void {
+    if (error !== DROPPED) this.refuse(error);
+  }
+
+  private next(verdict: Frame): void {
+    if (verdict[0] === VERDICT_PENDING) pending(this.token, verdict, this);
+    else if (verdict[0] === VERDICT_RECORDED) this.fulfil(this.read(bytes(verdict[2]), verdict[1] === true));
+    else unwind(this.execution, verdict);
+  }
+}
+
+/** Asks for a place, waits, reads. `rest` is made inside, so that what it refuses comes as a rejection. */
+export function settled<T>(scope: Scope, op: number, rest: () => readonly Value[], read: Reading<T>): Promise<T> {
+  return new Promise((fulfil, refuse) => {
+    new Call(scope, read, fulfil, refuse).begin(op, rest);
+  });
 }
 
 /** The same; a failure is raised. */
-export function recorded(scope: Scope, op: number, rest: readonly Value[]): Promise<Uint8Array | null> {
-  return droppable(async () => {
-    const { failed, value } = await settled(scope, op, rest);
+export function recorded<T>(scope: Scope, op: number, rest: () => readonly Value[], read: (value: Uint8Array | null) => T): Promise<T> {
+  return settled(scope, op, rest, (value, failed) => {
     if (failed) throw Failure.read(value).exception(scope.execution.engine.declared);
-    return value;
+    return read(value);
   });
 }
 
@@ -144,8 +191,7 @@ export function returned(step: Registered, value: unknown, execution: Execution)
   try {
     output = step.encodeOutput(value);
   } catch (error) {
-    if (error instanceof PayloadInvalid) return raised(step, error, execution, true);
-    throw error;
+    return raised(step, error, execution, true);
   }
   return { fields: [false, output], output, value };
 }

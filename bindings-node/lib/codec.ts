@@ -1,6 +1,7 @@
 /** Codec 1 of `core/docs/payload.md`: JSON, with tags for what JSON lacks. The vectors of `tests/vectors/payload.json` hold for every language. */
 
-import { PayloadInvalid } from "./errors_gen.js";
+import { types } from "node:util";
+import { PayloadInvalid, PayloadTooLarge } from "./errors_gen.js";
 import { CalendarDate, Decimal, LocalDateTime, Uuid, readTime, writeTime } from "./values.js";
 
 const MAX_DEPTH = 128;
@@ -50,15 +51,16 @@ function lowerObject(value: object, depth: number): Json {
   if (Array.isArray(value)) return lowerArray(value, depth);
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype === Object.prototype || prototype === null) return lowerRecord(value as Record<string, unknown>, depth);
-  if (value instanceof Date) return tagged("time", writeTime(value));
-  if (value instanceof Uint8Array) return tagged("bytes", Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64"));
-  if (value instanceof Map) return lowerMap(value as Map<unknown, unknown>, depth);
-  if (value instanceof Set) return lowerSet(value as Set<unknown>, depth);
+  // By what they are, not by `instanceof`: a value of another realm (Jest's globals, `node:vm`) is the same value.
+  if (types.isDate(value)) return tagged("time", writeTime(value));
+  if (types.isUint8Array(value)) return tagged("bytes", Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64"));
+  if (types.isMap(value)) return lowerMap(value, depth);
+  if (types.isSet(value)) return lowerSet(value, depth);
   if (value instanceof Decimal) return tagged("dec", value.text);
   if (value instanceof CalendarDate) return tagged("date", value.text);
   if (value instanceof LocalDateTime) return tagged("time", value.text);
   if (value instanceof Uuid) return tagged("uuid", value.text);
-  checkInstance(value);
+  if (!isObjectOfAnotherRealm(prototype as object)) checkInstance(value);
   return lowerRecord(value as Record<string, unknown>, depth);
 }
 
@@ -73,7 +75,8 @@ function lowerArray(value: readonly unknown[], depth: number): Json {
       out.push(lowered);
     }
   }
-  return out ?? (value as Json[]);
+  // An array of a class of its own may say something else of itself.
+  return out ?? ((typeof (value as { toJSON?: unknown }).toJSON === "function" ? Array.from(value) : value) as Json[]);
 }
 
 function lowerRecord(value: Record<string, unknown>, depth: number): Json {
@@ -92,6 +95,7 @@ function lowerRecord(value: Record<string, unknown>, depth: number): Json {
     }
     if (out !== undefined) put(out, key, lowered);
   }
+  if (typeof value["toJSON"] === "function") refuse("an object with a toJSON of its own cannot be encoded: return what it would give");
   return out ?? (value as Json);
 }
 
@@ -130,6 +134,11 @@ function lowerSet(value: Set<unknown>, depth: number): Json {
   );
 }
 
+/** Each realm has an `Object.prototype` of its own. */
+function isObjectOfAnotherRealm(prototype: object): boolean {
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, "isPrototypeOf");
+}
+
 const dataOnly = new WeakMap<object, boolean>();
 
 /** An instance of a class is written when the class is nothing but its fields: what comes back has the fields and no methods. */
@@ -146,7 +155,7 @@ function checkInstance(value: object): void {
   if (plain) return;
   const name = kindOf(value);
   if (value instanceof Promise) refuse("a promise cannot be encoded: await it");
-  refuse(`${/^[AEIOU]/.test(name) ? "an" : "a"} ${name} cannot be encoded: it would come back without its methods; return a plain object`);
+  refuse(`${/^[aeio]/i.test(name) ? "an" : "a"} ${name} cannot be encoded: it would come back without its methods; return a plain object`);
 }
 
 function kindOf(value: object): string {
@@ -159,39 +168,69 @@ export function encode(value: unknown): string {
   if (value === undefined) return "null";
   // JSON.stringify makes a text in pieces; most need no more than the quotes.
   if (typeof value === "string" && value.length <= PLAIN_LENGTH && !NOT_PLAIN.test(value)) return `"${value}"`;
+  let lowered: Json;
   try {
-    return JSON.stringify(lower(value, 0));
+    lowered = lower(value, 0);
   } catch (error) {
     if (error instanceof PayloadInvalid) throw new PayloadInvalid(`${error.message}${where(value)}`);
-    throw error;
+    throw unreadable(error, value);
   }
+  try {
+    return JSON.stringify(lowered);
+  } catch (error) {
+    // The longest text there can be; the engine's own limit is far below it.
+    if (error instanceof RangeError) throw new PayloadTooLarge("the value is longer than any text can be. Keep large data elsewhere and pass a reference.");
+    throw unreadable(error, value);
+  }
+}
+
+/** A getter or a proxy threw, or gave another value the second time. */
+function unreadable(cause: unknown, value: unknown): PayloadInvalid {
+  return new PayloadInvalid(`the value cannot be read: one of its getters, or a proxy, threw${where(value)}`, { cause });
 }
 
 /** The path of the innermost value that fails alone, for the message. Slow, and only on the way to an error. */
 function where(value: unknown): string {
   let path = "";
-  for (let depth = 0; depth < 16; depth++) {
-    const inner = children(value).find(([, item]) => {
-      try {
-        lower(item, 0);
-        return false;
-      } catch {
-        return true;
-      }
-    });
-    if (inner === undefined) break;
-    path += inner[0];
-    value = inner[1];
+  let inner: Part | undefined;
+  for (let depth = 0; depth < 16 && (inner = failing(value)) !== undefined; depth++) {
+    path += inner.path;
+    value = inner.item;
   }
   return path === "" ? "" : ` (at ${path})`;
 }
 
-function children(value: unknown): [string, unknown][] {
-  if (Array.isArray(value)) return Array.from(value, (item: unknown, index) => [`[${String(index)}]`, item]);
-  if (value instanceof Map) return Array.from(value as Map<unknown, unknown>, ([key, item]) => [`.get(${typeof key === "string" ? JSON.stringify(key) : typeof key})`, item]);
-  if (value instanceof Set) return Array.from(value as Set<unknown>, (item) => [" in a Set", item]);
+interface Part {
+  path: string;
+  /** Undefined where reading it fails. */
+  item?: unknown;
+}
+
+function failing(value: unknown): Part | undefined {
+  try {
+    for (const [path, read] of parts(value)) {
+      let part: Part = { path };
+      try {
+        part = { path, item: read() };
+        lower(part.item, 0);
+      } catch {
+        return part;
+      }
+    }
+  } catch {
+    // A proxy that does not even tell its keys: the path ends here.
+  }
+  return undefined;
+}
+
+type Parts = readonly (readonly [string, () => unknown])[];
+
+function parts(value: unknown): Parts {
+  if (Array.isArray(value)) return Array.from(value, (item: unknown, index) => [`[${String(index)}]`, () => item]);
+  if (value instanceof Map) return Array.from(value as Map<unknown, unknown>, ([key, item]) => [`.get(${typeof key === "string" ? JSON.stringify(key) : typeof key})`, () => item]);
+  if (value instanceof Set) return Array.from(value as Set<unknown>, (item) => [" in a Set", () => item]);
   if (typeof value !== "object" || value === null || value instanceof Promise) return [];
-  return Object.entries(value).map(([key, item]: [string, unknown]) => [/^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`, item]);
+  return Object.keys(value).map((key) => [/^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`, () => (value as Record<string, unknown>)[key]]);
 }
 
 /** Whether a value that was just encoded equals what is read back: its text is not needed for that. */

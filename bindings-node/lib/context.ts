@@ -6,7 +6,7 @@ import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
 import { Logger } from "./logging.js";
 import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
-import type { Attributes, Policy, StartOptions } from "./options.js";
+import { type Attributes, type Policy, type StartOptions, checkNames } from "./options.js";
 import { Registered } from "./registered.js";
 import { Run } from "./run.js";
 import type { AnySchema } from "./schema.js";
@@ -39,6 +39,9 @@ export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
 
 /** What the branches of a group give. */
 export type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
+
+const INLINE_OPTIONS: ReadonlySet<string> = new Set<keyof InlineOptions>(["retry", "timeout", "atMostOnce", "key", "input", "output"]);
+const MAP_OPTIONS: ReadonlySet<string> = new Set(["retry", "timeout", "atMostOnce", "key", "limit", "output"]);
 
 const logger = new Logger();
 
@@ -117,7 +120,9 @@ export class WorkflowContext {
   runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options: InlineOptions = {}): Promise<Decoded<T>> {
     const at = location(this.runStep);
     const scope = this.#here("runStep");
+    checkNames(options, INLINE_OPTIONS, `runStep ${JSON.stringify(name)}`);
     const { key, input, ...policy } = options;
+    if (typeof step !== "function") throw new ConfigInvalid(`runStep(${JSON.stringify(name)}) takes a function`);
     const body = (_: unknown, context: StepContext): unknown => step(context);
     const registered = new Registered({ kind: "step", name, body, where: at, ...policy });
     return callStep(scope, registered, at, input, key) as Promise<Decoded<T>>;
@@ -157,6 +162,7 @@ export class WorkflowContext {
       (MapOptions<unknown> & Policy)?,
     ];
     if (typeof body !== "function") throw new ConfigInvalid("map takes the items and a function: ctx.map(items, fn), or ctx.map(name, items, fn) for one step an item");
+    if (options !== undefined) checkNames(options, MAP_OPTIONS, "map");
     const { key, limit, ...policy } = options ?? {};
     const items = [...given];
     const keys = key === undefined ? undefined : items.map((item, index) => key(item, index));
@@ -171,6 +177,7 @@ export class WorkflowContext {
 
   /** Starts a child run. */
   start<Input, Output>(workflow: Startable<Input, Output>, ...args: StartArguments<Input>): Promise<Run<Output>> {
+    if (typeof (workflow as { name?: unknown } | null | undefined)?.name !== "string") throw new ConfigInvalid("start takes a workflow, a step, or app.reference(name)");
     const [input, options = {}] = args as [unknown, StartOptions?];
     const { engine } = this.#scope.execution;
     return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, this.start, this.#here("start"));
@@ -197,7 +204,9 @@ export class WorkflowContext {
   }
 
   #key(run: Run<unknown> | string): string {
-    return run instanceof Run ? run.key : String(this.#scope.execution.engine.call(OP_RUN_KEY, [run])[0]);
+    if (run instanceof Run) return run.key;
+    if (typeof run !== "string") throw new ConfigInvalid("a run is given as its handle or the id it was started with, a text");
+    return String(this.#scope.execution.engine.call(OP_RUN_KEY, [run])[0]);
   }
 
   /** True for runs that reach this point after the change; false for those recorded before it. */

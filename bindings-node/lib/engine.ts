@@ -70,17 +70,25 @@ export class Engine {
   open(): Client {
     if (this.closed) throw new Closed("this engine is closed; make a new one");
     if (this.client === undefined) {
+      let handle: number;
       try {
-        const handle = native().open(JSON.stringify(this.config), !isMainThread);
-        this.client = new Client(this, handle);
+        handle = native().open(JSON.stringify(this.config), !isMainThread);
       } catch (error) {
         throw nativeError(error);
+      }
+      try {
+        const client = new Client(this, handle);
+        // Before it counts as open: where one function is refused, the next attempt must not find an engine that knows half of them.
+        for (const registered of this.functions.values()) this.announce(registered, client);
+        this.client = client;
+      } catch (error) {
+        native().closeNow(handle);
+        throw error;
       }
       if (isMainThread) {
         process.on("exit", this.atExit);
         process.on("beforeExit", this.beforeExit);
       }
-      for (const registered of this.functions.values()) this.announce(registered, this.client);
     }
     return this.client;
   }

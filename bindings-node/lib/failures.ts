@@ -1,10 +1,12 @@
 /** Errors as documents (`core/docs/payload.md`, "Errors") and back. The caller sees the error rebuilt from the document, the first time too. */
 
+import { types } from "node:util";
 import { decode, encode } from "./codec.js";
 import { EverstepError } from "./error_base.js";
 import { PACKAGE_FOLDER } from "./native.js";
-import { AlreadyRegistered, BY_CODE, ConfigInvalid, InternalError, PayloadInvalid, RunCancelled, RunFailed, StepError } from "./errors_gen.js";
+import { AlreadyRegistered, BY_CODE, ConfigInvalid, InternalError, RunCancelled, RunFailed, StepError } from "./errors_gen.js";
 
+const MAX_TYPE = 255;
 const MAX_MESSAGE = 8 * 1024;
 const MAX_STACK = 16 * 1024;
 const MAX_CAUSES = 8;
@@ -54,6 +56,7 @@ export class DeclaredErrors {
 
   add<E extends Error>(code: string, kind: ErrorClass<E>, form: ErrorForm<E> | undefined): void {
     if (typeof kind !== "function" || !(kind.prototype instanceof Error)) throw new ConfigInvalid("app.error takes a class that extends Error");
+    if (typeof code !== "string" || code === "") throw new ConfigInvalid("app.error takes a code first: the name that rows carry and other languages know");
     const known = this.byCode.get(code);
     if ((known !== undefined && known.kind !== kind) || BY_CODE.has(code)) {
       throw new AlreadyRegistered(`the error code ${JSON.stringify(code)} is taken by ${known === undefined ? "the engine" : known.kind.name}`);
@@ -77,10 +80,10 @@ export class DeclaredErrors {
   }
 }
 
-/** The error's own enumerable properties. Its constructor is not called again: nobody can know what it takes. */
+/** The error's own enumerable properties that hold something. Its constructor is not called again: nobody can know what it takes. */
 function fieldsOf(kind: ErrorClass): ErrorForm<Error> {
   return {
-    details: (error) => Object.fromEntries(Object.entries(error).filter(([key]) => !OWN.has(key))),
+    details: (error) => Object.fromEntries(Object.entries(error).filter(([key, value]) => !OWN.has(key) && value !== undefined)),
     rebuild: (message, details) => {
       const error = Reflect.construct(Error, message === "" ? [] : [message], kind) as Error;
       for (const [key, value] of Object.entries(details)) if (!OWN.has(key)) Object.defineProperty(error, key, { value, enumerable: true, configurable: true, writable: true });
@@ -128,9 +131,8 @@ export class Failure {
     try {
       return encode(this.document);
     } catch (error) {
-      if (!(error instanceof PayloadInvalid)) throw error;
       // The details cannot be stored; the error itself must be, or the failure would be lost.
-      return encode({ ...this.document, message: `${this.document.message} (${error.message})`, stack: null, cause: null, details: null });
+      return encode({ ...this.document, message: `${this.document.message} (${messageOf(error)})`, stack: null, cause: null, details: null });
     }
   }
 
@@ -148,36 +150,70 @@ export class Failure {
   }
 }
 
+/** `instanceof` for what was thrown: a proxy may throw when it is asked. */
+export function isA<E extends Error>(error: unknown, kind: ErrorClass<E>): error is E {
+  try {
+    return error instanceof kind;
+  } catch {
+    return false;
+  }
+}
+
+/** Whatever was thrown: it must be recorded, or its run would never end. */
 function documentOf(error: unknown, declared: DeclaredErrors, retryable: boolean, depth: number): Document {
-  if (!(error instanceof Error)) return { type: typeof error, code: null, message: thrown(error), stack: null, cause: null, details: null, retryable };
+  try {
+    return types.isNativeError(error) || error instanceof Error ? errorDocument(error, declared, retryable, depth) : bare(typeof error, thrown(error), retryable);
+  } catch {
+    return bare("Error", "an error that cannot be read: its getters or its proxy throw", retryable);
+  }
+}
+
+function bare(type: string, message: string, retryable: boolean): Document {
+  return { type, code: null, message, stack: null, cause: null, details: null, retryable };
+}
+
+function errorDocument(error: Error, declared: DeclaredErrors, retryable: boolean, depth: number): Document {
   const cause = error.cause === undefined || depth >= MAX_CAUSES ? null : documentOf(error.cause, declared, true, depth + 1);
-  const message = printable(error.message).slice(0, MAX_MESSAGE);
+  const message = messageOf(error).slice(0, MAX_MESSAGE);
   const stack = printable(stackOf(error)).slice(-MAX_STACK);
   if (error instanceof EverstepError) {
-    return { type: error.errorType ?? error.name, code: error.errorCode, message, stack: error.remoteStack ?? stack, cause, details: error.details ?? null, retryable };
+    return { type: error.errorType ?? typeOf(error), code: error.errorCode, message, stack: error.remoteStack ?? stack, cause, details: error.details ?? null, retryable };
   }
+  const document: Document = { type: typeOf(error), code: null, message, stack, cause, details: null, retryable };
   const known = declared.of(error);
-  return { type: typeOf(error), code: known?.code ?? null, message, stack, cause, details: known?.form.details(error) ?? null, retryable };
+  if (known === undefined) return document;
+  try {
+    return { ...document, code: known.code, details: known.form.details(error) };
+  } catch (problem) {
+    return { ...document, message: `${message} (the fields of the declared error ${JSON.stringify(known.code)} could not be read: ${messageOf(problem)})` };
+  }
 }
 
 /** `throw "text"` and its like: no Error, but a failure all the same. */
 function thrown(value: unknown): string {
-  let text: string;
-  try {
-    text = typeof value === "string" ? value : `a thrown ${value === null ? "null" : typeof value}${typeof value === "number" || typeof value === "bigint" || typeof value === "boolean" ? `: ${String(value)}` : ""}`;
-  } catch {
-    text = "a thrown value without a text";
-  }
-  return printable(text).slice(0, MAX_MESSAGE);
+  if (typeof value === "string") return printable(value).slice(0, MAX_MESSAGE);
+  return `a thrown ${value === null ? "null" : typeof value}${["number", "bigint", "boolean"].includes(typeof value) ? `: ${String(value)}` : ""}`;
+}
+
+/** The message, where it is a text: JavaScript lets every property of an error be anything. */
+function messageOf(error: unknown): string {
+  const message: unknown = (error as { message?: unknown } | null | undefined)?.message;
+  if (typeof message === "string") return printable(message);
+  return ["number", "bigint", "boolean"].includes(typeof message) ? String(message) : "";
 }
 
 function typeOf(error: Error): string {
-  return error.name !== "Error" && error.name !== "" ? error.name : error.constructor.name || "Error";
+  const name: unknown = error.name;
+  const made = (error.constructor as { name?: unknown } | null | undefined)?.name;
+  const [type] = [name, made].filter((text): text is string => typeof text === "string" && text !== "" && text !== "Error");
+  // It is a column of its own, and PostgreSQL has no form for NUL.
+  return printable(type ?? "Error").replaceAll("\0", " ").slice(0, MAX_TYPE);
 }
 
 /** Innermost call last, as every language writes it, without the frames of this package. */
 function stackOf(error: Error): string {
-  const lines = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line) && (PACKAGE_FOLDER === undefined || !line.includes(PACKAGE_FOLDER)) && !line.includes("node:internal"));
+  const stack: unknown = error.stack;
+  const lines = (typeof stack === "string" ? stack : "").split("\n").filter((line) => /^\s+at /.test(line) && (PACKAGE_FOLDER === undefined || !line.includes(PACKAGE_FOLDER)) && !line.includes("node:internal"));
   return lines.reverse().join("\n");
 }
 
@@ -207,11 +243,12 @@ function exceptionOf(document: Document, declared: DeclaredErrors): Error {
   let note = "";
   if (form !== undefined) {
     try {
-      const error = form.rebuild(message, typeof details === "object" && details !== null ? (details as Record<string, unknown>) : {});
+      const error: unknown = form.rebuild(message, typeof details === "object" && details !== null ? (details as Record<string, unknown>) : {});
+      if (!(error instanceof Error)) throw new ConfigInvalid("rebuild gave back no Error");
       if (cause !== undefined) error.cause = cause;
       return error;
     } catch (error) {
-      note = ` (the declared error ${JSON.stringify(code)} could not be rebuilt: ${error instanceof Error ? error.message : typeof error})`;
+      note = ` (the declared error ${JSON.stringify(code)} could not be rebuilt: ${messageOf(error)})`;
     }
   }
   const kind = (code === null ? undefined : BY_CODE.get(code)) ?? StepError;

@@ -3,6 +3,7 @@
 import type { ErrorClass } from "./failures.js";
 import type { Value } from "./frame.js";
 import { ConfigInvalid } from "./errors_gen.js";
+import { log } from "./logging.js";
 import { type Duration, milliseconds, point } from "./times.js";
 
 /** Attempts of a step or a run. Without a policy there is one attempt; what a policy does not name has the engine's defaults. */
@@ -94,18 +95,28 @@ const START_OPTIONS: ReadonlySet<string> = new Set<keyof StartOptions>([
   "parentClose",
 ]);
 
+const RETRY: ReadonlySet<string> = new Set<keyof Retry>(["maxAttempts", "initial", "factor", "maxInterval", "jitter", "nonRetryable", "retryIf"]);
+const DEDUP: ReadonlySet<string> = new Set<keyof Dedup>(["key", "scope", "policy"]);
+
 /** A misspelt option would be ignored: an id that is not taken is a run started twice. */
 export function checkNames(options: object, known: ReadonlySet<string>, what: string): void {
+  const given: unknown = options;
+  if (typeof given !== "object" || given === null || Array.isArray(given)) throw new ConfigInvalid(`${what} takes its options as an object, not ${given === null ? "null" : `a ${typeof given}`}`);
   const unknown = Object.keys(options).filter((name) => !known.has(name));
   if (unknown.length > 0) throw new ConfigInvalid(`${what}: no such option: ${unknown.join(", ")}`);
+}
+
+/** A name or an id: a number would reach the engine as one, and a row's id is often a number. */
+export function text(value: string | undefined, what: string): string | undefined {
+  const given: unknown = value;
+  if (given !== undefined && typeof given !== "string") throw new ConfigInvalid(`${what} is a text, not ${given === null ? "null" : `a ${typeof given}`}`);
+  return value;
 }
 
 /** RETRY of `ops.toml`; null where everything is the default. */
 export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
   if (retry === undefined && timeout === undefined && atMostOnce !== true) return null;
-  if (retry?.maxAttempts !== undefined && !(Number.isSafeInteger(retry.maxAttempts) && retry.maxAttempts >= 1)) {
-    throw new ConfigInvalid("maxAttempts is a whole number, at least 1");
-  }
+  if (retry !== undefined) checkRetry(retry);
   // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
   const attempts = retry === undefined ? 1 : retry.maxAttempts;
   return [
@@ -119,6 +130,16 @@ export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | 
   ];
 }
 
+function checkRetry(retry: Retry): void {
+  checkNames(retry, RETRY, "retry");
+  const { maxAttempts, factor, nonRetryable, retryIf } = retry;
+  if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts >= 1)) throw new ConfigInvalid("retry.maxAttempts is a whole number, at least 1");
+  if (factor !== undefined && !Number.isFinite(factor)) throw new ConfigInvalid("retry.factor is a finite number");
+  if (retryIf !== undefined && typeof retryIf !== "function") throw new ConfigInvalid("retry.retryIf is a function");
+  const kinds: unknown = nonRetryable;
+  if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((kind) => typeof kind === "function"))) throw new ConfigInvalid("retry.nonRetryable is an array of classes");
+}
+
 /** The same as the JSON of `register`. */
 export function policyFields(policy: Value[] | null): Record<string, unknown> | undefined {
   if (policy === null) return undefined;
@@ -126,9 +147,19 @@ export function policyFields(policy: Value[] | null): Record<string, unknown> | 
   return Object.fromEntries(names.map((name, index): [string, unknown] => [name, policy[index] ?? undefined]).filter(([, value]) => value !== undefined));
 }
 
+/** What the program itself says must not throw here: the failure it is asked about would stay unrecorded, and its run without an end. */
 export function retryable(retry: Retry | undefined, error: unknown): boolean {
-  if (retry?.nonRetryable?.some((kind) => error instanceof kind) === true) return false;
-  return retry?.retryIf === undefined || retry.retryIf(error);
+  if (retry === undefined) return true;
+  try {
+    if (retry.nonRetryable?.some((kind) => error instanceof kind) === true) return false;
+    const answer: unknown = retry.retryIf === undefined || retry.retryIf(error);
+    if (!(answer instanceof Promise)) return Boolean(answer);
+    answer.catch(() => undefined);
+    log.error("retryIf is asynchronous, which nobody waits for: the error it was asked about counts as final");
+  } catch (problem) {
+    log.error("retryIf or nonRetryable threw: the error they were asked about counts as final", { error: problem });
+  }
+  return false;
 }
 
 /** RUN_OPTIONS of `ops.toml`. */
@@ -136,31 +167,35 @@ export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
   if (Object.keys(given).length === 0) return null;
   const { dedup } = given;
+  if (dedup !== undefined) {
+    checkNames(dedup, DEDUP, "dedup");
+    if (text(dedup.key, "dedup.key") === undefined) throw new ConfigInvalid("dedup takes a key");
+  }
   const scope = dedup?.scope;
   const ttl = typeof scope === "object" ? milliseconds(scope, "dedup.scope") : null;
   const span = (name: "delay" | "expires" | "deadline"): number | null => (given[name] === undefined ? null : milliseconds(given[name], name));
   const values: Value[] = [
-    given.id,
-    given.queue,
-    given.label,
+    text(given.id, "id"),
+    text(given.queue, "queue"),
+    text(given.label, "label"),
     whole(given.priority, "priority"),
     span("delay"),
     given.startAt === undefined ? null : point(given.startAt, "startAt"),
     span("expires"),
     span("deadline"),
-    given.version,
+    text(given.version, "version"),
     given.attributes === undefined ? null : attributesJson(given.attributes),
-    given.fairnessKey,
+    text(given.fairnessKey, "fairnessKey"),
     whole(given.cost, "cost"),
-    given.createdBy,
+    text(given.createdBy, "createdBy"),
     dedup?.key,
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
     dedup === undefined ? null : (dedup.policy ?? "attach"),
     ttl,
     policyRecord({ retry: given.retry, timeout: given.timeout }),
-    typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish,
-    given.traceParent,
-    given.traceState,
+    text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
+    text(given.traceParent, "traceParent"),
+    text(given.traceState, "traceState"),
     given.reusePurged === true ? true : null,
   ];
   while (values.length > 0 && (values.at(-1) === null || values.at(-1) === undefined)) values.pop();
@@ -173,6 +208,8 @@ function whole(value: number | undefined, what: string): number | undefined {
 }
 
 function attributesJson(attributes: Attributes): string | null {
+  const given: unknown = attributes;
+  if (typeof given !== "object" || given === null) throw new ConfigInvalid("attributes is an object of texts, numbers and booleans");
   for (const [name, value] of Object.entries(attributes) as [string, unknown][]) {
     if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid(`attribute ${JSON.stringify(name)} is a text, a finite number or a boolean`);
   }

@@ -1,7 +1,7 @@
 /** A function as the engine knows it: name, kind, how to call it, with which defaults. */
 
 import { encode, decode, decodedAgain } from "./codec.js";
-import { ConfigInvalid, PayloadInvalid } from "./errors_gen.js";
+import { ConfigInvalid, PayloadInvalid, PayloadTooLarge } from "./errors_gen.js";
 import { Text, type Value } from "./frame.js";
 import { type Policy, type Retry, type StartOptions, policyFields, policyRecord, retryable } from "./options.js";
 import { type AnySchema, check } from "./schema.js";
@@ -112,7 +112,9 @@ export class Registered {
   }
 
   private named(error: unknown, what: string): unknown {
-    return error instanceof PayloadInvalid ? new PayloadInvalid(`${what} of ${this.kind} ${JSON.stringify(this.name)}: ${error.message}`) : error;
+    const of = `${what} of ${this.kind} ${JSON.stringify(this.name)}`;
+    if (error instanceof PayloadInvalid) return new PayloadInvalid(`${of}: ${error.message}`, { cause: error.cause });
+    return error instanceof PayloadTooLarge ? new PayloadTooLarge(`${of}: ${error.message}`) : error;
   }
 
   retryable(error: unknown): boolean {

@@ -7,6 +7,7 @@ import { Failure } from "./failures.js";
 import { type Frame, type Read, Text, type Value } from "./frame.js";
 import { bytes } from "./calls.js";
 import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS, OP_RESUME_RUN, OP_RETRY_RUN, OP_REWIND_RUN, OP_SEND } from "./ops_gen.js";
+import { text } from "./options.js";
 import type { Registered } from "./registered.js";
 import { type CancelOutcome, type ResumeOutcome, type RunInfo, type StepInfo, runInfo, stepInfo } from "./runs.js";
 import { type Scope, location, scopeHere } from "./scope.js";
@@ -57,12 +58,13 @@ export class Run<Output> {
     });
   }
 
-  async #recorded(scope: Scope, timeout: Duration | undefined, at: string): Promise<Output> {
-    const { failed, value } = await waits.result(scope, this.key, timeout, at);
-    if (!failed) return this.#output(value);
-    const failure = Failure.read(value);
-    const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
-    throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+  #recorded(scope: Scope, timeout: Duration | undefined, at: string): Promise<Output> {
+    return waits.result(scope, this.key, timeout, at, (value, failed) => {
+      if (!failed) return this.#output(value);
+      const failure = Failure.read(value);
+      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
+      throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+    });
   }
 
   #outcome([state, stored]: Frame): Output {
@@ -123,14 +125,14 @@ export class Run<Output> {
   async send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) await waits.send(scope, this.key, topic, message, options.idempotencyKey, location(this.send));
-    else await this.#ask(OP_SEND, topic, new Text(encode(message)), options.idempotencyKey);
+    else await this.#ask(OP_SEND, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey);
   }
 
   /** Waits for an event the run publishes; null when the time is over. */
   async getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) return (await waits.event(scope, this.key, key, options.timeout, location(this.getEvent))) as T | null;
-    const [value] = await this.#ask(OP_GET_EVENT, key, limitMs(options.timeout, "timeout"));
+    const [value] = await this.#ask(OP_GET_EVENT, text(key, "an event's key"), limitMs(options.timeout, "timeout"));
     return (value instanceof Uint8Array ? decode(value) : null) as T | null;
   }
 }

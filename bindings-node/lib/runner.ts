@@ -2,7 +2,7 @@
 
 import { CUT_SHORT, LEFT, type Outcome, left, never, raised, returned, timedOut } from "./calls.js";
 import { WorkflowContext } from "./context.js";
-import { Cancelled } from "./failures.js";
+import { Cancelled, isA } from "./failures.js";
 import { log } from "./logging.js";
 import { OP_ABANDON, OP_FINISH_RUN } from "./ops_gen.js";
 import type { Waiter } from "./pending.js";
@@ -104,7 +104,7 @@ function finish(ending: Ending, outcome: Outcome): void {
   }
   const floating = execution.running();
   if (floating.length > 0) warnUnawaited(execution, floating);
-  const cancelled = outcome.fields[0] === true && outcome.value instanceof Cancelled && execution.cancelled !== undefined;
+  const cancelled = outcome.fields[0] === true && isA(outcome.value, Cancelled) && execution.cancelled !== undefined;
   const [failed, output, retryable, type, message] = outcome.fields;
   execution.client.askFor(ending, OP_FINISH_RUN, [execution.id, failed, output, type, message, retryable, cancelled]);
   // After it, so that what they still say comes to a run that has ended.
@@ -130,7 +130,7 @@ async function runJob(execution: Execution, registered: Registered, data: Uint8A
 }
 
 function failedWith(registered: Registered, error: unknown, execution: Execution): Outcome {
-  const cancelled = error instanceof Cancelled;
+  const cancelled = isA(error, Cancelled);
   return { ...raised(registered, error, execution, cancelled), value: error };
 }
 

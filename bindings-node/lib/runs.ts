@@ -3,7 +3,7 @@
 import { ConfigInvalid } from "./errors_gen.js";
 import type { Read, Value } from "./frame.js";
 import { QUEUE, RUN, STEP } from "./ops_gen.js";
-import type { Attributes } from "./options.js";
+import { type Attributes, checkNames, text } from "./options.js";
 import { fromMicroseconds, point } from "./times.js";
 
 export type State = "ready" | "running" | "waiting" | "cancelling" | "blocked" | "succeeded" | "failed" | "cancelled";
@@ -159,7 +159,13 @@ export function queueRecord(queue: QueueInfo): Value[] {
   return [queue.name, queue.paused, queue.limit, queue.workerLimit, queue.keyLimit, queue.hold];
 }
 
+const QUEUE_OPTIONS: ReadonlySet<string> = new Set<keyof QueueOptions>(["paused", "limit", "workerLimit", "keyLimit", "hold"]);
+const FILTER: ReadonlySet<string> = new Set<keyof RunFilter>(["states", "workflow", "queue", "parent", "attribute", "createdFrom", "createdBefore", "after", "limit"]);
+
 export function queueOf(name: string, options: QueueOptions): QueueInfo {
+  if (text(name, "a queue's name") === undefined) throw new ConfigInvalid("a queue has a name");
+  // A misspelt limit would be no limit.
+  checkNames(options, QUEUE_OPTIONS, `queue ${JSON.stringify(name)}`);
   const limit = (value: number | undefined, what: string): number | null => {
     if (value !== undefined && !Number.isSafeInteger(value)) throw new ConfigInvalid(`queue ${JSON.stringify(name)}: ${what} is a whole number`);
     return value ?? null;
@@ -175,6 +181,7 @@ export function queueOf(name: string, options: QueueOptions): QueueInfo {
 }
 
 export function filterRecord(filter: RunFilter): Value[] {
+  checkNames(filter, FILTER, "runs");
   const limit = filter.limit ?? 100;
   if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000) throw new ConfigInvalid("limit is 1 to 1000");
   const states = typeof filter.states === "string" ? [filter.states] : filter.states;

@@ -29,8 +29,9 @@ export async function start<O>(target: Target, input: unknown, options: StartOpt
   const scope = given ?? recordingScope(engine);
   const wire = encodeInput(target, input);
   if (scope !== undefined) {
-    const value = await recorded(scope, OP_BEGIN_CHILD, [location(below), name, wire, runRecord(options), options.parentClose]);
-    return new Run<O>(engine, String(decode(value ?? new Uint8Array())), registered, options.id);
+    const at = location(below);
+    const key = await recorded(scope, OP_BEGIN_CHILD, () => [at, name, wire, runRecord(options), options.parentClose], (value) => String(decode(value ?? new Uint8Array())));
+    return new Run<O>(engine, key, registered, options.id);
   }
   const [key, attached] = await engine.request(OP_START, [name, wire, runRecord(options)]);
   return new Run<O>(engine, String(key), registered, options.id, attached === true);

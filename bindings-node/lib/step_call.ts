@@ -6,7 +6,7 @@
 import { AsyncResource } from "node:async_hooks";
 import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, pending, raised, result, timedOut, unwind } from "./calls.js";
 import { isItsOwnDecoding } from "./codec.js";
-import { OutsideRun, PayloadInvalid } from "./errors_gen.js";
+import { OutsideRun } from "./errors_gen.js";
 import { type Frame, type Text, frame } from "./frame.js";
 import { KIND_STEP, OP_BEGIN_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN } from "./ops_gen.js";
 import type { Waiter } from "./pending.js";
@@ -137,7 +137,7 @@ class StepCall implements Waiter, Leaving {
       try {
         output = step.encodeOutput(value);
       } catch (error) {
-        if (!(error instanceof PayloadInvalid)) throw error;
+        // Also what a getter, a proxy or a schema threw: an attempt without a record would run again on every replay.
         this.finish(running, raised(step, error, execution, true));
         return;
       }

@@ -40,7 +40,9 @@ export function limitMs(duration: Duration | undefined, what: string): number | 
 /** Microseconds since 1970. */
 export function point(when: Date, what: string): number {
   if (!(when instanceof Date) || Number.isNaN(when.getTime())) throw new ConfigInvalid(`${what} takes a valid Date`);
-  return when.getTime() * 1000;
+  const microseconds = when.getTime() * 1000;
+  if (!Number.isSafeInteger(microseconds)) throw new ConfigInvalid(`${what} is too far away: from the year 1684 to 2255`);
+  return microseconds;
 }
 
 /** The exact point in time: a Date alone would round it to milliseconds, and the same moment would be another value in another language. */

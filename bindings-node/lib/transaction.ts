@@ -2,6 +2,7 @@
 
 import { CUT_SHORT, LEFT, type Outcome, answer, begin, call, droppable, left, raised, result, timedOut, unwind } from "./calls.js";
 import { OutsideRun, Unavailable } from "./errors_gen.js";
+import { isA } from "./failures.js";
 import { Text, type Value } from "./frame.js";
 import { log } from "./logging.js";
 import {
@@ -79,7 +80,7 @@ async function attemptOf(attempt: Attempt): Promise<Ended> {
   try {
     return step.source === null || step.source === undefined ? await own(attempt) : await onDriver(attempt, step.source);
   } catch (error) {
-    if (running.signal === undefined && (error instanceof Unavailable || isLost(error))) return done(attempt, "conflict", EMPTY);
+    if (running.signal === undefined && (isA(error, Unavailable) || isLost(error))) return done(attempt, "conflict", EMPTY);
     if (running.signal === undefined) outcome = raised(step, error, execution);
     else outcome = running.signal === "timeout" ? timedOut(step, execution) : CUT_SHORT;
   } finally {

@@ -32,7 +32,11 @@ function chain(error: unknown): Record<string, unknown>[] {
     add(record["meta"]);
     add(record["driverAdapterError"]);
   };
-  add(error);
+  try {
+    add(error);
+  } catch {
+    // An error with getters that throw says no more than it said so far.
+  }
   return out;
 }
 

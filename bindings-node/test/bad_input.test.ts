@@ -29,6 +29,14 @@ onEveryStore("bad input", (stage) => {
     await assert.rejects(wf.start(1, { queue: "order" }), fails("unknown_queue", /orders/));
     await assert.rejects(app.pauseQueue("order"), fails("unknown_queue", /Did you mean "orders"/));
     await assert.rejects(wf.start(1, { ID: "a" } as any), fails("config_invalid", /no such option: ID/));
+    for (const options of [{ id: 5 }, { queue: {} }, { version: 5 }, { dedup: "k" }, { dedup: {} }, { dedup: { key: "k", scop: "queued" } }, { retry: 3 }, { retry: { attempts: 3 } }, { attributes: null }, null, 5]) {
+      await assert.rejects(wf.start(1, options as any), fails("config_invalid"), JSON.stringify(options));
+    }
+    await assert.rejects(wf.start(1, { startAt: new Date(8.64e15) }), fails("config_invalid", /too far/));
+    await assert.rejects(app.runs({ state: "failed" } as any), fails("config_invalid", /no such option: state/));
+    await assert.rejects(app.putQueue("q", { limt: 1 } as any), fails("config_invalid", /no such option: limt/));
+    for (const id of [5, null, undefined, {}]) assert.throws(() => app.run(id as any), fails("config_invalid"));
+    await assert.rejects(app.send("one", 5 as any, 1), fails("config_invalid", /topic is a text/));
     await wf.start(1, { id: "one" });
     await assert.rejects(app.reference("other").start(1, { id: "one" }), fails("id_conflict"));
     await assert.rejects(app.run("nobody").status(), fails("run_not_found"));
@@ -249,6 +257,29 @@ describe("configuration", () => {
     } finally {
       delete process.env["EVERSTEP_ENV"];
     }
+  });
+
+  it("options of declarations", async () => {
+    const app = new Everstep();
+    const step = async (): Promise<number> => 1;
+    for (const options of [null, 5, { retries: 1 }, { retry: 3 }, { retry: { attempts: 3 } }, { retry: { factor: "2" } }, { retry: { retryIf: true } }, { retry: { nonRetryable: Error } }, { retry: { nonRetryable: [5] } }]) {
+      assert.throws(() => app.step("step", step, options as any), fails("config_invalid"), JSON.stringify(options));
+    }
+    for (const options of [null, 5, []]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
+    assert.throws(() => {
+      app.info();
+    }, fails("id_invalid"));
+    assert.throws(() => app.queue(5 as any), fails("config_invalid"));
+    assert.throws(() => app.queue("orders", { limt: 5 } as any), fails("config_invalid"));
+  });
+
+  it("a declaration the engine refuses fails every launch, and leaves no engine that knows the others only", async () => {
+    const app = new Everstep({ database: "sqlite::memory:" });
+    app.step("a".repeat(300), async () => 1);
+    app.workflow("other", async () => 1);
+    for (let launch = 0; launch < 2; launch++) await assert.rejects(app.launch(), fails("id_invalid"));
+    assert.throws(() => app.info(), fails("id_invalid"));
+    await app.close();
   });
 
   it("a launch that failed may be tried again", async () => {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { runInNewContext } from "node:vm";
 import { decode, encode, parse } from "../lib/codec.js";
 import { PayloadInvalid } from "../lib/errors_gen.js";
 import { CalendarDate, Decimal, LocalDateTime, Timestamp, Uuid, readTime } from "../lib/values.js";
@@ -158,4 +159,25 @@ describe("values of JavaScript", () => {
       assert.throws(() => encode(value), (error: unknown) => error instanceof PayloadInvalid && error.code === "payload_invalid" && message.test(error.message));
     });
   }
+});
+
+describe("values that are written as what they are", () => {
+  it("those of another realm", () => {
+    const far = runInNewContext("({ list: [1], date: new Date(0), map: new Map([[1, { a: 2 }]]), set: new Set([1]), bytes: new Uint8Array([1]) })");
+    assert.deepEqual(parse(encode(far)), { list: [1], date: new Date(0), map: new Map([[1, { a: 2 }]]), set: new Set([1]), bytes: new Uint8Array([1]) });
+    assert.throws(() => encode(runInNewContext("new (class Far { go() {} })")), { code: "payload_invalid" });
+  });
+
+  it("an array of a class of its own is its items", () => {
+    class Rows extends Array<number> {
+      toJSON(): string {
+        return "other";
+      }
+    }
+    assert.equal(encode(Rows.of(1, 2)), "[1,2]");
+  });
+
+  it("longer than any text", () => {
+    assert.throws(() => encode("\u0001".repeat(100 * 1024 * 1024)), { code: "payload_too_large" });
+  });
 });
