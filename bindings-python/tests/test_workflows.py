@@ -8,13 +8,13 @@ import datetime as dt
 import threading
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from conftest import Database
 
 import everstep
-from everstep import AsyncEverstep, Everstep, Retry
+from everstep import AsyncEverstep, Dedup, Everstep, Retry
 
 SOON = timedelta(seconds=20)
 
@@ -460,3 +460,92 @@ def test_views_share_one_engine(database: Database) -> None:
             return await (await work.aio.start(5)).result(SOON)
 
         assert asyncio.run(handler()) == 6
+
+
+def test_children_under_a_dedup_key(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def child(n: int) -> int:
+        app.receive("go")
+        return n
+
+    @app.workflow
+    def other(n: int) -> int:
+        return n
+
+    @app.workflow
+    def parent(policy: Literal["attach", "reject"]) -> int:
+        return child.options(dedup=Dedup("k", scope="until_done", policy=policy)).start(2).result()
+
+    @app.workflow
+    def stranger() -> int:
+        return other.options(dedup=Dedup("k", scope="until_done")).start(3).result()
+
+    with app:
+        holder = child.options(dedup=Dedup("k", scope="until_done")).start(1)
+        with pytest.raises(everstep.RunFailed) as refused:
+            parent.start("reject").result(SOON)
+        assert isinstance(refused.value.__cause__, everstep.RunDeduplicated)
+        for strange in (stranger.start, lambda: other.options(dedup=Dedup("k", scope="until_done")).start(3)):
+            with pytest.raises((everstep.RunFailed, everstep.IdConflict)):
+                strange().result(SOON)
+        attached = parent.start("attach")
+        holder.send("go", None)
+        assert attached.result(SOON) == holder.result(SOON) == 1
+
+
+def test_a_retry_repeats_no_transaction_after_a_failure_that_was_handled(database: Database) -> None:
+    app = Everstep(**database.settings)
+    calls: list[str] = []
+
+    @app.step
+    def look_up() -> str:
+        calls.append("look_up")
+        raise LookupError("no such coupon")
+
+    @app.transaction
+    def pay(tx: everstep.Transaction) -> int:
+        calls.append("pay")
+        return 5
+
+    @app.workflow(retry=Retry(max_attempts=3, initial=timedelta(0)))
+    def order() -> int:
+        try:
+            look_up()
+        except everstep.StepError:
+            pass
+        paid = pay()
+        calls.append("end")
+        if calls.count("end") < 3:
+            raise RuntimeError("the warehouse is closed")
+        return paid
+
+    with app:
+        assert order.start().result(SOON) == 5
+    assert (calls.count("look_up"), calls.count("pay")) == (1, 1)
+
+
+def test_a_runs_own_retry_does_not_repeat_an_at_most_once_step(database: Database) -> None:
+    app = Everstep(**database.settings)
+    calls: list[str] = []
+
+    @app.step(at_most_once=True)
+    def fire() -> None:
+        calls.append("fire")
+        raise RuntimeError("misfire")
+
+    @app.workflow(retry=Retry(max_attempts=3, initial=timedelta(0)))
+    def launch() -> None:
+        calls.append("launch")
+        fire()
+
+    with app:
+        run = launch.start()
+        with pytest.raises(everstep.RunFailed):
+            run.result(SOON)
+        assert (calls.count("fire"), calls.count("launch")) == (1, 3)
+        run.retry()
+        with pytest.raises(everstep.RunFailed):
+            run.result(SOON)
+        assert calls.count("fire") == 2, "a person's retry is a decision to make it again"

@@ -83,7 +83,7 @@ pub struct Config {
 impl Config {
     /// `env` looks environment variables up: passed in, so that tests need not touch the process's own.
     pub fn resolve(json: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
-        let raw: Raw = serde_json::from_str(json).map_err(|e| EngineError::new(Code::ConfigInvalid, format!("configuration: {e}")))?;
+        let raw: Raw = super::options::from_json("configuration", json)?;
         let set = |name: &str| env(name).filter(|v| !v.is_empty());
         let (url, default_file) = match raw.database.or_else(|| set("EVERSTEP_DATABASE_URL")) {
             Some(url) => (as_url(url)?, false),
@@ -91,11 +91,13 @@ impl Config {
             None => ("sqlite:everstep.db".to_owned(), true),
         };
         let schema = raw.schema.unwrap_or_else(|| "everstep".into());
-        if !valid_identifier(&schema) {
-            return Err(invalid("schema", "match [a-z_][a-z0-9_]{0,62}"));
+        if !valid_identifier(&schema) || schema.starts_with("pg_") {
+            return Err(invalid("schema", "match [a-z_][a-z0-9_]{0,62} and not begin with pg_"));
         }
         let namespace = raw.namespace.unwrap_or_else(|| "default".into());
         super::identity::check_name("namespace", &namespace)?;
+        let environment = raw.environment.or_else(|| set("EVERSTEP_ENV")).unwrap_or_else(|| "development".into());
+        super::identity::check_name("environment", &environment)?;
         let lease_ms = positive("lease_ms", raw.lease_ms.unwrap_or(10_000))?;
         let beat_ms = positive("beat_ms", raw.beat_ms.unwrap_or((lease_ms * 3 / 10).max(1)))?;
         if beat_ms * 2 > lease_ms {
@@ -116,7 +118,7 @@ impl Config {
                 statement_timeout_ms: raw.statement_timeout_ms.unwrap_or(15_000),
                 allow_async_commit: raw.allow_async_commit.unwrap_or(false),
             },
-            environment: raw.environment.or_else(|| set("EVERSTEP_ENV")).unwrap_or_else(|| "development".into()),
+            environment,
             version: raw.version.unwrap_or_default(),
             language: raw.language.unwrap_or_default(),
             role: raw.role.unwrap_or(Role::Worker),
@@ -192,7 +194,13 @@ mod tests {
     fn bad_values_are_named() {
         assert_eq!(code(resolve(r#"{"schema":"Drop Table"}"#, &[])), Code::ConfigInvalid);
         assert_eq!(code(resolve(r#"{"slots":0}"#, &[])), Code::ConfigInvalid);
+        assert_eq!(code(resolve(r#"{"schema":"pg_mine"}"#, &[])), Code::ConfigInvalid);
+        assert_eq!(code(resolve(r#"{"environment":"a\u0000"}"#, &[])), Code::IdInvalid);
         assert_eq!(code(resolve(r#"{"unheard_of":1}"#, &[])), Code::ConfigInvalid);
+        assert_eq!(
+            resolve(r#"{"slots":"many"}"#, &[]).err().map(|e| e.message),
+            Some("configuration: slots: invalid type: string \"many\", expected i64".into())
+        );
         assert_eq!(code(resolve(r#"{"database":"mysql://x"}"#, &[])), Code::ConfigInvalid);
         assert_eq!(code(resolve(r#"{"lease_ms":1000,"beat_ms":900}"#, &[])), Code::ConfigInvalid);
     }

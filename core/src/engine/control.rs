@@ -15,7 +15,7 @@ use crate::store::{ControlVerdict, NewMessage, Payload, Position, Queue, RunFilt
 const CHILDREN_PAGE: i64 = 500;
 
 pub fn run_key(text: &str) -> Result<RunKey> {
-    text.parse().map_err(|_| EngineError::new(Code::RunNotFound, "A run's key is a UUID; for an id of your own use run_key first."))
+    text.parse().map_err(|_| EngineError::new(Code::RunNotFound, "This is no run's key: a key is a UUID."))
 }
 
 fn limit(n: Option<i64>, what: &str) -> Result<Option<i32>> {
@@ -60,7 +60,12 @@ impl Engine {
         let s = &detail.summary;
         let unlaunched = self.config.role == Role::Worker && self.phase() < Phase::Launched;
         let idle = self.held().or_else(|| unlaunched.then(|| "it is not launched".to_owned()));
-        records::waits_for(detail, idle.as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref())
+        // This host's clock is good enough for a text in words.
+        let now_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        let mut lines = records::waits_for(detail, idle.as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref(), now_us);
+        // Only the process that executes a run knows since when a step of it has been running.
+        lines.extend(self.exec_of(s.key).iter().flat_map(|exec| exec.slow_steps()));
+        lines
     }
 
     /// One line for `result_timeout`.

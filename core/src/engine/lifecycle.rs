@@ -10,7 +10,7 @@ use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
 use crate::protocol::ops::event;
-use crate::store::{SCHEMA_VERSION, StoreKind};
+use crate::store::{SCHEMA_VERSION, StoreError, StoreKind};
 
 impl Engine {
     /// `register`.
@@ -21,10 +21,11 @@ impl Engine {
         let name = r.str()?;
         let version = r.opt_str()?.map(str::to_owned);
         let options: RegisterOptions = match r.opt_str()? {
-            Some(text) => serde_json::from_str(text).map_err(|e| EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": {e}")))?,
+            Some(text) => super::options::from_json(&format!("options of \"{name}\""), text)?,
             None => RegisterOptions::default(),
         };
         identity::check_name("a workflow's or step's name", name)?;
+        options.retry.iter().try_for_each(|retry| retry.check(name))?;
         let is_step = match kind {
             "workflow" => false,
             "step" => true,
@@ -85,7 +86,7 @@ impl Engine {
                         ));
                     }
                 }
-                self.store.migrate().await.map_err(EngineError::from)?;
+                self.store.migrate().await.map_err(|e| self.migration_failed(e))?;
             }
         }
         self.check_identity().await?;
@@ -104,6 +105,17 @@ impl Engine {
         Ok(self.config.default_file.then(|| {
             "Everstep: no database configured, using the SQLite file everstep.db in this folder. Set EVERSTEP_DATABASE_URL for PostgreSQL.".to_owned()
         }))
+    }
+
+    /// A table of somebody else's under a name of ours is no fault of the engine's.
+    fn migration_failed(&self, e: StoreError) -> EngineError {
+        match e {
+            StoreError::Rejected { message, .. } if message.contains("already exists") => {
+                let place = if self.is_sqlite() { "This file".to_owned() } else { format!("Schema \"{}\"", self.config.store.schema) };
+                EngineError::new(Code::ConfigInvalid, format!("{place} holds tables that are not Everstep's ({message}). Name another."))
+            }
+            other => other.into(),
+        }
     }
 
     /// R10: a copied or restored database does not run by itself.
@@ -126,14 +138,18 @@ impl Engine {
     pub async fn adopt(self: &Arc<Self>) -> Result<Vec<u8>> {
         self.connect().await?;
         self.within_budget(|| self.store.adopt(&self.config.environment)).await?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let was_held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
+        if was_held && self.phase() == Phase::Launched && self.config.role == Role::Worker {
+            let workflows: Vec<String> = self.registry.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+            self.take_up(&workflows).await?;
+        }
         self.claims.look();
         Ok(vec![])
     }
 
     pub async fn migrate(self: &Arc<Self>) -> Result<Vec<u8>> {
         self.store.inspect().await.map_err(first_contact)?;
-        self.store.migrate().await.map_err(EngineError::from)?;
+        self.store.migrate().await.map_err(|e| self.migration_failed(e))?;
         let mut w = Writer::new();
         w.int(SCHEMA_VERSION.into());
         Ok(w.finish())
@@ -175,19 +191,25 @@ impl Engine {
         self.spawn(|engine| engine.run_dispatcher());
         self.start_housekeeping()?;
         if !held {
-            self.announce(&workflows).await?;
-            // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
-            // Without a build id a deploy looks like a restart: then every launch is a build of its own.
-            let build = match self.config.version.as_str() {
-                "" => format!("launch {}", uuid::Uuid::now_v7()),
-                version => version.to_owned(),
-            };
-            let offered = self.within_budget(|| self.store.offer_blocked(&build, &workflows)).await?;
-            if offered > 0 {
-                self.log_all("info", "offered", &format!("{offered} blocked runs are tried with this build"));
-            }
+            self.take_up(&workflows).await?;
         }
         self.claims.look();
+        Ok(())
+    }
+
+    /// What this process can run is known, and what its kind of process left undone is tried again.
+    async fn take_up(&self, workflows: &[String]) -> Result<()> {
+        self.announce(workflows).await?;
+        // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
+        // Without a build id a deploy looks like a restart: then every launch is a build of its own.
+        let build = match self.config.version.as_str() {
+            "" => format!("launch {}", uuid::Uuid::now_v7()),
+            version => version.to_owned(),
+        };
+        let offered = self.within_budget(|| self.store.offer_blocked(&build, workflows)).await?;
+        if offered > 0 {
+            self.log_all("info", "offered", &format!("{offered} blocked runs are tried with this build"));
+        }
         Ok(())
     }
 
@@ -282,9 +304,9 @@ impl Engine {
 }
 
 /// The first connection: what is wrong now needs a person, not patience.
-fn first_contact(e: crate::store::StoreError) -> EngineError {
+fn first_contact(e: StoreError) -> EngineError {
     match e {
-        crate::store::StoreError::Unavailable(m) => EngineError::new(Code::DatabaseUnreachable, format!("{} ({m})", Code::DatabaseUnreachable.means())),
+        StoreError::Unavailable(m) => EngineError::new(Code::DatabaseUnreachable, format!("{} ({m})", Code::DatabaseUnreachable.means())),
         other => other.into(),
     }
 }

@@ -34,7 +34,31 @@ pub struct PartialRetry {
     pub at_most_once: Option<bool>,
 }
 
+/// JSON of a host, with the name of the field that is wrong in the error; positions in the text would say nothing to who never saw it.
+pub fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
+        let path = error.path().to_string();
+        let said = error.inner().to_string();
+        let said = said.split(" at line ").next().unwrap_or_default();
+        let named = if path == "." { what.to_owned() } else { format!("{what}: {path}") };
+        EngineError::new(Code::ConfigInvalid, format!("{named}: {said}"))
+    })
+}
+
 impl PartialRetry {
+    /// What no retry could mean.
+    pub fn check(&self, of: &str) -> Result<()> {
+        let refused = |what: &str, least: &str| Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{of}\": {what} must not be below {least}")));
+        match self {
+            PartialRetry { max_attempts: Some(n), .. } if *n < 0 => refused("retry.max_attempts", "0"),
+            PartialRetry { initial_ms: Some(n), .. } if *n < 0 => refused("retry.initial_ms", "0"),
+            PartialRetry { max_ms: Some(n), .. } if *n < 0 => refused("retry.max_ms", "0"),
+            PartialRetry { timeout_ms: Some(n), .. } if *n < 0 => refused("retry.timeout_ms", "0"),
+            PartialRetry { factor: Some(n), .. } if *n < 0.0 => refused("retry.factor", "1"),
+            _ => Ok(()),
+        }
+    }
+
     pub fn policy(&self) -> RetryPolicy {
         let d = RetryPolicy::default();
         let retries_named = self.initial_ms.is_some() || self.factor.is_some() || self.max_ms.is_some() || self.jitter.is_some();
@@ -115,7 +139,11 @@ impl StartOptions {
         let id = name("the run's id", r.opt_str()?)?;
         let queue = name("the queue's name", r.opt_str()?)?;
         let label = name("the label", r.opt_str()?)?;
-        let priority = r.opt_int()?.unwrap_or(0).clamp(-100_000, 100_000) as i32;
+        let priority = r.opt_int()?.unwrap_or(0);
+        if !(-MOST_PRIORITY..=MOST_PRIORITY).contains(&priority) {
+            let message = format!("priority must be between -{MOST_PRIORITY} and {MOST_PRIORITY}, it is {priority}");
+            return Err(EngineError::new(Code::ConfigInvalid, message));
+        }
         let delay = r.opt_ms()?.map(|ms| Due::After(ms.max(0)));
         let start = r.opt_int()?.map(Due::At).or(delay.filter(|d| *d != Due::After(0)));
         let expires_ms = not_below("expires", 0, r.opt_ms()?)?;
@@ -140,7 +168,7 @@ impl StartOptions {
             id,
             queue,
             label,
-            priority,
+            priority: priority as i32,
             start,
             expires_ms,
             deadline_ms,
@@ -159,6 +187,8 @@ impl StartOptions {
         })
     }
 }
+
+const MOST_PRIORITY: i64 = 100_000;
 
 fn not_below(what: &str, least: i64, value: Option<i64>) -> Result<Option<i64>> {
     match value {

@@ -77,12 +77,15 @@ fn wait_line(w: &OpenWait) -> String {
 }
 
 /// Why a run is where it is, a line each: the core of `explain`.
-pub fn waits_for(d: &RunDetail, held_here: Option<&str>, known_here: bool, queue: Option<&Queue>) -> Vec<String> {
+/// `now_us`: of the database.
+pub fn waits_for(d: &RunDetail, held_here: Option<&str>, known_here: bool, queue: Option<&Queue>, now_us: i64) -> Vec<String> {
     let s = &d.summary;
     let mut lines: Vec<String> = Vec::new();
     match s.state {
         RunState::Ready => {
-            if queue.is_some_and(|q| q.paused) {
+            if let Some(at) = s.start_at.filter(|at| s.epoch == 0 && *at > now_us) {
+                lines.push(format!("ready; not before its start, {}", in_words((at - now_us) / 1000)));
+            } else if queue.is_some_and(|q| q.paused) {
                 lines.push(format!("ready; queue \"{}\" is paused", s.queue));
             } else if let Some(limit) = queue.and_then(|q| q.limit) {
                 lines.push(format!("ready; waits for a slot of queue \"{}\" (limit {limit}) on a worker that knows workflow \"{}\"", s.queue, s.workflow));

@@ -196,6 +196,14 @@ impl Engine {
                 }
                 Ok((key, false))
             }
+            // Only by its dedup key: under one id another workflow is a conflict already.
+            Ok(Verdict::Attached { run: holder, workflow, .. }) if workflow != run.route.workflow => {
+                give_back();
+                Err(EngineError::new(
+                    Code::IdConflict,
+                    format!("Run {holder} holds this dedup key and is of workflow \"{workflow}\", not \"{}\". Use another key.", run.route.workflow),
+                ))
+            }
             Ok(Verdict::Attached { run, .. }) => {
                 give_back();
                 Ok((run, true))

@@ -298,7 +298,8 @@ pub fn submit(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u3
             let (tx, sql) = (r.int()?, r.str()?.to_owned());
             let params = sql_values(&mut r)?;
             engine.answer(client.clone(), token, move |engine| async move {
-                let gone = || EngineError::plain(Code::TransactionTooLong);
+                let gone =
+                    || EngineError::new(Code::TransactionTooLong, "This transaction is over: its function has returned, or it took longer than 5 s on SQLite.");
                 let open = engine.transactions.get(tx).ok_or_else(gone)?;
                 let mut open = open.lock().await;
                 let rows = open.as_mut().ok_or_else(gone)?.execute(&sql, &params).await.map_err(statement_error)?;

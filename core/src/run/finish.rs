@@ -151,6 +151,20 @@ impl Exec {
                 let document = text::error_document("RunNotFound", Code::RunNotFound, "There is no such run to send to.", false);
                 self.rewrite_as_error(engine, place, write, document);
             }
+            // The holder of its dedup key is awaited in the child's stead. It ends with its own parent, not with this run.
+            Ok(Verdict::Attached { run: holder, workflow, .. }) if workflow == *step.site.name => {
+                if let Write::Step { run, epoch, mut step } = write {
+                    step.output = Payload::json(format!("\"{holder}\"").into_bytes());
+                    step.effects.retain(|e| !matches!(e, crate::store::Effect::StartChild(_)));
+                    self.write_step(engine, place, Write::Step { run, epoch, step }, false);
+                }
+            }
+            // A child that cannot be started: what is recorded is why, so that replay sees the same. Asked again it would be refused again.
+            Ok(refused @ (Verdict::Attached { .. } | Verdict::IdConflict { .. } | Verdict::Purged | Verdict::Deduplicated { .. })) => {
+                let (kind, code, message) = text::child_refused(&step.site.name, &refused);
+                let document = text::error_document(kind, code, &message, false);
+                self.rewrite_as_error(engine, place, write, document);
+            }
             Ok(Verdict::Refused { message }) => {
                 if step.failed && !host_bytes {
                     let e = EngineError::new(Code::PayloadInvalid, message);

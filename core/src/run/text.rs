@@ -4,7 +4,7 @@ use super::exec::Exec;
 use super::history::Place;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::kind;
-use crate::store::StepRecord;
+use crate::store::{StepRecord, Verdict};
 
 pub fn kind_name(k: i16) -> &'static str {
     match k {
@@ -78,6 +78,36 @@ pub fn ambiguous(name: &str, location: &str) -> String {
     )
 }
 
+/// Type, code and message for a child whose start the store refused.
+pub fn child_refused(workflow: &str, why: &Verdict) -> (&'static str, Code, String) {
+    match why {
+        Verdict::Deduplicated { run } => ("RunDeduplicated", Code::RunDeduplicated, format!("Run {run} holds the dedup key of this child.")),
+        Verdict::Attached { run, workflow: held, .. } => (
+            "IdConflict",
+            Code::IdConflict,
+            format!("Run {run} holds the dedup key of this child and is of workflow \"{held}\", not \"{workflow}\". Use another key."),
+        ),
+        Verdict::Purged => (
+            "RunPurged",
+            Code::RunPurged,
+            "A run with the id of this child existed and was removed by retention. Start it again only with reuse=\"purged\".".into(),
+        ),
+        Verdict::IdConflict { workflow: held, .. } => (
+            "IdConflict",
+            Code::IdConflict,
+            format!("A run with the id of this child exists and is of workflow \"{held}\", not \"{workflow}\". Use another id."),
+        ),
+        _ => ("RunNotFound", Code::RunNotFound, "The child could not be started.".into()),
+    }
+}
+
+/// From when on a running step is worth a line of status.
+const SLOW: std::time::Duration = std::time::Duration::from_secs(300);
+
+pub fn slow(name: &str, location: &str, running: std::time::Duration) -> Option<String> {
+    (running >= SLOW).then(|| format!("step \"{name}\" ({location}) has been running for {} min", running.as_secs() / 60))
+}
+
 pub fn interrupted(name: &str) -> String {
     format!("The at-most-once step \"{name}\" was cut short by a crash. It may or may not have had its effect; it will not run again.")
 }
@@ -92,4 +122,16 @@ pub fn error_document(kind: &str, code: Code, message: &str, retryable: bool) ->
 /// For columns that lists show.
 pub fn short(message: &str) -> String {
     message.chars().filter(|c| *c != '\0').take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_over_five_minutes_is_worth_a_line() {
+        let running = |seconds| slow("pay", "pay.py:7", std::time::Duration::from_secs(seconds));
+        assert_eq!(running(299), None);
+        assert_eq!(running(421).as_deref(), Some("step \"pay\" (pay.py:7) has been running for 7 min"));
+    }
 }

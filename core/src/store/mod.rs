@@ -7,6 +7,7 @@
 //! - repeating a batch with the same tokens after an unknown outcome gives the same verdicts;
 //! - time is the database's.
 
+mod forget;
 pub mod postgres;
 pub mod sqlite;
 mod types;

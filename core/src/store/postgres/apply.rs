@@ -13,6 +13,7 @@ use super::steps::{AttemptRow, StepRow};
 use super::waits::WaitRow;
 use super::{changes, children, dedup, effects, lock, steps, waits};
 use crate::failpoint::mutated;
+use crate::store::forget::By;
 use crate::store::{
     CLOSE_AGAIN_MS, Due, Effect, NewMessage, NewRun, Parent, Payload, Position, Result, RunKey, RunState, StepRecord, Verdict, WaitKind, WakeHint, Write,
 };
@@ -117,7 +118,7 @@ async fn look(session: &mut Session, sites: &Sites, writes: &[Write]) -> Result<
 
 /// Who leaves its owner in this batch, and how.
 pub(super) enum Leave<'w> {
-    Retry { after_ms: i64 },
+    Retry { after_ms: i64, error: &'w Payload },
     Release { inbox: i32, due: Option<Due> },
     GiveBack,
     Block { why: &'w str },
@@ -189,10 +190,16 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     work.starts = planned.iter().map(|(_, run)| *run).collect();
     if !work.starts.is_empty() {
         let started = dedup::insert(session, context.incarnation, context.lane, &work.starts, !careful).await?;
-        for ((at, _), verdict) in planned.iter().zip(started) {
+        for ((at, planned), verdict) in planned.iter().zip(started) {
+            // A child under an id of the user's own may exist. One whose dedup key another holds is not there: nobody may wait for it.
+            let there = match &verdict {
+                Verdict::Started { .. } => true,
+                Verdict::Attached { run, .. } => *run == planned.key,
+                _ => false,
+            };
             match &writes[*at] {
                 Write::Start(_) => verdicts[*at] = Some(verdict),
-                Write::Step { .. } if !matches!(verdict, Verdict::Started { .. } | Verdict::Attached { .. }) => verdicts[*at] = Some(verdict),
+                Write::Step { .. } if !there => verdicts[*at] = Some(verdict),
                 _ => {}
             }
         }
@@ -220,9 +227,10 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
         }
     }
     for (_, run, leave) in &work.leaves {
-        if matches!(leave, Leave::Retry { .. }) {
+        if let Leave::Retry { error, .. } = leave {
             // The next attempt goes on at the step that failed; its record would only fail the run again.
-            super::resume::forget_failed(session, *run, locks.runs.get(run).map_or(0, |r| r.segment)).await?;
+            let segment = locks.runs.get(run).map_or(0, |r| r.segment);
+            super::resume::forget_failed(session, *run, segment, error.as_json(), By::Policy).await?;
         }
     }
     if !work.attempts.is_empty() {
@@ -415,7 +423,7 @@ fn admit<'w>(context: &Context<'_>, locks: &Locks, before: &Before, work: &mut W
                     retry_in_ms: Some(*after_ms),
                 },
             ));
-            work.leaves.push((at, *run, Leave::Retry { after_ms: *after_ms }));
+            work.leaves.push((at, *run, Leave::Retry { after_ms: *after_ms, error }));
             None
         }
         Write::Release { run, epoch, inbox, due } => leave(context, locks, work, at, *run, *epoch, Leave::Release { inbox: *inbox, due: *due }),
@@ -509,7 +517,7 @@ pub(super) async fn settle(
                     set_timers.push((*run, TimerKind::Wake, *due));
                 }
             }
-            Leave::Retry { after_ms } => {
+            Leave::Retry { after_ms, .. } => {
                 now.run_attempt = now.run_attempt.saturating_add(1);
                 if was.state == RunState::Cancelling || *after_ms <= 0 {
                     ready.push((*run, was.route, was.priority.saturating_sub(AHEAD)));

@@ -5,8 +5,9 @@ use sqlx::Row;
 use super::changes::{self, AHEAD, Change};
 use super::connect::Session;
 use super::lock::{self, LockSet, Locked};
-use super::rows::read;
+use super::rows::{column, read};
 use super::{PostgresStore, control};
+use crate::store::forget::{self, By, Recorded};
 use crate::store::{ControlVerdict, Position, Result, RunKey, RunState, StoreError, WakeHint};
 
 const TRIES: u32 = 5;
@@ -64,8 +65,12 @@ async fn act(store: &PostgresStore, run: RunKey, by: &str, verb: Verb<'_>) -> Re
     }
 }
 
-/// The failed step that completed last.
-const LAST_FAILED: &str = "select max(s.done) from {s}.step s where s.run_id = $1 and s.segment = $2 and s.failed";
+/// Of outputs only the errors. The mark of an at-most-once step is the attempt that was written before it ran.
+const RECORDED: &str = "\
+select s.branch, s.seq, s.done, s.failed, s.kind, case when s.failed and s.codec = 1 then s.output end,
+       exists (select 1 from {s}.attempt a where a.run_id = s.run_id and a.segment = s.segment and a.branch = s.branch and a.seq = s.seq and a.started offset 0)
+from {s}.step s where s.run_id = $1 and s.segment = $2";
+const ERROR: &str = "select case when o.codec = 1 then o.value end from {s}.outcome o where o.run_id = $1";
 const DONE_AT: &str = "select s.done from {s}.step s where s.run_id = $1 and s.segment = $2 and s.branch = $3 and s.seq = $4";
 
 async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> Result<(ControlVerdict, Vec<WakeHint>)> {
@@ -82,15 +87,22 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
     }
     let mut detail = None;
     match verb {
-        Verb::Resume => {}
+        Verb::Resume => {
+            let records = recorded(session, run, was.segment).await?;
+            forget(session, run, was.segment, &forget::for_resume(&records), By::Person).await?;
+        }
         Verb::Retry => {
-            forget_failed(session, run, was.segment).await?;
+            let rows = session.rows(session.q(ERROR).bind(run)).await?;
+            let error: Option<Vec<u8>> = rows.first().map(|row| read(row.try_get::<Option<Vec<u8>>, _>(0))).transpose()?.flatten();
+            forget_failed(session, run, was.segment, error.as_deref(), By::Person).await?;
         }
         Verb::Rewind(to) => {
             let statement = session.q(DONE_AT).bind(run).bind(to.segment).bind(to.branch.to_string()).bind(to.seq);
             let rows = session.rows(statement).await?;
             let Some(row) = rows.first() else { return nothing(ControlVerdict::NotPossible(was.state)) };
-            forget(session, run, to.segment, read(row.try_get(0))?).await?;
+            let done: i32 = read(row.try_get(0))?;
+            let records = recorded(session, run, to.segment).await?;
+            forget(session, run, to.segment, &records.iter().filter(|r| r.done >= done).collect::<Vec<_>>(), By::Person).await?;
             detail = Some(format!("{}:{}:{}", to.segment, to.branch, to.seq));
         }
     }
@@ -101,30 +113,52 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
     Ok((ControlVerdict::Done, hints))
 }
 
-const FORGET_STEPS: &str = "delete from {s}.step s where s.run_id = $1 and s.segment = $2 and s.done >= $3";
-/// Attempts of calls that stand no more, or never did, would count against the next try.
+const FORGET_STEPS: &str = "\
+delete from {s}.step x
+using unnest($3::text[], $4::int[]) as u(branch, seq),
+      lateral (select s.ctid as c from {s}.step s where s.run_id = $1 and s.segment = $2 and s.branch = u.branch and s.seq = u.seq offset 0) l
+where x.ctid = l.c";
+/// Attempts of calls that stand no more, or never did, would count against the next try. That an at-most-once step has begun only a person forgets.
 const FORGET_ATTEMPTS: &str = "\
-delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.seq >= 0
+delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.seq >= 0 and ($3 or not a.started)
   and not exists (select 1 from {s}.step s where s.run_id = a.run_id and s.segment = a.segment and s.branch = a.branch and s.seq = a.seq offset 0)";
 const FORGET_WAITS: &str = "delete from {s}.waiter w where w.run_id = $1";
 /// What a forgotten receive took is there to be received again.
-const GIVE_BACK: &str = "update {s}.message m set consumed = null where m.run_id = $1 and m.consumed >= $2";
+const GIVE_BACK: &str = "update {s}.message m set consumed = null where m.run_id = $1 and m.consumed = any($2::int[])";
 
-/// A retry goes on at the step that failed: it and what completed after it are forgotten. With no failed step, nothing is.
-pub(super) async fn forget_failed(session: &mut Session, run: RunKey, segment: i32) -> Result<()> {
-    let rows = session.rows(session.q(LAST_FAILED).bind(run).bind(segment)).await?;
-    let done = rows.first().map(|row| read(row.try_get::<Option<i32>, _>(0))).transpose()?.flatten();
-    match done {
-        Some(done) => forget(session, run, segment, done).await,
-        None => Ok(()),
-    }
+async fn recorded(session: &mut Session, run: RunKey, segment: i32) -> Result<Vec<Recorded>> {
+    let rows = session.rows(session.q(RECORDED).bind(run).bind(segment)).await?;
+    rows.iter()
+        .map(|row| {
+            let branch: String = read(row.try_get(0))?;
+            let kind: i16 = read(row.try_get(4))?;
+            Ok(Recorded {
+                at: Position { segment, branch: branch.into(), seq: read(row.try_get(1))? },
+                done: read(row.try_get(2))?,
+                failed: read(row.try_get(3))?,
+                cancel_seen: kind == crate::protocol::ops::kind::CANCEL_SEEN,
+                error: read(row.try_get(5))?,
+                at_most_once: read(row.try_get(6))?,
+            })
+        })
+        .collect()
 }
 
-async fn forget(session: &mut Session, run: RunKey, segment: i32, done: i32) -> Result<()> {
-    session.run(session.q(FORGET_STEPS).bind(run).bind(segment).bind(done)).await?;
-    session.run(session.q(FORGET_ATTEMPTS).bind(run).bind(segment)).await?;
+/// A retry goes on at the step that failed: it and what was called after it are forgotten. With no failed step, nothing is. `error`: the run's.
+pub(super) async fn forget_failed(session: &mut Session, run: RunKey, segment: i32, error: Option<&[u8]>, by: By) -> Result<()> {
+    let records = recorded(session, run, segment).await?;
+    forget(session, run, segment, &forget::for_retry(&records, error, by), by).await
+}
+
+async fn forget(session: &mut Session, run: RunKey, segment: i32, gone: &[&Recorded], by: By) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (branches, seqs) = (column(gone, |r| r.at.branch.to_string()), column(gone, |r| r.at.seq));
+    session.run(session.q(FORGET_STEPS).bind(run).bind(segment).bind(branches).bind(seqs)).await?;
+    session.run(session.q(FORGET_ATTEMPTS).bind(run).bind(segment).bind(by == By::Person)).await?;
     session.run(session.q(FORGET_WAITS).bind(run)).await?;
-    session.run(session.q(GIVE_BACK).bind(run).bind(done)).await.map(|_| ())
+    session.run(session.q(GIVE_BACK).bind(run).bind(column(gone, |r| r.done))).await.map(|_| ())
 }
 
 const FORGET_OUTCOME: &str = "delete from {s}.outcome where run_id = $1";

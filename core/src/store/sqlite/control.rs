@@ -8,6 +8,7 @@ use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, free_slots, leave_children, make_ready, release_all, waiters_of_results, wake};
+use crate::store::forget::{self, By, Recorded};
 use crate::store::{CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState};
 
 /// Runs offered to a build in one transaction.
@@ -143,6 +144,8 @@ async fn resume(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Resul
     if !matches!(row.state, RunState::Blocked | RunState::Cancelled) {
         return Ok(ControlVerdict::NotPossible(row.state));
     }
+    let records = recorded(conn, row.id, row.segment).await?;
+    forget(conn, &row, &forget::for_resume(&records), By::Person).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "resume", by, None).await?;
     Ok(ControlVerdict::Done)
@@ -153,20 +156,40 @@ async fn retry(conn: &mut Connection, now: i64, run: RunKey, by: &str) -> Result
     if row.state != RunState::Failed {
         return Ok(ControlVerdict::NotPossible(row.state));
     }
-    let failed = forget_failed(conn, &row).await?;
+    let sql = "select case when codec = 1 then value end from outcome where run_id = ?";
+    let error = conn.fetch_one(sql, vals![row.id]).await?.map_or(Ok(None), |row| row.opt_bytes(0))?;
+    let failed = forget_failed(conn, &row, error.as_deref(), By::Person).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "retry", by, failed.map(|done| format!("from completion {done}"))).await?;
     Ok(ControlVerdict::Done)
 }
 
-/// A retry goes on at the step that failed: it and what completed after it are forgotten. With no failed step, nothing is.
-pub(super) async fn forget_failed(conn: &mut Connection, row: &RunRow) -> Result<Option<i64>> {
-    let sql = "select max(done) from step where run_id = ? and segment = ? and failed = 1";
-    let failed = conn.fetch_one(sql, vals![row.id, row.segment]).await?.map_or(Ok(None), |row| row.opt_int(0))?;
-    if let Some(done) = failed {
-        forget(conn, row, done).await?;
-    }
-    Ok(failed)
+/// Of outputs only the errors. The mark of an at-most-once step is the attempt that was written before it ran.
+async fn recorded(conn: &mut Connection, run: RunKey, segment: i32) -> Result<Vec<Recorded>> {
+    let sql = "select branch, seq, done, failed, kind, case when failed and codec = 1 then output end, \
+               exists (select 1 from attempt where attempt.run_id = step.run_id and attempt.segment = step.segment and attempt.branch = step.branch \
+               and attempt.seq = step.seq and attempt.started) from step where run_id = ? and segment = ?";
+    let rows = conn.fetch(sql, vals![run, segment]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Recorded {
+                at: Position { segment, branch: row.text(0)?.into(), seq: row.int32(1)? },
+                done: row.int32(2)?,
+                failed: row.flag(3)?,
+                cancel_seen: row.int16(4)? == crate::protocol::ops::kind::CANCEL_SEEN,
+                error: row.opt_bytes(5)?,
+                at_most_once: row.flag(6)?,
+            })
+        })
+        .collect()
+}
+
+/// A retry goes on at the step that failed: it and what was called after it are forgotten. With no failed step, nothing is. `error`: the run's.
+pub(super) async fn forget_failed(conn: &mut Connection, row: &RunRow, error: Option<&[u8]>, by: By) -> Result<Option<i32>> {
+    let records = recorded(conn, row.id, row.segment).await?;
+    let gone = forget::for_retry(&records, error, by);
+    forget(conn, row, &gone, by).await?;
+    Ok(gone.iter().map(|r| r.done).min())
 }
 
 async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
@@ -175,22 +198,37 @@ async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by:
     key.extend(position_vals(to));
     let sql = "select done from step where run_id = ? and segment = ? and branch = ? and seq = ?";
     let Some(found) = conn.fetch_one(sql, key).await? else { return Ok(ControlVerdict::NotPossible(row.state)) };
-    forget(conn, &row, found.int(0)?).await?;
+    let done = found.int32(0)?;
+    let records = recorded(conn, row.id, row.segment).await?;
+    forget(conn, &row, &records.iter().filter(|r| r.done >= done).collect::<Vec<_>>(), By::Person).await?;
     revive(conn, now, &row).await?;
     log(conn, now, run, "rewind", by, Some(format!("{}/{}/{}", to.segment, to.branch, to.seq))).await?;
     Ok(ControlVerdict::Done)
 }
 
-/// Forget what completed at or after `done`, give back the messages it took, and every attempt of a call without a record.
-async fn forget(conn: &mut Connection, row: &RunRow, done: i64) -> Result<()> {
+/// Forget these, give back the messages they took, and every attempt of a call without a record. That an at-most-once step has begun only a person forgets.
+async fn forget(conn: &mut Connection, row: &RunRow, gone: &[&Recorded], by: By) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
     // A forgotten call begins anew; in a resumed run an open wait keeps its deadline.
     conn.exec("delete from waiter where run_id = ?", vals![row.id]).await?;
-    let key = vals![row.id, row.segment, done];
-    conn.exec("delete from step where run_id = ? and segment = ? and done >= ?", key).await?;
-    conn.exec("update message set consumed = null where run_id = ? and consumed >= ?", vals![row.id, done]).await?;
-    let sql = "delete from attempt where run_id = ? and segment = ? and seq >= 0 and not exists (select 1 from step where step.run_id = attempt.run_id \
+    let places = gone
+        .iter()
+        .flat_map(|r| {
+            let mut key = vals![row.id];
+            key.extend(position_vals(&r.at));
+            key
+        })
+        .collect();
+    let sql = "with gone(run_id, segment, branch, seq) as (values {rows}) delete from step where (run_id, segment, branch, seq) in (select * from gone)";
+    conn.write_rows(sql, 4, places).await?;
+    for record in gone {
+        conn.exec("update message set consumed = null where run_id = ? and consumed = ?", vals![row.id, record.done]).await?;
+    }
+    let sql = "delete from attempt where run_id = ? and segment = ? and seq >= 0 and (? or not started) and not exists (select 1 from step where step.run_id = attempt.run_id \
                and step.segment = attempt.segment and step.branch = attempt.branch and step.seq = attempt.seq)";
-    conn.exec(sql, vals![row.id, row.segment]).await.map(drop)
+    conn.exec(sql, vals![row.id, row.segment, by == By::Person]).await.map(drop)
 }
 
 /// Runs another build could not replay, each offered once to this one. One that was asked to cancel is not: it would go on as if nobody had.

@@ -9,6 +9,7 @@ use super::step::{INSERT_ATTEMPT, attempt_stands};
 use super::value::{Columns as _, Val, payload_vals, vals};
 use super::wake::{free_slots, insert_ready, leave_children, make_ready};
 use crate::failpoint::mutated;
+use crate::store::forget::By;
 use crate::store::{CLOSE_AGAIN_MS, Due, NewRun, Position, Result, RunKey, RunState, Verdict, Write};
 
 /// All writes of the stage are of one kind.
@@ -103,7 +104,7 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
     for (index, row) in held {
         let Write::RetryRun { run, epoch, after_ms, attempt, token, error } = &writes[*index] else { continue };
         // The next attempt goes on at the step that failed; its record would only fail the run again.
-        super::control::forget_failed(batch.conn, row).await?;
+        super::control::forget_failed(batch.conn, row, error.as_json(), By::Policy).await?;
         let due = later(batch.now, *after_ms);
         let at = whole_run(row);
         rows.extend(vals![*run, at.segment, &at.branch, at.seq, *attempt, false, 0, batch.now, due, incarnation, *epoch, *token]);

@@ -120,6 +120,7 @@ pub(super) trait Columns {
     fn opt_uuid(&self, column: usize) -> Result<Option<Uuid>>;
     fn text(&self, column: usize) -> Result<String>;
     fn opt_text(&self, column: usize) -> Result<Option<String>>;
+    fn opt_bytes(&self, column: usize) -> Result<Option<Vec<u8>>>;
 
     fn int32(&self, column: usize) -> Result<i32> {
         i32::try_from(self.int(column)?).map_err(|e| rejected(e.to_string()))
@@ -151,6 +152,9 @@ impl Columns for SqliteRow {
         self.try_get_unchecked(column).map_err(decode)
     }
     fn opt_text(&self, column: usize) -> Result<Option<String>> {
+        self.try_get_unchecked(column).map_err(decode)
+    }
+    fn opt_bytes(&self, column: usize) -> Result<Option<Vec<u8>>> {
         self.try_get_unchecked(column).map_err(decode)
     }
     fn payload(&self, column: usize) -> Result<Payload> {

@@ -21,6 +21,11 @@ impl Payload {
     pub fn json(data: Vec<u8>) -> Self {
         Payload { codec: 1, key_id: None, data }
     }
+
+    /// The JSON text, if that is what this is.
+    pub fn as_json(&self) -> Option<&[u8]> {
+        (self.codec == 1).then_some(self.data.as_slice())
+    }
 }
 
 /// Run states (`core/docs/states.md`). The number is what the tables hold.
@@ -87,7 +92,7 @@ impl RunState {
 }
 
 /// Where a call stands in its run: `seq` counts calls of one branch in program order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     pub segment: i32,
     /// "" is the main branch; a child branch is `parent/seq/index` or `parent/seq/key`.

@@ -21,7 +21,7 @@ final class JdbcTransaction implements OpenTransaction<Connection> {
 
   @Override
   public Connection given() {
-    return connection;
+    return LentConnection.of(connection);
   }
 
   @Override

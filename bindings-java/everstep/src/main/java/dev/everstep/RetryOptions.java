@@ -7,6 +7,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Attempts of a step or of a whole run. Nothing said: one attempt. Once anything is said, what is
@@ -16,6 +18,8 @@ import org.jspecify.annotations.Nullable;
  */
 public abstract sealed class RetryOptions<S extends RetryOptions<S>>
     permits StepOptions, WorkflowOptions, RunOptions {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep");
+
   private @Nullable Integer maxAttempts;
   private @Nullable Duration initialInterval;
   private @Nullable Double factor;
@@ -113,7 +117,16 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
         return false;
       }
     }
-    return retryIf == null || retryIf.test(error);
+    if (retryIf == null) {
+      return true;
+    }
+    try {
+      return retryIf.test(error);
+    } catch (RuntimeException thrown) {
+      // The step's own error is what has to be recorded.
+      LOG.error("retryIf failed; the error it was asked about is final", thrown);
+      return false;
+    }
   }
 
   /** RETRY of {@code ops.toml}. */

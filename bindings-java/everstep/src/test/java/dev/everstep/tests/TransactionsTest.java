@@ -2,12 +2,14 @@ package dev.everstep.tests;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
+import dev.everstep.RunFailed;
 import dev.everstep.StepRef;
 import dev.everstep.TransactionSource;
 import dev.everstep.WorkflowRef;
@@ -89,6 +91,30 @@ final class TransactionsTest {
   void jdbc() throws SQLException {
     assertEquals(7, runs(app.transaction("t", pool, Long.class, Long.class, this::insert)));
     assertEquals(1, count());
+  }
+
+  /** What it wrote would stand without the checkpoint, and be written again. */
+  @Test
+  void aFunctionCannotEndItsTransaction() throws SQLException {
+    StepRef<Long, Long> step =
+        app.transaction(
+            "t",
+            pool,
+            Long.class,
+            Long.class,
+            (connection, n) -> {
+              insert(connection, n);
+              connection.setAutoCommit(false);
+              connection.rollback(connection.setSavepoint());
+              connection.close();
+              if (n == 7) {
+                connection.commit();
+              }
+              return n;
+            });
+    RunFailed failed = assertThrows(RunFailed.class, () -> runs(step));
+    assertTrue(failed.getMessage().contains("commits with the checkpoint"), failed.getMessage());
+    assertEquals(0, count());
   }
 
   @Test
