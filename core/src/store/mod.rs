@@ -152,7 +152,7 @@ pub trait Store: Send + Sync + 'static {
     async fn children_closed(&self, parent: RunKey) -> Result<()>;
     /// Blocked or cancelled back to `Ready`, epoch + 1, crash count cleared.
     async fn resume(&self, run: RunKey, by: &str) -> Result<ControlVerdict>;
-    /// Failed back to `Ready`: the failed step with the highest `done` and all recorded after it are forgotten; with no failed step, nothing is.
+    /// Failed back to `Ready`: the failed step that ended the run, and what was called after it, are forgotten; with no such step, nothing is (`forget.rs`).
     async fn retry(&self, run: RunKey, by: &str) -> Result<ControlVerdict>;
     /// Forget the step at `to` and everything completed at or after it; back to `Ready`, epoch + 1, in any state.
     async fn rewind(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict>;
