@@ -71,7 +71,7 @@ pub(crate) fn for_resume(records: &[Recorded]) -> Vec<&Recorded> {
 
 fn since(records: &[Recorded], start: impl Fn(&Recorded) -> bool) -> Vec<&Recorded> {
     let starts: Vec<&Recorded> = records.iter().filter(|r| start(r)).collect();
-    records.iter().filter(|r| starts.iter().any(|s| s.done == r.done || follows(r, s))).collect()
+    records.iter().filter(|r| starts.iter().any(|s| s.done == r.done || follows(r, s) || was_decided_by(r, s))).collect()
 }
 
 /// `later` was called after `of`, as the order of the program tells: behind it in its branch, or behind a group its branch belongs to.
@@ -88,6 +88,12 @@ fn follows(later: &Recorded, of: &Recorded) -> bool {
         }
     }
     false
+}
+
+/// `group` is the winner of an `any` or `race` that `of` stands in, decided later: another try may have another winner.
+fn was_decided_by(group: &Recorded, of: &Recorded) -> bool {
+    let (outer, inner) = (line(&group.at), line(&of.at));
+    group.done > of.done && outer.len() < inner.len() && inner.starts_with(&outer)
 }
 
 /// The calls a position stands in, outermost first: 3 of `/4/1/2/k:a` is 4 of the main branch, 2 of `/4/1`, 3 of `/4/1/2/k:a`. Keys hold no slash.
@@ -137,6 +143,14 @@ mod tests {
         let records = [failed("", 0, 0), record("", 1, 1), failed("/2/0/0/1", 0, 2), record("", 3, 3), record("/2/0", 1, 4)];
         assert_eq!(places(for_retry(&records, None, By::Person)), [("/2/0/0/1".to_string(), 0), (String::new(), 3), ("/2/0".to_string(), 1)]);
         assert!(for_retry(&records[1..2], None, By::Person).is_empty());
+    }
+
+    #[test]
+    fn a_race_that_a_failure_won_is_run_again_and_one_it_lost_is_not() {
+        let won = [record("/0/1", 0, 0), failed("/0/0", 0, 1), record("", 0, 2)];
+        assert_eq!(places(for_retry(&won, None, By::Person)), [("/0/0".to_string(), 0), (String::new(), 0)]);
+        let lost = [record("/0/1", 0, 0), record("", 0, 1), failed("/0/0", 0, 2), failed("", 1, 3)];
+        assert!(!places(for_retry(&lost, None, By::Person)).contains(&(String::new(), 0)));
     }
 
     #[test]
