@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE))
 import loads  # noqa: E402  (beside this file, which is run as a directory)
 from cluster import SETTINGS, Cluster  # noqa: E402
 from report import Results, markdown, print_ratios, print_rows, print_targets, write  # noqa: E402
+from systems import JAVA_VERSION  # noqa: E402
 
 ROOT = HERE.parents[1]
 
@@ -57,7 +58,7 @@ def main() -> int:
     print_rows(rows)
     print_ratios(rows)
     print_targets(results)
-    settings = {"postgres": version, "settings": SETTINGS, "rounds": rounds, "quick": quick, "only": only or "all"}
+    settings = {"java": JAVA_VERSION, "postgres": version, "settings": SETTINGS, "rounds": rounds, "quick": quick, "only": only or "all"}
     print(f"\nPostgreSQL {version}: " + ", ".join(f"{name}={value}" for name, value in SETTINGS.items()))
     target = ROOT / "target" / "bench.json"
     write(target, settings, rows)
