@@ -30,29 +30,29 @@ final class LentConnection implements InvocationHandler {
   public @Nullable Object invoke(Object proxy, Method method, Object @Nullable [] arguments)
       throws Throwable {
     boolean bare = arguments == null || arguments.length == 0;
-    switch (method.getName()) {
-      case "equals":
-        return arguments != null && proxy == arguments[0];
-      case "hashCode":
-        return System.identityHashCode(proxy);
-      case "close":
-        return null;
-      case "setAutoCommit":
+    return switch (method.getName()) {
+      case "equals" -> arguments != null && proxy == arguments[0];
+      case "hashCode" -> System.identityHashCode(proxy);
+      case "close" -> null;
+      case "setAutoCommit" -> {
         if (arguments != null && Boolean.FALSE.equals(arguments[0])) {
-          return null;
+          yield null;
         }
         throw refused("setAutoCommit(true)");
-      case "commit", "abort":
-        throw refused(method.getName());
-      case "rollback":
+      }
+      case "commit", "abort" -> throw refused(method.getName());
+      case "rollback" -> {
         // To a savepoint of its own it may.
         if (bare) {
           throw refused("rollback");
         }
-        break;
-      default:
-        break;
-    }
+        yield passed(method, arguments);
+      }
+      default -> passed(method, arguments);
+    };
+  }
+
+  private @Nullable Object passed(Method method, Object @Nullable [] arguments) throws Throwable {
     try {
       return method.invoke(connection, arguments);
     } catch (InvocationTargetException thrown) {

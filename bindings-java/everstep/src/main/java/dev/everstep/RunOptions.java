@@ -244,7 +244,8 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * A child run goes on when its parent ends; without this a child still open then is cancelled, however the parent ended.
+   * A child run goes on when its parent ends; without this a child still open then is cancelled,
+   * however the parent ended.
    *
    * @return this
    */
