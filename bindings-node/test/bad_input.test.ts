@@ -266,9 +266,6 @@ describe("configuration", () => {
       assert.throws(() => app.step("step", step, options as any), fails("config_invalid"), JSON.stringify(options));
     }
     for (const options of [null, 5, []]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
-    assert.throws(() => {
-      app.info();
-    }, fails("id_invalid"));
     assert.throws(() => app.queue(5 as any), fails("config_invalid"));
     assert.throws(() => app.queue("orders", { limt: 5 } as any), fails("config_invalid"));
   });
