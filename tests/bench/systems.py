@@ -29,7 +29,9 @@ def newest_java() -> tuple[str, int]:
 
 
 JAVA_PROGRAM, JAVA_VERSION = newest_java()
-JAVA = [JAVA_PROGRAM, "-cp", f"{TARGET / 'java' / 'classes'}:{TARGET / 'java' / 'lib'}/*"]
+# From 22 on a library of native code that nobody has allowed is warned about, on stderr.
+ALLOWED = ["--enable-native-access=ALL-UNNAMED"] if JAVA_VERSION >= 22 else []
+JAVA = [JAVA_PROGRAM, *ALLOWED, "-cp", f"{TARGET / 'java' / 'classes'}:{TARGET / 'java' / 'lib'}/*"]
 
 CORE, POSTGRES = "everstep-core", "postgres"
 
