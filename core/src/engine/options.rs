@@ -54,7 +54,7 @@ impl PartialRetry {
             PartialRetry { initial_ms: Some(n), .. } if *n < 0 => refused("retry.initial_ms", "0"),
             PartialRetry { max_ms: Some(n), .. } if *n < 0 => refused("retry.max_ms", "0"),
             PartialRetry { timeout_ms: Some(n), .. } if *n < 0 => refused("retry.timeout_ms", "0"),
-            PartialRetry { factor: Some(n), .. } if *n < 0.0 => refused("retry.factor", "1"),
+            PartialRetry { factor: Some(n), .. } if *n < 0.0 => refused("retry.factor", "0"),
             _ => Ok(()),
         }
     }

@@ -77,7 +77,7 @@ fn wait_line(w: &OpenWait) -> String {
 }
 
 /// Why a run is where it is, a line each: the core of `explain`.
-/// `now_us`: of the database.
+/// `now_us`: microseconds since the epoch.
 pub fn waits_for(d: &RunDetail, held_here: Option<&str>, known_here: bool, queue: Option<&Queue>, now_us: i64) -> Vec<String> {
     let s = &d.summary;
     let mut lines: Vec<String> = Vec::new();

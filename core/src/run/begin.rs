@@ -235,7 +235,8 @@ impl Exec {
 
     /// Stop this execution and mark the run `blocked`: a person, or a fixed build, resumes it. A build that fits few runs leaves the rest unmarked.
     pub fn block(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, code: Code, message: String, out: &mut Outbox) -> EngineError {
-        if st.stopped.is_none() && engine.misfit(code) {
+        // One that is to clean up cannot be released: it would be claimed again at once. Blocked, it ends with the time for its clean-up.
+        if st.stopped.is_none() && st.cancel.is_none() && engine.misfit(code) {
             self.stop(st, "released", &message, out);
             let exec = self.clone();
             engine.put_misfit_back(self.run, st.epoch, st.inbox, move |engine| engine.forget(&exec));
