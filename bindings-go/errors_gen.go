@@ -25,7 +25,7 @@ const (
 	ErrDatabaseNotDurable Code = "database_not_durable"
 	// ErrDatabaseReadOnly: The server answers but is read-only. Name the primary.
 	ErrDatabaseReadOnly Code = "database_read_only"
-	// ErrDatabaseUnreachable: No connection to the database within the time allowed. Check host, port and network.
+	// ErrDatabaseUnreachable: No connection to the database. Check host, port and network.
 	ErrDatabaseUnreachable Code = "database_unreachable"
 	// ErrDeadline: The run's deadline has passed.
 	ErrDeadline Code = "deadline"

@@ -69,7 +69,7 @@ export class DatabaseReadOnly extends SetupError {
   static override readonly type: string = "DatabaseReadOnly";
 }
 
-/** No connection to the database within the time allowed. Check host, port and network. */
+/** No connection to the database. Check host, port and network. */
 export class DatabaseUnreachable extends SetupError {
   static override readonly code: string = "database_unreachable";
   static override readonly type: string = "DatabaseUnreachable";

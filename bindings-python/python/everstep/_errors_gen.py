@@ -76,7 +76,7 @@ class DatabaseReadOnly(SetupError):
 
 
 class DatabaseUnreachable(SetupError):
-    """No connection to the database within the time allowed. Check host, port and network."""
+    """No connection to the database. Check host, port and network."""
 
     code: ClassVar[str] = "database_unreachable"
 

@@ -13,6 +13,7 @@ use crate::protocol::errors::Code;
 use crate::protocol::frame::Writer;
 use crate::protocol::ops::event;
 use crate::run::exec::Exec;
+use crate::run::text;
 use crate::store::{Payload, RunKey, RunState, WaitAnswer, WakeHint, Write};
 
 struct Awaiter {
@@ -138,6 +139,7 @@ impl Engine {
         if !runs.is_empty() {
             for (run, answer) in self.store.outcomes(runs).await? {
                 let reply = match answer {
+                    WaitAnswer::Result { value, .. } if !value.is_known() => Err(unknown_codec(&format!("The result of run {run}"), &value)),
                     WaitAnswer::Result { state, value } => Ok((state, value)),
                     WaitAnswer::Blocked { why } => Err(EngineError::new(Code::RunBlocked, format!("Run {run} is blocked: {}", blocked_text(&why)))),
                     WaitAnswer::NotFound => Err(EngineError::new(Code::RunNotFound, format!("There is no run {run}."))),
@@ -150,9 +152,14 @@ impl Engine {
         if !events.is_empty() {
             for (run, key, value) in self.store.events(events).await? {
                 found += 1;
+                let unreadable = (!value.is_known()).then(|| unknown_codec(&format!("The event \"{key}\" of run {run}"), &value));
                 let awaiters = self.awaiters.events.lock().unwrap_or_else(PoisonError::into_inner).remove(&(run, key));
                 let mut out = Outbox::default();
                 for a in awaiters.into_iter().flatten() {
+                    if let Some(error) = &unreadable {
+                        out.push(&a.client, Event { token: a.token, kind: event::FAILED, frame: error.frame() });
+                        continue;
+                    }
                     let mut w = Writer::new();
                     w.bytes(&value.data);
                     out.complete(&a.client, a.token, w.finish());
@@ -168,7 +175,7 @@ impl Engine {
             match &reply {
                 Ok((state, value)) => {
                     let mut w = Writer::new();
-                    w.str(state.name()).opt_bytes((value.codec != 0).then_some(value.data.as_slice()));
+                    w.str(state.name()).opt_bytes(value.value());
                     out.complete(&a.client, a.token, w.finish());
                 }
                 Err(e) => out.push(&a.client, Event { token: a.token, kind: event::FAILED, frame: e.frame() }),
@@ -212,6 +219,10 @@ impl Engine {
             self.wakes.tell(WakeHint::ReadyOn(identity::queue_number(&self.config.store.namespace, &exec.queue)));
         }
     }
+}
+
+fn unknown_codec(what: &str, value: &Payload) -> EngineError {
+    EngineError::new(Code::PayloadCodec, text::unknown_codec(what, value.codec))
 }
 
 /// The message inside a `blocked_why` document.

@@ -10,6 +10,7 @@ use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
 use crate::protocol::ops::event;
+use crate::run::retry::PartialRetry;
 use crate::store::{SCHEMA_VERSION, StoreError, StoreKind};
 
 impl Engine {
@@ -25,7 +26,9 @@ impl Engine {
             None => RegisterOptions::default(),
         };
         identity::check_name("a workflow's or step's name", name)?;
-        options.retry.iter().try_for_each(|retry| retry.check(name))?;
+        if let Some(refused) = options.retry.as_ref().and_then(PartialRetry::refused) {
+            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": {refused}")));
+        }
         let is_step = match kind {
             "workflow" => false,
             "step" => true,

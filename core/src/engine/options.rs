@@ -6,7 +6,7 @@ use super::error::{EngineError, Result};
 use super::identity::check_name;
 use crate::protocol::errors::Code;
 use crate::protocol::frame::Reader;
-use crate::run::retry::RetryPolicy;
+use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::store::{Dedup, DedupPolicy, DedupScope, Due};
 
 /// `options` of `register`, JSON.
@@ -22,18 +22,6 @@ pub struct RegisterOptions {
     pub label: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PartialRetry {
-    pub max_attempts: Option<i32>,
-    pub initial_ms: Option<i64>,
-    pub factor: Option<f64>,
-    pub max_ms: Option<i64>,
-    pub jitter: Option<bool>,
-    pub timeout_ms: Option<i64>,
-    pub at_most_once: Option<bool>,
-}
-
 /// JSON of a host, with the name of the field that is wrong in the error; positions in the text would say nothing to who never saw it.
 pub fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
@@ -43,36 +31,6 @@ pub fn from_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Resu
         let named = if path == "." { what.to_owned() } else { format!("{what}: {path}") };
         EngineError::new(Code::ConfigInvalid, format!("{named}: {said}"))
     })
-}
-
-impl PartialRetry {
-    /// What no retry could mean.
-    pub fn check(&self, of: &str) -> Result<()> {
-        let refused = |what: &str, least: &str| Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{of}\": {what} must not be below {least}")));
-        match self {
-            PartialRetry { max_attempts: Some(n), .. } if *n < 0 => refused("retry.max_attempts", "0"),
-            PartialRetry { initial_ms: Some(n), .. } if *n < 0 => refused("retry.initial_ms", "0"),
-            PartialRetry { max_ms: Some(n), .. } if *n < 0 => refused("retry.max_ms", "0"),
-            PartialRetry { timeout_ms: Some(n), .. } if *n < 0 => refused("retry.timeout_ms", "0"),
-            PartialRetry { factor: Some(n), .. } if *n < 0.0 => refused("retry.factor", "0"),
-            _ => Ok(()),
-        }
-    }
-
-    pub fn policy(&self) -> RetryPolicy {
-        let d = RetryPolicy::default();
-        let retries_named = self.initial_ms.is_some() || self.factor.is_some() || self.max_ms.is_some() || self.jitter.is_some();
-        let only_bounds = self.timeout_ms.is_some() || self.at_most_once.unwrap_or(false);
-        RetryPolicy {
-            max_attempts: self.max_attempts.unwrap_or(RetryPolicy::attempts_unless_named(retries_named, only_bounds)).max(1),
-            initial_ms: self.initial_ms.unwrap_or(d.initial_ms).max(0),
-            factor: self.factor.unwrap_or(d.factor).max(1.0),
-            max_ms: self.max_ms.unwrap_or(d.max_ms).max(0),
-            jitter: self.jitter.unwrap_or(d.jitter),
-            timeout_ms: self.timeout_ms.filter(|t| *t > 0),
-            at_most_once: self.at_most_once.unwrap_or(false),
-        }
-    }
 }
 
 /// A RUN_OPTIONS record.
@@ -156,14 +114,10 @@ impl StartOptions {
         let key = name("the dedup key", r.opt_str()?)?;
         let (scope, policy, ttl) = (r.opt_str()?, r.opt_str()?, r.opt_ms()?);
         let dedup = key.map(|key| dedup(key, scope, policy, ttl)).transpose()?;
-        let mut has_retry = r.clone();
-        let retry = match has_retry.opt_list()? {
-            Some(_) => Some(RetryPolicy::read(r)?),
-            None => {
-                r.opt_list()?;
-                None
-            }
-        };
+        let retry = PartialRetry::read(r)?;
+        if let Some(refused) = retry.as_ref().and_then(PartialRetry::refused) {
+            return Err(EngineError::new(Code::ConfigInvalid, refused));
+        }
         Ok(StartOptions {
             id,
             queue,
@@ -178,7 +132,7 @@ impl StartOptions {
             cost,
             created_by,
             dedup,
-            retry,
+            retry: retry.map(|r| r.policy()),
             on_finish: name("on_finish", r.opt_str()?)?,
             trace_parent: r.opt_str()?.map(str::to_owned),
             trace_state: r.opt_str()?.map(str::to_owned),

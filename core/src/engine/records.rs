@@ -30,8 +30,8 @@ pub fn run(w: &mut Writer, s: &RunSummary, x: &RunExtras<'_>) {
         w.str(line);
     }
     w.int(detail.map_or(0, |d| d.steps_recorded));
-    w.opt_bytes(detail.filter(|d| d.input.codec != 0).map(|d| d.input.data.as_slice()));
-    w.opt_bytes(detail.and_then(|d| d.outcome.as_ref()).filter(|o| o.codec != 0).map(|o| o.data.as_slice()));
+    w.opt_bytes(detail.and_then(|d| d.input.value()));
+    w.opt_bytes(detail.and_then(|d| d.outcome.as_ref()?.value()));
     w.opt_str(s.trace_parent.as_deref()).opt_str(s.trace_state.as_deref());
 }
 
@@ -41,7 +41,7 @@ pub fn step(w: &mut Writer, v: &StepView) {
     w.str(&r.at.branch).int(r.at.seq.into()).int(r.at.segment.into()).str(kind_name(r.kind)).str(&r.site.name).str(&r.site.location);
     w.bool(r.failed).int(r.attempt.into()).int(r.done.into()).int(r.took_us).int(r.recorded_at).str(&r.written_by.to_string());
     w.opt_str(v.host.as_deref()).opt_int(v.pid.map(i64::from));
-    w.opt_bytes((r.output.codec != 0).then_some(r.output.data.as_slice())).int(r.epoch.into());
+    w.opt_bytes(r.output.value()).int(r.epoch.into());
 }
 
 pub fn queue(w: &mut Writer, q: &Queue) {

@@ -11,6 +11,7 @@ use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
 use crate::protocol::ops::event;
 use crate::run::exec::Exec;
+use crate::run::text;
 use crate::store::{ClaimedRun, NewRun, Parent, Payload, RunKey, RunState, StoreKind, Verdict, Write};
 
 /// Called with the outcome of one start: (run, attached).
@@ -271,12 +272,11 @@ impl Engine {
             retry: options.retry.or(own_retry).unwrap_or_else(crate::run::retry::RetryPolicy::none),
             on_finish: options.on_finish.or(registered.options.on_finish),
         };
-        let codec = run.input.codec;
+        let unreadable = (!run.input.is_known()).then(|| text::unknown_codec(&format!("The input of run {}", run.key), run.input.codec));
         let (exec, claimed) = Exec::new(run, setup);
         let exec = Arc::new(exec);
         self.remember(&exec);
-        if !(0..=1).contains(&codec) {
-            let message = format!("The input of run {} was written by codec {codec}, which this process does not know.", exec.run);
+        if let Some(message) = unreadable {
             exec.block(self, &mut exec.lock(), Code::PayloadCodec, message, out);
             return;
         }
@@ -287,7 +287,7 @@ impl Engine {
             .str(if registered.is_step { "step" } else { "workflow" })
             .int(exec.run_attempt.into())
             .bool(claimed.replaying);
-        w.opt_str(claimed.id_text.as_deref()).opt_bytes((claimed.input.codec != 0).then_some(claimed.input.data.as_slice()));
+        w.opt_str(claimed.id_text.as_deref()).opt_bytes(claimed.input.value());
         w.opt_str(claimed.attributes.as_deref()).opt_str(claimed.trace_parent.as_deref()).str(&key.to_string()).opt_int(claimed.deadline_in_ms);
         exec.tell(event::RUN_READY, w.finish(), out);
         if let (true, Some(ms)) = (registered.is_step, exec.retry.timeout_ms) {

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Outbox, control, identity};
 use crate::run::begin::Asked;
 use crate::run::exec::Exec;
 use crate::run::finish::Finished;
-use crate::run::retry::RetryPolicy;
+use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::run::transactions::{roll_back, statement_error};
 use crate::run::verdict;
 use crate::run::waits::WaitFor;
@@ -99,7 +99,12 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
             }
             let (name, location, arguments, key) = (r.str()?, r.opt_str()?.unwrap_or_default(), r.opt_bytes()?, r.opt_str()?);
             identity::check_name("the step's name", name)?;
-            let asked = Asked { digest: identity::digest(name, arguments, key), policy: RetryPolicy::read(r)?, ..h.ask(kind, name, location) };
+            let retry = PartialRetry::read(r)?;
+            if let Some(refused) = retry.as_ref().and_then(PartialRetry::refused) {
+                return Err(EngineError::new(Code::ConfigInvalid, format!("step \"{name}\": {refused}")));
+            }
+            let policy = retry.map_or_else(RetryPolicy::none, |r| r.policy());
+            let asked = Asked { digest: identity::digest(name, arguments, key), policy, ..h.ask(kind, name, location) };
             exec.begin_step(engine, asked, out)
         }
         op::TURN => {

@@ -24,7 +24,7 @@ pub enum Code {
     DatabaseNotDurable,
     /// The server answers but is read-only. Name the primary.
     DatabaseReadOnly,
-    /// No connection to the database within the time allowed. Check host, port and network.
+    /// No connection to the database. Check host, port and network.
     DatabaseUnreachable,
     /// The run's deadline has passed.
     Deadline,
@@ -235,7 +235,7 @@ impl Code {
             Code::DatabaseHeld => "This database is a copy or belongs to another environment. adopt it, or fix the configuration.",
             Code::DatabaseNotDurable => "synchronous_commit is off. Turn it on, or allow it explicitly.",
             Code::DatabaseReadOnly => "The server answers but is read-only. Name the primary.",
-            Code::DatabaseUnreachable => "No connection to the database within the time allowed. Check host, port and network.",
+            Code::DatabaseUnreachable => "No connection to the database. Check host, port and network.",
             Code::Deadline => "The run's deadline has passed.",
             Code::Expired => "The run had not started in time.",
             Code::ForeignThread => "A step from a thread the engine did not open. Use all, any, race or map.",

@@ -33,7 +33,7 @@ pub enum Entered {
 }
 
 pub fn replayed(record: &StepRecord, seq: i32) -> Vec<u8> {
-    let value = (record.output.codec != 0).then_some(record.output.data.as_slice());
+    let value = record.output.value();
     verdict::recorded(record.failed, value, seq)
 }
 
@@ -122,14 +122,8 @@ impl Exec {
             );
             return Err(self.block(engine, st, Code::NewerEngineNeeded, message, out));
         }
-        if !(0..=1).contains(&record.output.codec) {
-            // Handed on, it would be taken for a value that cannot be read, and fail the run for good.
-            let message = format!(
-                "What run {} recorded at {} was written by codec {}, which this process does not know. Upgrade this process.",
-                self.run,
-                text::place(&place),
-                record.output.codec
-            );
+        if !record.output.is_known() {
+            let message = text::unknown_codec(&format!("What run {} recorded at {}", self.run, text::place(&place)), record.output.codec);
             return Err(self.block(engine, st, Code::PayloadCodec, message, out));
         }
         if record.kind != asked.kind || *record.site.name != *asked.name {

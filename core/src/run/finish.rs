@@ -11,7 +11,7 @@ use crate::engine::{Engine, Outbox};
 use crate::protocol::client::Event;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::{event, kind};
-use crate::store::{OwnedNow, Payload, RunState, StepWrite, Verdict, Write};
+use crate::store::{OwnedNow, Payload, RunState, StepWrite, Verdict, Write, cancelled_type};
 
 /// The arguments of `finish_step`.
 pub struct Finished<'a> {
@@ -131,7 +131,7 @@ impl Exec {
         }
         match answer {
             Ok(Verdict::Committed) => {
-                let value = (!host_bytes && step.output.codec != 0).then_some(step.output.data.as_slice());
+                let value = step.output.value().filter(|_| !host_bytes);
                 let frame = verdict::recorded(step.failed, value, place.1);
                 self.complete(&mut st, &place, step.done, frame, out);
                 if self.crashes > 0 {
@@ -344,7 +344,7 @@ impl Exec {
         if let (RunState::Cancelled, Some(cancel)) = (state, &st.cancel) {
             error_message = Some(text::short(&cancel.why));
             value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, &format!("cancelled by {}: {}", cancel.by, cancel.why), false));
-            error_type = Some("RunCancelled".into());
+            error_type = Some(cancelled_type(&cancel.by).into());
         }
         let token_row = engine.random();
         let write = if state == RunState::Failed && retryable && self.retry.again(self.run_attempt) {

@@ -101,6 +101,11 @@ pub fn child_refused(workflow: &str, why: &Verdict) -> (&'static str, Code, Stri
     }
 }
 
+/// `what`: whose value it is.
+pub fn unknown_codec(what: &str, codec: i16) -> String {
+    format!("{what} was written by codec {codec}, which this process does not know. Upgrade this process.")
+}
+
 /// From when on a running step is worth a line of status.
 const SLOW: std::time::Duration = std::time::Duration::from_secs(300);
 

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Outbox};
 use crate::protocol::client::Event;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::{event, kind};
-use crate::store::{Due, Effect, OpenWait, Payload, RunKey, RunState, Verdict, WaitAnswer, WaitKind, Write};
+use crate::store::{Due, Effect, Message, OpenWait, Payload, RunKey, RunState, Verdict, WaitAnswer, WaitKind, Write};
 
 /// What a wait waits for.
 pub struct WaitFor {
@@ -152,6 +152,9 @@ impl Exec {
                 return;
             }
             for (place, answer) in places.iter().zip(answers) {
+                if st.stopped.is_some() {
+                    return;
+                }
                 exec.take_answer(&engine, &mut st, place, answer, said.get(place).map(String::as_str));
             }
             if again {
@@ -173,6 +176,15 @@ impl Exec {
     fn take_answer(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, answer: WaitAnswer, said: Option<&str>) {
         if !st.calls.get(place).is_some_and(|c| matches!(c.phase, Phase::Waiting(_))) {
             return;
+        }
+        if let WaitAnswer::Message(Message { value, .. }) | WaitAnswer::Event(value) | WaitAnswer::Result { value, .. } = &answer
+            && !value.is_known()
+        {
+            let message = text::unknown_codec(&format!("What run {} waited for at {}", self.run, text::place(place)), value.codec);
+            let mut out = Outbox::default();
+            // The wait stays open and the message where it is: a process that knows the codec takes them up.
+            self.block(engine, st, Code::PayloadCodec, message, &mut out);
+            return out.flush();
         }
         let (failed, output, mut effects) = match answer {
             WaitAnswer::Message(m) => (false, m.value, vec![Effect::Consume { message: m.id }]),

@@ -216,9 +216,19 @@ pub fn open(config: StoreConfig) -> Result<std::sync::Arc<dyn Store>> {
     }
 }
 
+/// Who has asked for a cancel where nobody did: the run's deadline.
+pub(crate) const BY_DEADLINE: &str = "deadline";
+/// `error_type` of a run that was not started in time.
+pub(crate) const EXPIRED: &str = "Expired";
+
+/// `error_type` of a run that was cancelled, whoever ends it in the end. Like every `error_type` the name of an error class.
+pub(crate) fn cancelled_type(by: &str) -> &'static str {
+    if by == BY_DEADLINE { "DeadlinePassed" } else { "RunCancelled" }
+}
+
 /// What awaits the result of a run that ends without code of its own: cancelled while it waited, its deadline or time to start over.
-pub(crate) fn cancelled_value(error_type: &str, why: &str) -> Payload {
-    let message = format!("cancelled ({error_type}): {why}");
+pub(crate) fn cancelled_value(why: &str) -> Payload {
+    let message = format!("cancelled: {why}");
     let document = serde_json::json!({ "type": "RunCancelled", "code": "run_cancelled", "message": message, "stack": null, "cause": null, "details": null, "retryable": false });
     Payload::json(document.to_string().into_bytes())
 }

@@ -154,7 +154,7 @@ pub async fn delayed_and_expired(bench: Arc<Bench>) {
         (bench.state(stale).await == RunState::Cancelled).then_some(())
     })
     .await;
-    assert_eq!(bench.find(stale).await.summary.error_type.as_deref(), Some("expired"));
+    assert_eq!(bench.find(stale).await.summary.error_type.as_deref(), Some("Expired"));
     assert_eq!(bench.state(taken_key).await, RunState::Running);
     let claimed = until("the delay is over", || async {
         worker.tick(&[]).await;

@@ -94,7 +94,7 @@ pub async fn grace_and_deadline_end(bench: Arc<Bench>) {
         (states == (RunState::Cancelling, RunState::Cancelled)).then_some(())
     })
     .await;
-    assert_eq!(bench.find(keys.1).await.summary.error_type.as_deref(), Some("deadline"));
+    assert_eq!(bench.find(keys.1).await.summary.error_type.as_deref(), Some("DeadlinePassed"));
     let now = worker.store.recheck(worker.id, &[keys.0]).await.expect("reads").remove(0);
     assert_eq!(now.cancel.expect("the request").by, "deadline");
     // A worker that dies while it cleans up leaves a run that another finishes cancelling.

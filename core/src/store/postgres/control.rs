@@ -11,10 +11,9 @@ use super::connect::Session;
 use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
 use super::{PostgresStore, waits};
-use crate::store::{CLOSE_AGAIN_MS, ControlVerdict, Due, Result, RunKey, RunState, StoreError, WakeHint};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
 
 /// Who asks when a deadline passes, and the type of the error it ends in.
-const DEADLINE: &str = "deadline";
 /// Grace of a cancel that a deadline asks for.
 const DEADLINE_GRACE_MS: i64 = 60_000;
 /// Tries when the database rolls back for the sake of another.
@@ -101,20 +100,19 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
         return Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new()));
     }
     match request {
-        Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, "cancelled", grace_ms, CLOSE_AGAIN_MS).await,
+        Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, grace_ms, CLOSE_AGAIN_MS).await,
         Request::Timer(TimerKind::Deadline) => {
-            cancel_held(session, &locks, &set, run, &was, DEADLINE, "its deadline has passed", DEADLINE, DEADLINE_GRACE_MS, 0).await
+            cancel_held(session, &locks, &set, run, &was, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS, 0).await
         }
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
-            end(session, &locks, &set, run, &was, "expired", "It had not started in time.", 0).await
+            end(session, &locks, &set, run, &was, EXPIRED, "It had not started in time.", 0).await
         }
         // Blocked while it was to clean up: nobody's code gets further, and the request still stands.
         Request::Timer(TimerKind::CancelEnd) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
             let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.
-            let error_type = if by.as_deref() == Some(DEADLINE) { DEADLINE } else { "cancelled" };
-            end(session, &locks, &set, run, &was, error_type, "The time for clean-up was over.", 0).await
+            end(session, &locks, &set, run, &was, cancelled_type(by.as_deref().unwrap_or_default()), "The time for clean-up was over.", 0).await
         }
         Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
@@ -137,7 +135,6 @@ async fn cancel_held(
     was: &Locked,
     by: &str,
     why: &str,
-    error_type: &str,
     grace_ms: i64,
     close_ms: i64,
 ) -> Result<Asked> {
@@ -147,7 +144,7 @@ async fn cancel_held(
     session.run(session.q(NOTE_CANCEL).bind(run).bind(by).bind(why).bind(grace_ms)).await?;
     log(session, run, "cancel", by, Some(why)).await?;
     if !was.state.cleans_up_at(was.epoch) {
-        return end(session, locks, set, run, was, error_type, why, close_ms).await;
+        return end(session, locks, set, run, was, cancelled_type(by), why, close_ms).await;
     }
     let now = Locked { state: RunState::Cancelling, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), timed: true, ..was.clone() };
     changes::change(session, &[Change { run, now }]).await?;
@@ -178,7 +175,7 @@ async fn end(
     if was.owner.is_none() {
         changes::unready(session, run).await?;
     }
-    let value = crate::store::cancelled_value(error_type, message);
+    let value = crate::store::cancelled_value(message);
     let outcome = OutcomeRow {
         run,
         epoch: was.epoch + 1,
@@ -214,7 +211,7 @@ pub(super) async fn cancel_unstarted(session: &mut Session, run: RunKey, by: &st
     extra.insert(run);
     let locks = lock::take(session, None, 0, LockSet::whole(extra.iter().copied())).await?;
     if let Some(was) = locks.runs.get(&run).cloned() {
-        let asked = cancel_held(session, &locks, &extra, run, &was, by, why, "cancelled", 0, 0).await?;
+        let asked = cancel_held(session, &locks, &extra, run, &was, by, why, 0, 0).await?;
         if let Asked::Again(_) = asked {
             return Err(StoreError::Conflict("somebody began to wait for the run that holds the key".into()));
         }

@@ -9,7 +9,7 @@ use super::start::{CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, free_slots, leave_children, make_ready, release_all, waiters_of_results, wake};
 use crate::store::forget::{self, By, Recorded};
-use crate::store::{CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState, cancelled_type};
 
 /// Runs offered to a build in one transaction.
 const OFFERS: i64 = 500;
@@ -17,7 +17,7 @@ const OFFERS: i64 = 500;
 impl SqliteStore {
     pub(super) async fn cancel_run(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict> {
         let mut tx = self.write().await?;
-        let outcome = cancel(&mut tx, now_us(), run, by, why, "cancelled", grace_ms).await;
+        let outcome = cancel(&mut tx, now_us(), run, by, why, grace_ms).await;
         let verdict = tx.finish(outcome).await;
         crate::failpoint!("store.cancel.after");
         verdict
@@ -67,14 +67,14 @@ pub(super) async fn log(conn: &mut Connection, now: i64, run: RunKey, action: &s
 }
 
 /// The request, as a user, a deadline or an expiry makes it.
-pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, error_type: &str, grace_ms: i64) -> Result<ControlVerdict> {
+pub(super) async fn cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict> {
     let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
     match row.state {
         RunState::Cancelling => Ok(ControlVerdict::Requested),
         state if state.is_terminal() => Ok(ControlVerdict::NotPossible(state)),
         state if !state.cleans_up_at(row.epoch) => {
             let mut wakes = Wakes::new();
-            cancel_now(conn, now, &row, by, why, error_type, &mut wakes).await?;
+            cancel_now(conn, now, &row, by, why, cancelled_type(by), &mut wakes).await?;
             wake(conn, now, &wakes).await?;
             Ok(ControlVerdict::Done)
         }
@@ -110,7 +110,7 @@ async fn note_cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why
 pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by: &str, why: &str, error_type: &str, wakes: &mut Wakes) -> Result<()> {
     let run = row.id;
     conn.exec("update run set state = 8, owner = null, epoch = epoch + 1, timed = 0, keyed = 0 where id = ?", vals![run]).await?;
-    let value = crate::store::cancelled_value(error_type, why);
+    let value = crate::store::cancelled_value(why);
     let sql = "insert or replace into outcome(run_id, state, epoch, token, at, error_type, error_message, codec, value) values (?, 8, ?, 0, ?, ?, ?, ?, ?)";
     conn.exec(sql, vals![run, row.epoch + 1, now, error_type, why, value.codec, value.data]).await?;
     if row.state != RunState::Cancelling {
@@ -118,7 +118,7 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
     }
     release_all(conn, std::slice::from_ref(row)).await?;
     // Whoever asks by hand closes them at once; what the engine itself ends is seen by the next tick.
-    leave_children(conn, if by == "engine" || by == "deadline" { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
+    leave_children(conn, if by == "engine" || by == BY_DEADLINE { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
     waiters_of_results(conn, &[run], wakes).await?;
     log(conn, now, run, "cancel", by, Some(why.into())).await
 }

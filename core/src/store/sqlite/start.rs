@@ -6,7 +6,7 @@ use super::commit::Batch;
 use super::rows::{later, state};
 use super::value::{Columns as _, Val, payload_vals, vals};
 use super::wake::{load_by_key, release_all, waiters_of_results};
-use crate::store::{DedupPolicy, DedupScope, Due, NewRun, Result, RunKey, RunState, Verdict};
+use crate::store::{DedupPolicy, DedupScope, Due, NewRun, Result, RunKey, RunState, Verdict, cancelled_type};
 
 pub(super) const WAKE: i16 = 1;
 pub(super) const START: i16 = 2;
@@ -148,7 +148,7 @@ async fn hold_dedup_key(batch: &mut Batch<'_>, run: &NewRun) -> Result<Option<Ve
 
 async fn cancel_at_once(batch: &mut Batch<'_>, run: RunKey, by: &str, why: &str) -> Result<()> {
     let Some(row) = load_by_key(batch.conn, [run]).await?.remove(&run) else { return Ok(()) };
-    super::control::cancel_now(batch.conn, batch.now, &row, by, why, "cancelled", &mut batch.wakes).await
+    super::control::cancel_now(batch.conn, batch.now, &row, by, why, cancelled_type(by), &mut batch.wakes).await
 }
 
 async fn insert_runs(batch: &mut Batch<'_>, runs: &[&NewRun]) -> Result<()> {

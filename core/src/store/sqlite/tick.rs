@@ -14,7 +14,7 @@ use super::start::{CLOSE, DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, free_slots, insert_ready, leave_children, make_ready, wake};
 use crate::failpoint::mutated;
-use crate::store::{CLOSE_AGAIN_MS, Peer, Result, RunKey, RunState, TickReport, TickRequest};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, EXPIRED, Peer, Result, RunKey, RunState, TickReport, TickRequest, cancelled_type};
 
 /// Clean-up time of a run whose deadline has passed.
 const DEADLINE_GRACE_MS: i64 = 60_000;
@@ -231,16 +231,16 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
         let Some(run) = RunRow::load(conn, run.id).await? else { continue };
         match (kind, run.state) {
             (EXPIRY, RunState::Ready) if run.epoch == 0 => {
-                cancel_now(conn, now, &run, "engine", "It had not started in time.", "expired", &mut wakes).await?;
+                cancel_now(conn, now, &run, "engine", "It had not started in time.", EXPIRED, &mut wakes).await?;
             }
             // Over its owner's head, if it still has one. Blocked while it was to clean up: the request still stands.
             (GRACE, RunState::Cancelling | RunState::Blocked) => {
                 let note = conn.fetch_one("select cancel_by from run_note where run_id = ?", vals![run.id]).await?;
                 let by = note.map_or(Ok(None), |row| row.opt_text(0))?;
-                let error_type = if by.as_deref() == Some("deadline") { "deadline" } else { "cancelled" };
+                let error_type = cancelled_type(by.as_deref().unwrap_or_default());
                 cancel_now(conn, now, &run, "engine", "The time for clean-up was over.", error_type, &mut wakes).await?;
             }
-            (DEADLINE, _) => _ = cancel(conn, now, run.id, "deadline", "its deadline has passed", "deadline", DEADLINE_GRACE_MS).await?,
+            (DEADLINE, _) => _ = cancel(conn, now, run.id, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS).await?,
             _ => {}
         }
     }

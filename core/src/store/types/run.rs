@@ -22,6 +22,16 @@ impl Payload {
         Payload { codec: 1, key_id: None, data }
     }
 
+    /// Whether this process can hand it on. What another codec wrote would be taken for a value that cannot be read, and fail who reads it for good.
+    pub fn is_known(&self) -> bool {
+        matches!(self.codec, 0 | 1)
+    }
+
+    /// The value's bytes; None where there is no value at all.
+    pub fn value(&self) -> Option<&[u8]> {
+        (self.codec != 0).then_some(self.data.as_slice())
+    }
+
     /// The JSON text, if that is what this is.
     pub fn as_json(&self) -> Option<&[u8]> {
         (self.codec == 1).then_some(self.data.as_slice())

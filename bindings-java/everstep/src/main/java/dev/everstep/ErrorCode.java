@@ -26,7 +26,7 @@ public enum ErrorCode {
   DATABASE_NOT_DURABLE("database_not_durable", Kind.SETUP),
   /** The server answers but is read-only. Name the primary. */
   DATABASE_READ_ONLY("database_read_only", Kind.SETUP),
-  /** No connection to the database within the time allowed. Check host, port and network. */
+  /** No connection to the database. Check host, port and network. */
   DATABASE_UNREACHABLE("database_unreachable", Kind.SETUP),
   /** The run's deadline has passed. */
   DEADLINE("deadline", Kind.RUN),
