@@ -210,6 +210,8 @@ def parts() -> list[Part]:
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
         # Scenarios mostly wait, for leases to end and servers to come back: six at a time keep two cores busy.
         Part("scenarios", program("scenarios", "--jobs", "6", "--results", str(LOGS / "scenarios.json")), closing_line),
+        # The statements are the engine's: one language shows what a pooler does to them.
+        Part("scenarios behind a pooler", program("scenarios", "--pooled", "--language", "python", "--jobs", "6"), closing_line),
         Part("faults", program("faults", "--except", "poison"), closing_line),
         # One run among 1,000 that kills its process five times, with steps of a minute: it takes as long as it sounds.
         Part("poison", program("faults", "poison"), closing_line),

@@ -67,6 +67,10 @@ impl Pooler {
         Ok(pooler)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://everstep@127.0.0.1:{}/{database}", self.port)
     }

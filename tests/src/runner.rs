@@ -26,15 +26,15 @@ struct Player {
     marks: HashMap<String, Instant>,
 }
 
-/// Play one scenario; the error says which step broke which promise, with what the workers wrote.
-pub async fn play(scenario: &Scenario, languages: &[Language], store: Store, shared: Arc<Cluster>) -> Result<(), String> {
+/// Play one scenario, on request with a transaction-mode pooler before the server; the error says which step broke which promise, with what the workers wrote.
+pub async fn play(scenario: &Scenario, languages: &[Language], store: Store, pooled: bool, shared: Arc<Cluster>) -> Result<(), String> {
     let wants = |need: &str| scenario.needs.iter().any(|n| n == need);
     let plan = Plan {
         languages,
         store,
         shared: (!wants("server")).then_some(shared),
         proxy: wants("proxy"),
-        pooler: wants("pooler"),
+        pooler: pooled || wants("pooler"),
         engine: scenario.engine.clone(),
     };
     let mut player = Player { stage: Stage::set(plan).await?, asked: HashMap::new(), marks: HashMap::new() };

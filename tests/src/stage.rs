@@ -108,11 +108,12 @@ impl Stage {
             };
             let mut admin = Database::open(&server.cluster().url("postgres"), "").await.map_err(|e| e.to_string())?;
             admin.execute(&format!("create database {}", stage.database)).await.map_err(|e| e.to_string())?;
-            if plan.proxy {
-                stage.proxy = Some(Proxy::start(server.cluster().port()).await.map_err(|e| e.to_string())?);
-            }
             if plan.pooler {
                 stage.pooler = Some(Pooler::start(server.cluster(), POOLED_SESSIONS)?);
+            }
+            if plan.proxy {
+                let behind = stage.pooler.as_ref().map_or_else(|| server.cluster().port(), Pooler::port);
+                stage.proxy = Some(Proxy::start(behind).await.map_err(|e| e.to_string())?);
             }
             stage.server = Some(server);
         } else {
@@ -139,13 +140,14 @@ impl Stage {
         &self.directory
     }
 
-    /// What a worker is told to connect to. `via`: direct, proxy or pooler; None: the first of pooler, proxy, direct that there is.
+    /// What a worker is told to connect to. `via`: direct, proxy (in front of the pooler, where there is one) or pooler; None: the first of proxy, pooler,
+    /// direct that there is.
     pub fn url(&self, via: Option<&str>) -> Result<String, String> {
         let Some(server) = &self.server else { return Ok(format!("sqlite:{}", self.directory.join("everstep.db").display())) };
-        let door = via.unwrap_or(if self.pooler.is_some() {
-            "pooler"
-        } else if self.proxy.is_some() {
+        let door = via.unwrap_or(if self.proxy.is_some() {
             "proxy"
+        } else if self.pooler.is_some() {
+            "pooler"
         } else {
             "direct"
         });

@@ -24,6 +24,9 @@ struct Arguments {
     language: Option<String>,
     #[arg(long)]
     store: Option<String>,
+    /// Only on PostgreSQL, each behind a pooler in transaction mode.
+    #[arg(long)]
+    pooled: bool,
     /// Scenarios at one time. They mostly wait: for leases to end and servers to come back.
     #[arg(long, default_value_t = 3)]
     jobs: usize,
@@ -98,6 +101,7 @@ fn casts(arguments: &Arguments, root: &Path) -> Result<Vec<Cast>, String> {
     casts.retain(|c| arguments.names.is_empty() || arguments.names.iter().any(|n| c.scenario.name.contains(n.as_str())));
     casts.retain(|c| arguments.language.as_ref().is_none_or(|name| c.speaks() == *name));
     casts.retain(|c| arguments.store.as_deref().is_none_or(|w| w == c.store.name()));
+    casts.retain(|c| !arguments.pooled || c.store == Store::Postgres);
     Ok(casts)
 }
 
@@ -117,7 +121,7 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
             let (cluster, slots) = (cluster.clone(), slots.clone());
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await;
-                one(cast, cluster).await
+                one(cast, arguments.pooled, cluster).await
             });
         }
     }
@@ -159,9 +163,9 @@ async fn run(arguments: Arguments) -> Result<bool, String> {
     Ok(failed == 0 && passed > 0)
 }
 
-async fn one(cast: Cast, cluster: Arc<Cluster>) -> Outcome {
+async fn one(cast: Cast, pooled: bool, cluster: Arc<Cluster>) -> Outcome {
     let began = Instant::now();
-    let result = match tokio::time::timeout(LIMIT, play(&cast.scenario, &cast.languages, cast.store, cluster)).await {
+    let result = match tokio::time::timeout(LIMIT, play(&cast.scenario, &cast.languages, cast.store, pooled, cluster)).await {
         Ok(result) => result,
         Err(_) => Err(format!("not over after {LIMIT:?}")),
     };
