@@ -109,8 +109,8 @@ class Cluster:
                 time.sleep(0.1)
 
     def recycle(self) -> None:
-        """Have segments of the log to write over, as a server has that has run for a while. A new one is filled with zeros and flushed before its first
-        use, by whoever commits: that would be measured with every system, and most with the one that is fastest."""
+        """Have segments of the log to write over, as a server has that has run for a while. A new one is filled with zeros and flushed
+        before its first use, by whoever commits: that would be measured with every system, and most with the one that is fastest."""
         self.control.execute("select count(pg_logical_emit_message(false, 'bench', repeat('x', 1 << 20))) from generate_series(1, 2048)")
         self.control.execute("checkpoint")
 
