@@ -145,8 +145,13 @@ fn as_url(database: String) -> Result<String> {
     if database.starts_with("sqlite:") || database.starts_with("postgres://") || database.starts_with("postgresql://") {
         return Ok(database);
     }
-    if database.contains("://") || database.trim().is_empty() {
-        return Err(EngineError::new(Code::ConfigInvalid, "the database must be postgres://user:password@host/name, sqlite:path or the path of a SQLite file"));
+    // Half a URL or a connection string would become a file of that name, password and all. Not repeated in the error for the same reason.
+    let meant_for_a_server = database.contains(['@', '=']) || database.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("postgres"));
+    if database.contains("://") || database.trim().is_empty() || meant_for_a_server {
+        return Err(EngineError::new(
+            Code::ConfigInvalid,
+            "the database must be postgres://user:password@host/name, sqlite:path or the path of a SQLite file (with @ or = in it, or postgres before it: sqlite:path)",
+        ));
     }
     Ok(format!("sqlite:{database}"))
 }
@@ -202,6 +207,11 @@ mod tests {
             Some("configuration: slots: invalid type: string \"many\", expected i64".into())
         );
         assert_eq!(code(resolve(r#"{"database":"mysql://x"}"#, &[])), Code::ConfigInvalid);
+        for half in ["host=h password=s3cret dbname=x", "user:s3cret@localhost/x", "postgres:/u:s3cret@h/x", "Postgres"] {
+            let error = resolve(&format!(r#"{{"database":"{half}"}}"#), &[]).err().expect("an error");
+            assert!(error.code == Code::ConfigInvalid && !error.message.contains("s3cret"), "{half}: {}", error.message);
+        }
+        assert!(resolve(r#"{"database":"sqlite:a=b@c.db"}"#, &[]).is_ok());
         assert_eq!(code(resolve(r#"{"lease_ms":1000,"beat_ms":900}"#, &[])), Code::ConfigInvalid);
     }
 }

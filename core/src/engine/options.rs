@@ -103,7 +103,7 @@ impl StartOptions {
             return Err(EngineError::new(Code::ConfigInvalid, message));
         }
         let delay = r.opt_ms()?.map(|ms| Due::After(ms.max(0)));
-        let start = r.opt_int()?.map(Due::At).or(delay.filter(|d| *d != Due::After(0)));
+        let start = r.opt_int()?.map(Due::at).or(delay.filter(|d| *d != Due::After(0)));
         let expires_ms = not_below("expires", 0, r.opt_ms()?)?;
         let deadline_ms = not_below("deadline", 0, r.opt_ms()?)?;
         let version = r.opt_str()?.map(str::to_owned);

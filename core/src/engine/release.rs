@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Engine;
 use super::counters::Counters;
+use super::{Engine, Outbox};
 use crate::run::exec::{Exec, ExecState, Phase};
 use crate::store::{Due, Verdict, WaitKind, Write};
 
@@ -16,6 +16,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_millis(5);
 /// What waits for an answer may get it at once; a release and a replay would be for nothing.
 const SETTLED: Duration = Duration::from_millis(50);
+/// The same where several paths of a run's code were under way: one of them may be between two calls, and what is released then goes on only when another
+/// one's wait is over. Code between calls is to be short; so long a silence is taken for its end.
+const SETTLED_BRANCHES: Duration = Duration::from_secs(5);
+/// With `replay = "always"`, which is for tests.
+const SETTLED_BRANCHES_ALWAYS: Duration = Duration::from_millis(500);
 /// So many runs may be on their way out before new ones have to wait. Without a bound memory follows the rate of starts: what comes in at
 /// 5,000/s and is released every 200 ms holds a thousand runs too many, and neither the host language nor the allocator gives that back.
 const CROWD: i64 = 100;
@@ -70,7 +75,12 @@ impl Engine {
                 }
                 let (on_its_way, settled) = {
                     let st = exec.lock();
-                    (st.releasing, since.elapsed() >= SETTLED || (!always && st.only_sleeps() && !st.handed))
+                    let settled = match (st.concurrent, always) {
+                        (true, false) => since.elapsed() >= SETTLED_BRANCHES,
+                        (true, true) => since.elapsed() >= SETTLED_BRANCHES_ALWAYS,
+                        (false, _) => since.elapsed() >= SETTLED || (!always && st.only_sleeps() && !st.handed),
+                    };
+                    (st.releasing, settled)
                 };
                 if on_its_way || (settled && self.release(&exec, always)) {
                     leaving = true;
@@ -150,10 +160,22 @@ impl Engine {
         true
     }
 
-    /// Drain: what waits is released, whatever it waits for.
+    /// Drain: what waits is released, whatever it waits for. Where a path of its code may be between two calls, the run is given back instead: the next
+    /// worker replays it, and it comes to wait there, or goes on.
     pub fn release_all_parked(self: &Arc<Self>) {
         for exec in self.all_execs() {
-            self.release(&exec, true);
+            let mut st = exec.lock();
+            if !st.concurrent {
+                drop(st);
+                self.release(&exec, true);
+            } else if st.all_waiting() && !st.releasing && st.cancel.is_none() {
+                let write = Write::GiveBack { run: exec.run, epoch: st.epoch };
+                let mut out = Outbox::default();
+                exec.stop(&mut st, "drained", "this worker stops; the run goes on elsewhere", &mut out);
+                drop(st);
+                out.flush();
+                self.end_with(&exec, write);
+            }
         }
     }
 }

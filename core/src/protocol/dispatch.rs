@@ -44,8 +44,16 @@ struct Head<'a> {
     flags: i64,
 }
 
+/// It is part of a row's key, and PostgreSQL takes no key of more than a third of a page.
+const LONGEST_BRANCH: usize = 2000;
+
 fn head<'a>(r: &mut Reader<'a>) -> Result<Head<'a>> {
-    Ok(Head { branch: r.str()?, token: r.int()? as u64, flags: r.int()? })
+    let branch = r.str()?;
+    if branch.len() > LONGEST_BRANCH || branch.chars().any(char::is_control) {
+        let what = "the keys of a branch and of those it is in";
+        return Err(EngineError::new(Code::IdInvalid, format!("{what} must be together at most {LONGEST_BRANCH} bytes, without control characters")));
+    }
+    Ok(Head { branch, token: r.int()? as u64, flags: r.int()? })
 }
 
 impl<'a> Head<'a> {
@@ -134,7 +142,7 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
             let h = head(r)?;
             let (what, location) = (r.str()?, r.opt_str()?.unwrap_or_default());
             let (after, at, target, key) = (r.opt_ms()?, r.opt_int()?, r.opt_str()?, r.opt_str()?);
-            let due = at.map(Due::At).or(after.map(|ms| Due::After(ms.max(0))));
+            let due = at.map(Due::at).or(after.map(|ms| Due::After(ms.max(0))));
             let target = target.map(control::run_key).transpose()?;
             let (kind, wait) = match what {
                 "sleep" => (kind::SLEEP, WaitKind::Sleep),
@@ -407,7 +415,9 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
             });
         }
         op::REWIND_RUN => {
-            let (run, branch, seq, by) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.int()? as i32, actor(r.opt_str()?)?);
+            let (run, branch, seq, by) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.int()?, actor(r.opt_str()?)?);
+            let seq = i32::try_from(seq).ok().filter(|seq| *seq >= 0);
+            let seq = seq.ok_or_else(|| EngineError::new(Code::ConfigInvalid, "rewind takes the seq of a recorded step, a number from 0"))?;
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
                 let to = crate::store::Position { segment: 0, branch: branch.as_str().into(), seq };

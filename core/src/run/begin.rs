@@ -51,6 +51,7 @@ impl Exec {
         }
         let place = st.next_place(asked.branch);
         st.handed = false;
+        st.concurrent |= !asked.branch.is_empty() || !st.calls.is_empty() || st.history.anyone_waiting();
         let shielded = asked.flags & flag::SHIELDED != 0;
         let site = engine.site(asked.name, asked.location);
         if st.history.get(&place).is_some() {

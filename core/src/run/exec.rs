@@ -85,6 +85,9 @@ pub struct ExecState {
     turn_wanted: bool,
     /// The host was handed a completion and has made no call since: its code may be on its way to the next one.
     pub handed: bool,
+    /// It has had more than one path of its code under way: that every call waits does not say that all of its code does. Code between two calls is seen by
+    /// nobody, and a group's branches end without a word.
+    pub concurrent: bool,
     pub finishing: bool,
     /// A release is on its way to the database.
     pub releasing: bool,
@@ -188,6 +191,7 @@ impl Exec {
                 finished: BTreeMap::new(),
                 turn_wanted: false,
                 handed: false,
+                concurrent: false,
                 finishing: false,
                 releasing: false,
                 has_children,

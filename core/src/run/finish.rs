@@ -11,7 +11,7 @@ use crate::engine::{Engine, Outbox};
 use crate::protocol::client::Event;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::{event, kind};
-use crate::store::{OwnedNow, Payload, RunState, StepWrite, Verdict, Write, cancelled_type};
+use crate::store::{OwnedNow, Payload, RunState, StepWrite, Verdict, Write, cancelled_type, cancelled_value};
 
 /// The arguments of `finish_step`.
 pub struct Finished<'a> {
@@ -343,7 +343,7 @@ impl Exec {
         };
         if let (RunState::Cancelled, Some(cancel)) = (state, &st.cancel) {
             error_message = Some(text::short(&cancel.why));
-            value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, &format!("cancelled by {}: {}", cancel.by, cancel.why), false));
+            value = cancelled_value(&cancel.by, &cancel.why);
             error_type = Some(cancelled_type(&cancel.by).into());
         }
         let token_row = engine.random();
@@ -420,7 +420,7 @@ impl Exec {
             engine.parked_changed(if waiting { 1 } else { -1 }, st.releasable);
             engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
         }
-        if waiting && !st.handed {
+        if waiting && !st.handed && !st.concurrent {
             engine.rehearse_release(self);
         }
     }

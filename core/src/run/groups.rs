@@ -14,6 +14,7 @@ impl Exec {
     pub fn begin_group(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, decided: bool, out: &mut Outbox) -> Result<Vec<u8>> {
         let mut st = self.lock();
         let branch = asked.branch.to_owned();
+        st.concurrent = true;
         if !decided {
             // `all` and `map` have nothing to record: every branch runs again on replay.
             if let Some(why) = st.stopped {

@@ -42,8 +42,8 @@ impl Engine {
         self.config.replay == crate::engine::Replay::Always
     }
 
-    /// Everything of this run waits, and the wait is the last its code has asked for. Where a completion was handed out since, other code of the run may be
-    /// on its way (the winner of a race), and the look of `run_releases` comes later.
+    /// Everything of this run waits, and the wait is the last its code has asked for. Where it has several paths of code, another may be on its way (the
+    /// winner of a race), and the look of `run_releases` comes later.
     pub fn rehearse_release(self: &Arc<Self>, exec: &Arc<Exec>) {
         if self.replays_always() {
             let exec = exec.clone();

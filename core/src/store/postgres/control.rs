@@ -105,14 +105,15 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
             cancel_held(session, &locks, &set, run, &was, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS, 0).await
         }
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
-            end(session, &locks, &set, run, &was, EXPIRED, "It had not started in time.", 0).await
+            end(session, &locks, &set, run, &was, "engine", EXPIRED, "It had not started in time.", 0).await
         }
         // Blocked while it was to clean up: nobody's code gets further, and the request still stands.
         Request::Timer(TimerKind::CancelEnd) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
             let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.
-            end(session, &locks, &set, run, &was, cancelled_type(by.as_deref().unwrap_or_default()), "The time for clean-up was over.", 0).await
+            let error_type = cancelled_type(by.as_deref().unwrap_or_default());
+            end(session, &locks, &set, run, &was, "engine", error_type, "The time for clean-up was over.", 0).await
         }
         Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
@@ -144,7 +145,7 @@ async fn cancel_held(
     session.run(session.q(NOTE_CANCEL).bind(run).bind(by).bind(why).bind(grace_ms)).await?;
     log(session, run, "cancel", by, Some(why)).await?;
     if !was.state.cleans_up_at(was.epoch) {
-        return end(session, locks, set, run, was, cancelled_type(by), why, close_ms).await;
+        return end(session, locks, set, run, was, by, cancelled_type(by), why, close_ms).await;
     }
     let now = Locked { state: RunState::Cancelling, epoch: was.epoch + 1, inbox: was.inbox.wrapping_add(1), timed: true, ..was.clone() };
     changes::change(session, &[Change { run, now }]).await?;
@@ -168,6 +169,7 @@ async fn end(
     set: &BTreeSet<RunKey>,
     run: RunKey,
     was: &Locked,
+    by: &str,
     error_type: &str,
     message: &str,
     close_ms: i64,
@@ -175,7 +177,7 @@ async fn end(
     if was.owner.is_none() {
         changes::unready(session, run).await?;
     }
-    let value = crate::store::cancelled_value(message);
+    let value = crate::store::cancelled_value(by, message);
     let outcome = OutcomeRow {
         run,
         epoch: was.epoch + 1,

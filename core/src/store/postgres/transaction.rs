@@ -12,14 +12,21 @@ use super::connect::{Home, Session, Shared};
 use super::guard::{self, Recorded};
 use super::rows::read;
 use super::sites::Sites;
-use crate::store::{Result, RunKey, Site, SqlRows, SqlValue, StepWrite, StoreTransaction, Verdict};
+use crate::store::user_sql::{NOT_YOURS, ends_transaction};
+use crate::store::{Result, RunKey, Site, SqlRows, SqlValue, StepWrite, StoreError, StoreTransaction, Verdict};
 
 pub(super) struct Transaction {
     session: Session,
     shared: Arc<Shared>,
     pool: Arc<Home>,
     sites: Arc<Sites>,
+    /// The server has said no to a statement and accepted none since: but for a savepoint, all of it is void.
+    aborted: bool,
 }
+
+/// The step swallowed the error of a statement and returned a result.
+const ABORTED: &str = "A statement of this transaction failed and its error was not raised, so PostgreSQL has undone all of it. Let the error out of the step, \
+    or put a statement that may fail behind a savepoint.";
 
 /// A new name is written first, in a commit of its own: inside the transaction it would be rolled back with it, and once the transaction holds a row
 /// that others wait for, all sessions of a pooler may be with those, so that there is no second one for the name.
@@ -27,7 +34,7 @@ pub(super) async fn begin(store: &PostgresStore, site: &Site) -> Result<Box<dyn 
     name(&store.sites, &store.pool, &store.shared, site).await?;
     let mut session = store.user.session(&store.shared).await?;
     session.begin().await?;
-    Ok(Box::new(Transaction { session, shared: store.shared.clone(), pool: store.pool.clone(), sites: store.sites.clone() }))
+    Ok(Box::new(Transaction { session, shared: store.shared.clone(), pool: store.pool.clone(), sites: store.sites.clone(), aborted: false }))
 }
 
 async fn name(sites: &Sites, pool: &Arc<Home>, shared: &Arc<Shared>, site: &Site) -> Result<()> {
@@ -41,6 +48,9 @@ async fn name(sites: &Sites, pool: &Arc<Home>, shared: &Arc<Shared>, site: &Site
 #[async_trait]
 impl StoreTransaction for Transaction {
     async fn execute(&mut self, sql: &str, params: &[SqlValue]) -> Result<SqlRows> {
+        if ends_transaction(sql) {
+            return Err(StoreError::Rejected { sqlstate: "2D000".into(), message: NOT_YOURS.into() });
+        }
         // The text is the user's own, run with the user's own rights: that is what a transactional step is.
         let mut statement = sqlx::query(AssertSqlSafe(sql)).persistent(false);
         for param in params {
@@ -53,13 +63,19 @@ impl StoreTransaction for Transaction {
                 SqlValue::Bytes(value) => statement.bind(value.clone()),
             };
         }
-        let (rows, affected) = self.session.user_rows(statement).await?;
+        let answer = self.session.user_rows(statement).await;
+        self.aborted = answer.is_err();
+        let (rows, affected) = answer?;
         let columns = rows.first().map(|row| row.columns().iter().map(|column| column.name().to_string()).collect()).unwrap_or_default();
         let rows = rows.iter().map(values).collect::<Result<_>>()?;
         Ok(SqlRows { columns, rows, affected })
     }
 
     async fn commit(mut self: Box<Self>, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict> {
+        if self.aborted {
+            self.session.rollback().await;
+            return Ok(Verdict::Refused { message: ABORTED.into() });
+        }
         // Forgotten only where a program makes names without end.
         name(&self.sites, &self.pool, &self.shared, &step.site).await?;
         failpoint!("store.transaction.before");

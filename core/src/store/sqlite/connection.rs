@@ -310,9 +310,10 @@ pub(super) fn classify(error: &sqlx::Error) -> StoreError {
             message: format!("The SQLite file cannot be written: {message}. Check the rights on the file and its directory."),
         },
         // CORRUPT, NOTADB
-        11 | 26 => {
-            StoreError::Setup { code: "database_unreachable", message: format!("The file is not a sound SQLite database: {message}. Restore it from a copy.") }
-        }
+        11 | 26 => StoreError::Setup {
+            code: "database_unreachable",
+            message: format!("The file is not a sound SQLite database: {}. Restore it from a copy.", message.trim_end_matches('.')),
+        },
         // ERROR, PERM, TOOBIG, CONSTRAINT, MISMATCH, AUTH, RANGE
         1 | 3 | 18 | 19 | 20 | 23 | 25 => StoreError::Rejected { sqlstate: code.to_string(), message },
         // NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL and what is new: the disk or the machine.

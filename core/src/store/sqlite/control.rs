@@ -110,7 +110,7 @@ async fn note_cancel(conn: &mut Connection, now: i64, run: RunKey, by: &str, why
 pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by: &str, why: &str, error_type: &str, wakes: &mut Wakes) -> Result<()> {
     let run = row.id;
     conn.exec("update run set state = 8, owner = null, epoch = epoch + 1, timed = 0, keyed = 0 where id = ?", vals![run]).await?;
-    let value = crate::store::cancelled_value(why);
+    let value = crate::store::cancelled_value(by, why);
     let sql = "insert or replace into outcome(run_id, state, epoch, token, at, error_type, error_message, codec, value) values (?, 8, ?, 0, ?, ?, ?, ?, ?)";
     conn.exec(sql, vals![run, row.epoch + 1, now, error_type, why, value.codec, value.data]).await?;
     if row.state != RunState::Cancelling {

@@ -16,6 +16,7 @@ use super::connection::{Connection, rejected};
 use super::held::Transaction;
 use super::rows::position_vals;
 use super::value::{Columns as _, Val, vals};
+use crate::store::user_sql::{NOT_YOURS, ends_transaction};
 use crate::store::{
     GuardStatement, Placeholders, Position, Result, RunKey, RunState, SqlRows, SqlValue, StepWrite, StoreError, StoreTransaction, Verdict, Write,
 };
@@ -108,7 +109,7 @@ async fn row_token(conn: &mut Connection, run: RunKey, at: &Position) -> Result<
 impl StoreTransaction for WriterTransaction {
     async fn execute(&mut self, sql: &str, params: &[SqlValue]) -> Result<SqlRows> {
         if ends_transaction(sql) {
-            return Err(rejected("BEGIN, COMMIT, END and ROLLBACK are the engine's: return from the step to commit, raise to roll back".into()));
+            return Err(rejected(NOT_YOURS.into()));
         }
         let mut slot = self.tx.lock().await;
         let Some(tx) = slot.as_mut() else { return Err(too_long()) };
@@ -144,26 +145,6 @@ impl StoreTransaction for WriterTransaction {
     async fn rollback(self: Box<Self>) {
         let tx = self.tx.lock().await.take();
         abandon(tx).await;
-    }
-}
-
-/// A statement that would end the transaction under the step. Savepoints are the user's to use.
-fn ends_transaction(sql: &str) -> bool {
-    let mut rest = sql.trim_start();
-    loop {
-        if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, after)| after).trim_start();
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            rest = comment.split_once("*/").map_or("", |(_, after)| after).trim_start();
-        } else {
-            break;
-        }
-    }
-    let word: String = rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
-    match word.as_str() {
-        "begin" | "commit" | "end" => true,
-        "rollback" => !rest.to_ascii_lowercase().contains(" to "),
-        _ => false,
     }
 }
 

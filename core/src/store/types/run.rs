@@ -138,6 +138,16 @@ pub enum Due {
     At(i64),
 }
 
+/// The first microsecond of the year 1 and the last of the year 9999: what every store and language can say.
+const CALENDAR_US: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+impl Due {
+    /// A time outside the calendar is long over, or never comes.
+    pub fn at(us: i64) -> Self {
+        Due::At(us.clamp(*CALENDAR_US.start(), *CALENDAR_US.end()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
