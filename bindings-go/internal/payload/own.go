@@ -98,6 +98,15 @@ func (w *writer) text(data []byte, depth int) *Error {
 	return w.value(reflect.ValueOf(value), depth)
 }
 
+// ParseForeign reads JSON that is not ours as what it looks like in an `any`.
+func ParseForeign(data []byte) (any, error) {
+	value, err := parseForeign(data)
+	if err != nil {
+		return nil, err
+	}
+	return plain(value), nil
+}
+
 // overridden: an embedded field brings its MarshalJSON or MarshalText along, which then writes the whole struct and knows nothing of its other fields.
 func overridden(t reflect.Type) *Error {
 	if t.Kind() != reflect.Struct || !promoted(t) {
