@@ -111,6 +111,17 @@ func (o *options) startDefaults() options {
 	return options{policy: o.policy, deadline: o.deadline, onFinish: o.onFinish, label: o.label}
 }
 
+// Finished is what a workflow named by WithOnFinish is started with.
+type Finished struct {
+	// Run is the key of the run that has ended, Workflow its name.
+	Run      string `json:"run"`
+	Workflow string `json:"workflow"`
+	// State is succeeded, failed or cancelled.
+	State State `json:"state"`
+	// Value is what the run returned; of one that did not succeed, its error: an object of type, code, message and so on.
+	Value any `json:"value"`
+}
+
 // Reference is a workflow known by name: of another process, another program, another language.
 func Reference[In, Out any](app *App, name string) *Workflow[In, Out] {
 	return &Workflow[In, Out]{app: app, name: name}
