@@ -6,14 +6,15 @@ package everpgx
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
@@ -36,8 +37,8 @@ func NewTransactionWith[In, Out any](
 	app *everstep.App, name string, pool Pool, with pgx.TxOptions, function func(ctx context.Context, tx pgx.Tx, in In) (Out, error),
 	options ...everstep.StepOption,
 ) (*everstep.Transaction[In, Out], error) {
-	// A nil *pgxpool.Pool in the interface is none either.
-	if typed, ok := pool.(*pgxpool.Pool); pool == nil || ok && typed == nil {
+	// A nil pointer in the interface is none either.
+	if v := reflect.ValueOf(pool); pool == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, &everstep.Error{Code: everstep.ErrConfigInvalid, Message: fmt.Sprintf("transaction %q has no pool", name)}
 	}
 	return everstep.NewTransactionOn(app, name, &source{pool, with}, function, options...)
@@ -71,9 +72,12 @@ type open struct{ tx pgx.Tx }
 
 func (o *open) Given() pgx.Tx { return o.tx }
 
-func (o *open) Guard(ctx context.Context, sql string, parameters []any) (string, error) {
+func (o *open) Guard(ctx context.Context, statement string, parameters []any) (string, error) {
 	var word string
-	err := o.tx.QueryRow(ctx, sql, parameters...).Scan(&word)
+	err := o.tx.QueryRow(ctx, statement, parameters...).Scan(&word)
+	if errors.Is(err, pgx.ErrTxClosed) {
+		err = errors.Join(sql.ErrTxDone, err)
+	}
 	return word, err
 }
 
