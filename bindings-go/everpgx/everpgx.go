@@ -70,7 +70,18 @@ func (s *source) State(err error) (string, bool) {
 
 type open struct{ tx pgx.Tx }
 
-func (o *open) Given() pgx.Tx { return o.tx }
+func (o *open) Given() pgx.Tx { return given{o.tx} }
+
+// given is what the function gets: a transaction whose end is not its own. Committed early, its rows would stand without the step's record.
+type given struct{ pgx.Tx }
+
+func (given) Commit(context.Context) error   { return refused("committed") }
+func (given) Rollback(context.Context) error { return refused("rolled back") }
+
+func refused(how string) error {
+	return everstep.NonRetryable(&everstep.Error{Code: everstep.ErrTransactionFailed, Message: "this transaction was to be " + how +
+		" by its function; leave that to Everstep, which commits its record with it. To roll back, return an error"})
+}
 
 func (o *open) Guard(ctx context.Context, statement string, parameters []any) (string, error) {
 	var word string
