@@ -306,6 +306,38 @@ func TestTwoEnginesLiveInOneProcess(t *testing.T) {
 	}
 }
 
+func TestWhatIsOfAnotherEngineBelongsInAStep(t *testing.T) {
+	ctx := context.Background()
+	other := open(t, file(t))
+	there := register(t, other, "there", func(_ everstep.Context, n int) (int, error) { return n + 1, nil })
+	rows, err := everstep.NewTransaction(other, "rows", func(context.Context, *everstep.Tx, int) (int, error) { return 0, nil })
+	must(t, err)
+	launch(t, other)
+	known, err := there.Start(ctx, 1)
+	must(t, err)
+	// It replays before every step: what is not recorded would happen again each time.
+	out, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		_, _, event := everstep.GetEvent[int](ctx, known, "key")
+		for _, err := range []error{second(there.Start(ctx, 1)), second(rows.Do(ctx, 1)), second(known.Result(ctx)), known.Send(ctx, "topic", 1), event} {
+			wants(t, err, everstep.ErrOutsideRun)
+		}
+		return everstep.Do(ctx, "ask there", func(ctx context.Context) (int, error) {
+			run, err := there.Start(ctx, 41)
+			if err != nil {
+				return 0, err
+			}
+			return run.Result(ctx, everstep.WithTimeout(patience))
+		})
+	}, everstep.WithReplayAlways())
+	if out != 42 || err != nil {
+		t.Errorf("%d, %v", out, err)
+	}
+	page, err := other.Runs(ctx, everstep.Filter{Workflow: "there"})
+	if err != nil || len(page.Runs) != 2 {
+		t.Errorf("%d runs, %v", len(page.Runs), err)
+	}
+}
+
 func TestASecondCloseWaitsForTheFirst(t *testing.T) {
 	app := open(t, file(t))
 	begun, finish := make(chan struct{}), make(chan struct{})

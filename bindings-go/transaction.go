@@ -169,8 +169,11 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	if err != nil {
 		return none, err
 	}
-	if plain || b.execution.app != t.app {
+	if plain {
 		return t.plain(ctx, in)
+	}
+	if b.execution.app != t.app {
+		return none, otherEngine(label("transaction", d.name))
 	}
 	arguments, err := encodeInput("argument of transaction", d.name, in)
 	if err != nil {
