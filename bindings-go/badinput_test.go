@@ -3,6 +3,7 @@ package everstep_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +306,38 @@ func TestTwoEnginesLiveInOneProcess(t *testing.T) {
 	}
 }
 
+func TestWhatIsOfAnotherEngineBelongsInAStep(t *testing.T) {
+	ctx := context.Background()
+	other := open(t, file(t))
+	there := register(t, other, "there", func(_ everstep.Context, n int) (int, error) { return n + 1, nil })
+	rows, err := everstep.NewTransaction(other, "rows", func(context.Context, *everstep.Tx, int) (int, error) { return 0, nil })
+	must(t, err)
+	launch(t, other)
+	known, err := there.Start(ctx, 1)
+	must(t, err)
+	// It replays before every step: what is not recorded would happen again each time.
+	out, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		_, _, event := everstep.GetEvent[int](ctx, known, "key")
+		for _, err := range []error{second(there.Start(ctx, 1)), second(rows.Do(ctx, 1)), second(known.Result(ctx)), known.Send(ctx, "topic", 1), event} {
+			wants(t, err, everstep.ErrOutsideRun)
+		}
+		return everstep.Do(ctx, "ask there", func(ctx context.Context) (int, error) {
+			run, err := there.Start(ctx, 41)
+			if err != nil {
+				return 0, err
+			}
+			return run.Result(ctx, everstep.WithTimeout(patience))
+		})
+	}, everstep.WithReplayAlways())
+	if out != 42 || err != nil {
+		t.Errorf("%d, %v", out, err)
+	}
+	page, err := other.Runs(ctx, everstep.Filter{Workflow: "there"})
+	if err != nil || len(page.Runs) != 2 {
+		t.Errorf("%d runs, %v", len(page.Runs), err)
+	}
+}
+
 func TestASecondCloseWaitsForTheFirst(t *testing.T) {
 	app := open(t, file(t))
 	begun, finish := make(chan struct{}), make(chan struct{})
@@ -346,5 +379,48 @@ func TestATimeThatNeverComesIsNotPast(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 		t.Errorf("the sleep was over: %v", err)
+	}
+}
+
+func TestTimesOutsideTheCalendarMeanAlwaysOrNever(t *testing.T) {
+	app := open(t, file(t))
+	w := register(t, app, "sleeps", func(ctx everstep.Context, until time.Time) (string, error) {
+		return everstep.Race(ctx,
+			func(ctx everstep.Context) (string, error) {
+				return "over", everstep.SleepUntil(ctx, until.AddDate(-400_000, 0, 0))
+			},
+			func(ctx everstep.Context) (string, error) {
+				return "never", everstep.SleepUntil(ctx, until.AddDate(400_000, 0, 0))
+			},
+			func(ctx everstep.Context) (string, error) { return "late", everstep.Sleep(ctx, patience) })
+	})
+	launch(t, app)
+	ctx := context.Background()
+	run, err := w.Start(ctx, time.Now(), everstep.WithStartAt(time.Date(-300_000, 1, 1, 0, 0, 0, 0, time.UTC)))
+	must(t, err)
+	if out, err := run.Result(ctx, everstep.WithTimeout(patience)); out != "over" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	info, err := run.Status(ctx)
+	if err != nil || !info.StartAt.Equal(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)) {
+		t.Errorf("starts at %v, %v", info.StartAt, err)
+	}
+}
+
+func TestAttributesComeBackAsTheyWere(t *testing.T) {
+	app := open(t, file(t))
+	w := register(t, app, "started", func(_ everstep.Context, n int) (int, error) { return n, nil })
+	launch(t, app)
+	ctx := context.Background()
+	given := map[string]any{"id": int64(1<<60 + 1), "one": int64(1), "half": 0.5, "text": "ü", "yes": true}
+	run, err := w.Start(ctx, 1, everstep.WithAttributes(given))
+	must(t, err)
+	info, err := run.Status(ctx)
+	if err != nil || !reflect.DeepEqual(info.Attributes, given) {
+		t.Errorf("%#v, %v", info.Attributes, err)
+	}
+	page, err := app.Runs(ctx, everstep.Filter{Attribute: "id", AttributeValue: int64(1<<60 + 1)})
+	if err != nil || len(page.Runs) != 1 || !reflect.DeepEqual(page.Runs[0].Attributes, given) {
+		t.Errorf("%+v, %v", page, err)
 	}
 }

@@ -135,10 +135,13 @@ func (c *client) submit(token uint64, op uint32, arguments *frame.Writer) bool {
 	return taken
 }
 
+// Tokens from here on are of requests nobody waits for from the beginning: what else fails unheard was given up by who asked, and is no news.
+const unawaited = 1 << 51
+
 // submitQuietly is for answers nobody needs; the pump logs a failure.
 func (c *client) submitQuietly(op uint32, arguments *frame.Writer) {
 	c.start()
-	c.submit(c.tokens.Add(1), op, arguments)
+	c.submit(unawaited+c.tokens.Add(1), op, arguments)
 }
 
 // request waits for an answer from outside any run. A context that is done gives up the wait, not what was asked for.
@@ -218,7 +221,7 @@ func (c *client) event(e frame.Event) {
 		c.mu.Unlock()
 		if waiter != nil {
 			waiter <- answer{failed: failed, frame: e.Frame}
-		} else if failed {
+		} else if failed && e.Token >= unawaited {
 			_, err := answer{failed: true, frame: e.Frame}.read()
 			c.app.logger().Error("a request failed that nobody waits for", "error", err)
 		}

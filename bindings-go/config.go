@@ -94,13 +94,19 @@ func milliseconds(d time.Duration) int64 {
 	return whole
 }
 
-// lastSecond is the end of the year 9999, the last one with a form in RFC 3339 and in both stores.
-const lastSecond = 253402300799
+// The years 1 to 9999 have a form in RFC 3339 and in both stores.
+var (
+	firstTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+)
 
-// microseconds of a later time than that are its: it means never, and must not wrap around to long ago.
+// microseconds of a time beyond either are its: it means always or never, and must not wrap around to the other one.
 func microseconds(t time.Time) int64 {
-	if t.Unix() > lastSecond {
-		return lastSecond * 1e6
+	switch {
+	case t.Before(firstTime):
+		t = firstTime
+	case t.After(lastTime):
+		t = lastTime
 	}
 	return t.UnixMicro()
 }

@@ -30,7 +30,8 @@ type Error struct {
 	// Run is the key of the run this is about, if any.
 	Run string
 
-	cause error
+	// The declared error this was rebuilt as, and the error that caused it.
+	declared, cause error
 	// step: it came out of a step. cancel: it is the cancel of the run that sees it.
 	step, cancel bool
 }
@@ -42,8 +43,22 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("[%s] %s", e.Code, e.Message)
 }
 
-// Unwrap is the declared error this was rebuilt as, or the error that caused it.
-func (e *Error) Unwrap() error { return e.cause }
+// Unwrap is the declared error this was rebuilt as, and what caused it: errors.Is and errors.As find either.
+func (e *Error) Unwrap() error {
+	switch {
+	case e.declared == nil:
+		return e.cause
+	case e.cause == nil:
+		return e.declared
+	}
+	return &withCause{e.declared, e.cause}
+}
+
+// withCause is a declared error beside the error that caused it.
+type withCause struct{ declared, cause error }
+
+func (w *withCause) Error() string   { return w.declared.Error() }
+func (w *withCause) Unwrap() []error { return []error{w.declared, w.cause} }
 
 // Is matches a Code, another Error of the same code, and what the context package calls the same thing.
 func (e *Error) Is(target error) bool {
@@ -103,6 +118,11 @@ type panicked struct {
 }
 
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+func (p *panicked) text() *string {
+	text := tail(printable(p.stack, len(p.stack)), maxStack)
+	return &text
+}
 
 func (p *panicked) Unwrap() error {
 	err, _ := p.value.(error)

@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/everstep/everstep/bindings-go/internal/payload"
@@ -28,129 +27,101 @@ type document struct {
 	Retryable *bool     `json:"retryable"`
 }
 
-// declaration is an error of the program's own that is recognised again after it was recorded.
-type declaration struct {
-	code string
-	// One of the two: a value that errors.Is compares with, or a type that is rebuilt from its fields.
-	sentinel error
-	rebuild  func(details any) (error, error)
-	find     func(err error) (any, bool)
-	kind     reflect.Type
-}
-
-type declarations struct {
-	mu     sync.RWMutex
-	byCode map[string]*declaration
-	list   []*declaration
-}
-
-func (d *declarations) add(one *declaration) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, taken := d.byCode[one.code]; taken || Code(one.code).known() {
-		return refuse(ErrAlreadyRegistered, "the error code %q is taken", one.code)
-	}
-	if one.code == "" {
-		return refuse(ErrIDInvalid, "an error code is not empty")
-	}
-	if d.byCode == nil {
-		d.byCode = map[string]*declaration{}
-	}
-	d.byCode[one.code] = one
-	d.list = append(d.list, one)
-	return nil
-}
-
-// of is the declaration an error, or anything it wraps, falls under, with its fields.
-func (d *declarations) of(err error) (*declaration, any) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	for _, one := range d.list {
-		if one.sentinel != nil && errors.Is(err, one.sentinel) {
-			return one, nil
-		}
-		if one.find != nil {
-			if fields, ok := one.find(err); ok {
-				return one, fields
-			}
-		}
-	}
-	return nil, nil
-}
-
-func (d *declarations) named(code string) *declaration {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.byCode[code]
-}
-
-// DeclareError declares an error value of the program by name. It is recorded by that name, and errors.Is finds it on the first run, on replay, and
-// in a caller of Result, in this process or another.
-func (a *App) DeclareError(code string, sentinel error) error {
-	if a == nil || sentinel == nil {
-		return refuse(ErrConfigInvalid, "DeclareError takes an app and an error")
-	}
-	return a.declared.add(&declaration{code: code, sentinel: sentinel})
-}
-
-// DeclareErrorType declares an error type of the program by name. It is recorded by its exported fields and rebuilt from them, so that errors.As
-// finds it on the first run and on replay alike. E is what your functions return: CardDeclined or *CardDeclined.
-func DeclareErrorType[E error](app *App, code string) error {
-	kind := reflect.TypeFor[E]()
-	if app == nil || kind.Kind() == reflect.Interface {
-		return refuse(ErrConfigInvalid, "DeclareErrorType takes an app and a concrete type")
-	}
-	if err := payload.Check(kind); err != nil {
-		return refuse(ErrPayloadInvalid, "error %q: %v", code, err)
-	}
-	return app.declared.add(&declaration{
-		code: code,
-		kind: kind,
-		find: func(err error) (any, bool) {
-			var found E
-			ok := errors.As(err, &found)
-			return found, ok
-		},
-		rebuild: func(details any) (error, error) {
-			var out E
-			// A pointer type is filled in, never left nil.
-			if kind.Kind() == reflect.Pointer {
-				reflect.ValueOf(&out).Elem().Set(reflect.New(kind.Elem()))
-			}
-			if details == nil {
-				return out, nil
-			}
-			text, err := payload.Encode(details)
-			if err == nil {
-				err = payload.Decode(text, &out)
-			}
-			return out, err
-		},
-	})
-}
-
 // documentOf says what is recorded of an error.
 func (a *App) documentOf(err error, retryable bool) *document {
-	out := a.describe(err, 0)
+	out := a.describe(err)
 	var final nonRetryable
 	retryable = retryable && !errors.As(err, &final)
 	out.Retryable = &retryable
 	return out
 }
 
-func (a *App) describe(err error, depth int) *document {
-	for {
-		if marked, ok := err.(nonRetryable); ok {
-			err = marked.error
-			continue
+// describe is an error and, as its causes, what it wraps. A document holds a chain, so of a tree (errors.Join, several %w) it is the order errors.Is
+// goes through it in: whatever errors.Is found before is found after.
+func (a *App) describe(err error) *document {
+	var first, last *document
+	for _, node := range a.told(err) {
+		one := a.describeOne(node)
+		if last == nil {
+			first = one
+			var stack *panicked
+			if one.Stack == nil && errors.As(err, &stack) {
+				one.Stack = stack.text()
+			}
+		} else {
+			last.Cause = one
 		}
-		break
+		last = one
 	}
+	return first
+}
+
+// told are the errors of a tree that have room in a document. Where there are more, what was declared counts more than what is only read.
+func (a *App) told(err error) []error {
+	nodes := unwrapped(err)
+	if len(nodes) <= maxCauses+1 {
+		return nodes
+	}
+	kept := nodes[:1:1]
+	others := maxCauses
+	for _, node := range nodes[1:] {
+		if a.declared.itself(node) != nil {
+			others--
+		}
+	}
+	for _, node := range nodes[1:] {
+		if a.declared.itself(node) == nil {
+			if others <= 0 {
+				continue
+			}
+			others--
+		}
+		if kept = append(kept, node); len(kept) > maxCauses {
+			break
+		}
+	}
+	return kept
+}
+
+// mostNodes bounds the walk through what a program joins without end.
+const mostNodes = 1000
+
+// unwrapped are an error and all it wraps, in the order errors.Is asks them. Marks of ours are no errors of their own.
+func unwrapped(err error) []error {
+	var out []error
+	var walk func(err error)
+	walk = func(err error) {
+		if err == nil || len(out) >= mostNodes {
+			return
+		}
+		switch e := err.(type) {
+		case nonRetryable:
+			walk(e.error)
+			return
+		case *Error:
+			// Its code stands for what it was declared as.
+			out = append(out, err)
+			walk(e.cause)
+			return
+		}
+		out = append(out, err)
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			walk(e.Unwrap())
+		case interface{ Unwrap() []error }:
+			for _, one := range e.Unwrap() {
+				walk(one)
+			}
+		}
+	}
+	walk(err)
+	return out
+}
+
+func (a *App) describeOne(err error) *document {
 	out := &document{Type: typeName(err), Message: printable(err.Error(), maxMessage)}
-	var stack *panicked
-	if errors.As(err, &stack) {
-		text := tail(printable(stack.stack, len(stack.stack)), maxStack)
-		out.Stack = &text
+	if stack, ok := err.(*panicked); ok {
+		out.Stack = stack.text()
 	}
 	if ours, ok := err.(*Error); ok {
 		// An error that was recorded before, here or in a child: it is passed on as it was.
@@ -166,14 +137,11 @@ func (a *App) describe(err error, depth int) *document {
 		if ours.Code == ErrStepFailed {
 			out.Code = nil
 		}
-	} else if known, fields := a.declared.of(err); known != nil {
-		out.Code, out.Details = &known.code, fields
-		if fields != nil {
-			out.Type = strings.TrimPrefix(known.kind.String(), "*")
+	} else if found := a.declared.of(err); found != nil {
+		out.Code, out.Details = &found.code, found.fields
+		if found.kind != "" {
+			out.Type = found.kind
 		}
-	}
-	if cause := errors.Unwrap(err); cause != nil && depth < maxCauses {
-		out.Cause = a.describe(cause, depth+1)
 	}
 	return out
 }
@@ -256,8 +224,7 @@ func (a *App) rebuild(d *document, step bool) *Error {
 		out.Stack = *d.Stack
 	}
 	if d.Cause != nil {
-		cause := a.rebuild(d.Cause, step)
-		out.cause = cause
+		out.cause = a.rebuild(d.Cause, step)
 	}
 	if d.Code == nil {
 		return out
@@ -267,13 +234,13 @@ func (a *App) rebuild(d *document, step bool) *Error {
 	switch {
 	case known == nil:
 	case known.sentinel != nil:
-		out.cause = known.sentinel
+		out.declared = known.sentinel
 	default:
 		rebuilt, err := known.rebuild(d.Details)
 		if err != nil {
 			out.Message += " (the declared " + known.kind.String() + " could not be rebuilt: " + err.Error() + ")"
 		} else {
-			out.cause = rebuilt
+			out.declared = rebuilt
 		}
 	}
 	return out

@@ -291,7 +291,8 @@ type Dedup struct {
 // WithDedup allows at most one run per key.
 func WithDedup(dedup Dedup) RunOption { return func(o *options) { o.dedup = &dedup } }
 
-// WithOnFinish names a workflow that is started with the outcome.
+// WithOnFinish names a workflow that is started with the outcome, a Finished, in the commit that ends the run: of a start, or, at a registration, of
+// every run of it.
 func WithOnFinish(workflow string) RunOption { return func(o *options) { o.onFinish = workflow } }
 
 // WithTrace carries a W3C trace context.

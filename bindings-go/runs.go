@@ -9,6 +9,7 @@ import (
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 	"github.com/everstep/everstep/bindings-go/internal/ops"
+	"github.com/everstep/everstep/bindings-go/internal/payload"
 )
 
 // State is a run's state.
@@ -44,7 +45,7 @@ type RunInfo struct {
 	// Parent is the key of the run that started this one as a child, Root of the first of them all, ForkedFrom of the run this is a copy of.
 	Parent, Root string
 	ForkedFrom   string
-	// Attributes are those of WithAttributes.
+	// Attributes are those of WithAttributes: string, bool, int64 or float64.
 	Attributes  map[string]any
 	FairnessKey string
 	Cost        int
@@ -114,8 +115,12 @@ func runInfo(r record) RunInfo {
 		BlockedWhy: r.text(ops.RunFieldBlockedWhy), StepsRecorded: r.number(ops.RunFieldStepsRecorded),
 		TraceParent: r.text(ops.RunFieldTraceParent), TraceState: r.text(ops.RunFieldTraceState),
 	}
-	if text := r.text(ops.RunFieldAttributes); text != "" && json.Unmarshal([]byte(text), &out.Attributes) != nil {
-		out.Attributes = map[string]any{"": text} // Not an object: shown as it stands.
+	if text := r.text(ops.RunFieldAttributes); text != "" {
+		// As a value of the program's is read, an id of 64 bits as one. What is no object is shown as it stands.
+		value, err := payload.ParseForeign([]byte(text))
+		if out.Attributes, _ = value.(map[string]any); err != nil || out.Attributes == nil {
+			out.Attributes = map[string]any{"": text}
+		}
 	}
 	waits, _ := r.at(ops.RunFieldWaitsFor).([]any)
 	for _, item := range waits {

@@ -54,10 +54,11 @@ func define(name string, noFunction bool, given []StepOption) stepDefinition {
 }
 
 func checkTypes[In, Out any](kind, name string) error {
-	for what, t := range map[string]reflect.Type{"input": reflect.TypeFor[In](), "output": reflect.TypeFor[Out]()} {
-		if err := payload.Check(t); err != nil {
-			return refuse(ErrPayloadInvalid, "the %s of %s %q: %v", what, kind, name, err)
-		}
+	if err := payload.Check(reflect.TypeFor[In]()); err != nil {
+		return refuse(ErrPayloadInvalid, "the input of %s %q: %v", kind, name, err)
+	}
+	if err := payload.Check(reflect.TypeFor[Out]()); err != nil {
+		return refuse(ErrPayloadInvalid, "the output of %s %q: %v", kind, name, err)
 	}
 	return nil
 }

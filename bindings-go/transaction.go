@@ -2,6 +2,7 @@ package everstep
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
@@ -36,6 +37,7 @@ type OpenTransaction[T any] interface {
 	// Given is what the step's function gets.
 	Given() T
 	// Guard runs the engine's last statement, with numbered placeholders ($1) and parameters that are texts or nil, and returns its one row's one column.
+	// Its error is sql.ErrTxDone (errors.Is) where the transaction has ended already.
 	Guard(ctx context.Context, sql string, parameters []any) (string, error)
 	Commit(ctx context.Context) error
 	// Rollback also gives the connection back. After Commit it does nothing.
@@ -122,6 +124,11 @@ func NewTransactionOn[T, In, Out any](
 				return nil, 0, nil, err
 			}
 			word, err := guardAndCommit(x, b, ctx, v, source, tx, output)
+			if errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil {
+				// Its rows may stand, and a second attempt would add them again.
+				err = NonRetryable(refuse(ErrTransactionFailed, "transaction %q was committed or rolled back by its function; "+
+					"leave that to Everstep, which commits its record with it", name))
+			}
 			if err != nil {
 				return nil, 0, nil, err
 			}
@@ -162,8 +169,11 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	if err != nil {
 		return none, err
 	}
-	if plain || b.execution.app != t.app {
+	if plain {
 		return t.plain(ctx, in)
+	}
+	if b.execution.app != t.app {
+		return none, otherEngine(label("transaction", d.name))
 	}
 	arguments, err := encodeInput("argument of transaction", d.name, in)
 	if err != nil {
@@ -213,6 +223,9 @@ func (x *execution) transacted(
 	})
 	if err == nil {
 		return end
+	}
+	if step.signalled() != "" && errors.Is(err, sql.ErrTxDone) {
+		err = context.Canceled // database/sql has rolled back when the signal came, and tells whoever did not pass the context only this.
 	}
 	if step.signalled() == "" && (errors.Is(err, ErrUnavailable) || again(err)) {
 		return transactionEnd{op: ops.TxDone, arguments: b.transactionHead(v).Str("conflict")}

@@ -3,9 +3,11 @@ package everstep
 import (
 	"context"
 	"database/sql/driver"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 
@@ -105,12 +107,21 @@ func scalar(value any) (any, error) {
 		return v.Bool(), nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		return v.Int(), nil
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32:
-		return int64(v.Uint()), nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		if n := v.Uint(); n <= math.MaxInt64 {
+			return int64(n), nil
+		}
 	case reflect.Float32, reflect.Float64:
 		return v.Float(), nil
 	case reflect.String:
 		return v.String(), nil
+	case reflect.Slice:
+		// A type of bytes is bytes, as sql.RawBytes is, unless it says itself how it is written, as json.RawMessage and net.IP do.
+		_, isJSON := value.(json.Marshaler)
+		_, isText := value.(encoding.TextMarshaler)
+		if v.Type().Elem().Kind() == reflect.Uint8 && !isJSON && !isText {
+			return v.Bytes(), nil
+		}
 	}
 	text, err := json.Marshal(value)
 	return string(text), err

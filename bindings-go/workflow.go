@@ -111,6 +111,17 @@ func (o *options) startDefaults() options {
 	return options{policy: o.policy, deadline: o.deadline, onFinish: o.onFinish, label: o.label}
 }
 
+// Finished is what a workflow named by WithOnFinish is started with.
+type Finished struct {
+	// Run is the key of the run that has ended, Workflow its name.
+	Run      string `json:"run"`
+	Workflow string `json:"workflow"`
+	// State is succeeded, failed or cancelled.
+	State State `json:"state"`
+	// Value is what the run returned; of one that did not succeed, its error: an object of type, code, message and so on.
+	Value any `json:"value"`
+}
+
 // Reference is a workflow known by name: of another process, another program, another language.
 func Reference[In, Out any](app *App, name string) *Workflow[In, Out] {
 	return &Workflow[In, Out]{app: app, name: name}
@@ -224,16 +235,24 @@ func four(fields []any) (key string, attached bool, code, message string) {
 	return key, attached, code, message
 }
 
-// parent is the branch a start is recorded in; nil outside a workflow of this engine, and inside a step.
+// parent is the branch a start is recorded in; nil outside a workflow, and inside a step. In a workflow of another engine it would be recorded
+// nowhere, and happen again with every replay.
 func (a *App) parent(ctx context.Context, verb string) (*branch, error) {
 	if ctx == nil {
 		return nil, refuse(ErrConfigInvalid, "%s: the context is nil", verb)
 	}
 	b, _ := where(ctx)
-	if b == nil || b.execution.app != a {
+	if b == nil {
 		return nil, nil
 	}
+	if b.execution.app != a {
+		return nil, otherEngine(verb)
+	}
 	return b, b.enter(ctx, verb, "")
+}
+
+func otherEngine(what string) error {
+	return refuse(ErrOutsideRun, "%s is of another engine than this workflow, which could not record it: call it inside a step", what)
 }
 
 func (o *options) named() string {

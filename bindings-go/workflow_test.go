@@ -3,6 +3,7 @@ package everstep_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -394,7 +395,7 @@ func TestParametersGoAsWhatADatabaseReads(t *testing.T) {
 	app := open(t, file(t))
 	parameters := []any{
 		sql.NullString{String: "given", Valid: true}, sql.NullInt64{}, &sql.NullString{String: "pointed at", Valid: true}, (*sql.NullString)(nil),
-		everstep.UUID{1}, uint64(1 << 63), []int{1},
+		everstep.UUID{1}, uint64(1 << 63), uint(1 << 63), uint64(5), []int{1}, sql.RawBytes{0, 255}, json.RawMessage(`{"a":1}`), json.Number("12"),
 	}
 	read, err := everstep.NewTransaction(app, "read", func(ctx context.Context, tx *everstep.Tx, _ everstep.None) ([]any, error) {
 		var out []any
@@ -414,7 +415,8 @@ func TestParametersGoAsWhatADatabaseReads(t *testing.T) {
 	must(t, err)
 	got, err := run.Result(context.Background(), everstep.WithTimeout(patience))
 	must(t, err)
-	if want := []any{"given", nil, "pointed at", nil, "01000000-0000-0000-0000-000000000000", "9223372036854775808", "[1]"}; !reflect.DeepEqual(got, want) {
+	if want := []any{"given", nil, "pointed at", nil, "01000000-0000-0000-0000-000000000000", "9223372036854775808", "9223372036854775808",
+		int64(5), "[1]", []byte{0, 255}, `{"a":1}`, "12"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)
 	}
 }

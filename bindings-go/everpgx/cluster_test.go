@@ -68,6 +68,15 @@ func withServer(run func() int) (int, error) {
 	if out, err := made.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
+	// Where a password is needed, for the test of a wrong one.
+	rules := filepath.Join(data, "pg_hba.conf")
+	trusting, err := os.ReadFile(rules)
+	if err != nil {
+		return 1, err
+	}
+	if err := os.WriteFile(rules, append([]byte("host all guarded all scram-sha-256\n"), trusting...), 0o600); err != nil {
+		return 1, err
+	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 1, err

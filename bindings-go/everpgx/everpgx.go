@@ -6,14 +6,15 @@ package everpgx
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
@@ -36,8 +37,8 @@ func NewTransactionWith[In, Out any](
 	app *everstep.App, name string, pool Pool, with pgx.TxOptions, function func(ctx context.Context, tx pgx.Tx, in In) (Out, error),
 	options ...everstep.StepOption,
 ) (*everstep.Transaction[In, Out], error) {
-	// A nil *pgxpool.Pool in the interface is none either.
-	if typed, ok := pool.(*pgxpool.Pool); pool == nil || ok && typed == nil {
+	// A nil pointer in the interface is none either.
+	if v := reflect.ValueOf(pool); pool == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, &everstep.Error{Code: everstep.ErrConfigInvalid, Message: fmt.Sprintf("transaction %q has no pool", name)}
 	}
 	return everstep.NewTransactionOn(app, name, &source{pool, with}, function, options...)
@@ -69,11 +70,25 @@ func (s *source) State(err error) (string, bool) {
 
 type open struct{ tx pgx.Tx }
 
-func (o *open) Given() pgx.Tx { return o.tx }
+func (o *open) Given() pgx.Tx { return given{o.tx} }
 
-func (o *open) Guard(ctx context.Context, sql string, parameters []any) (string, error) {
+// given is what the function gets: a transaction whose end is not its own. Committed early, its rows would stand without the step's record.
+type given struct{ pgx.Tx }
+
+func (given) Commit(context.Context) error   { return refused("committed") }
+func (given) Rollback(context.Context) error { return refused("rolled back") }
+
+func refused(how string) error {
+	return everstep.NonRetryable(&everstep.Error{Code: everstep.ErrTransactionFailed, Message: "this transaction was to be " + how +
+		" by its function; leave that to Everstep, which commits its record with it. To roll back, return an error"})
+}
+
+func (o *open) Guard(ctx context.Context, statement string, parameters []any) (string, error) {
 	var word string
-	err := o.tx.QueryRow(ctx, sql, parameters...).Scan(&word)
+	err := o.tx.QueryRow(ctx, statement, parameters...).Scan(&word)
+	if errors.Is(err, pgx.ErrTxClosed) {
+		err = errors.Join(sql.ErrTxDone, err)
+	}
 	return word, err
 }
 

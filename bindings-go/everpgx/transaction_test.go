@@ -277,4 +277,8 @@ func TestSourcesAreCheckedWhenTheyAreDeclared(t *testing.T) {
 	if _, err := everpgx.NewTransaction(app, "nil", typedNil, func(context.Context, pgx.Tx, int) (int, error) { return 0, nil }); !errors.Is(err, everstep.ErrConfigInvalid) {
 		t.Errorf("a typed nil: %v", err)
 	}
+	var connection *pgx.Conn
+	if _, err := everpgx.NewTransaction(app, "nil", connection, func(context.Context, pgx.Tx, int) (int, error) { return 0, nil }); !errors.Is(err, everstep.ErrConfigInvalid) {
+		t.Errorf("another typed nil: %v", err)
+	}
 }

@@ -98,22 +98,63 @@ func deferred(pass *analysis.Pass, kind *ast.FuncType, body *ast.BlockStmt) {
 	if len(results) == 0 || !calls(pass, body, waits) {
 		return
 	}
+	literals := named(pass, body)
 	own(pass, body, func(node ast.Node) {
 		statement, ok := node.(*ast.DeferStmt)
 		if !ok {
 			return
 		}
-		set := assigned(statement.Call)
-		ast.Inspect(statement.Call, func(inner ast.Node) bool {
-			name, ok := inner.(*ast.Ident)
-			if !ok || set[name] || !results[pass.TypesInfo.Uses[name]] {
-				return true
+		looked := []ast.Node{statement.Call}
+		if name, ok := ast.Unparen(statement.Call.Fun).(*ast.Ident); ok && literals[pass.TypesInfo.Uses[name]] != nil {
+			looked = append(looked, literals[pass.TypesInfo.Uses[name]])
+		}
+		for _, at := range looked {
+			if name := looksAt(pass, at, results); name != "" {
+				pass.Reportf(statement.Pos(), "this defer looks at %s, which is not set when the run is stopped while it waits; "+
+					"put clean-up that must happen once into a step", name)
+				return
 			}
-			pass.Reportf(statement.Pos(), "this defer looks at %s, which is not set when the run is stopped while it waits; "+
-				"put clean-up that must happen once into a step", name.Name)
-			return false
-		})
+		}
 	})
+}
+
+// looksAt is the first of these results that is read below; "" where none is.
+func looksAt(pass *analysis.Pass, below ast.Node, results map[types.Object]bool) string {
+	set := assigned(below)
+	found := ""
+	ast.Inspect(below, func(node ast.Node) bool {
+		if name, ok := node.(*ast.Ident); ok && found == "" && !set[name] && results[pass.TypesInfo.Uses[name]] {
+			found = name.Name
+		}
+		return found == ""
+	})
+	return found
+}
+
+// named are the literals that are kept in variables: clean := func() {..}; defer clean().
+func named(pass *analysis.Pass, body *ast.BlockStmt) map[types.Object]*ast.FuncLit {
+	out := map[types.Object]*ast.FuncLit{}
+	own(pass, body, func(node ast.Node) {
+		statement, ok := node.(*ast.AssignStmt)
+		if !ok || len(statement.Lhs) != len(statement.Rhs) {
+			return
+		}
+		for i, right := range statement.Rhs {
+			literal, isLiteral := right.(*ast.FuncLit)
+			name, isName := statement.Lhs[i].(*ast.Ident)
+			if isLiteral && isName {
+				out[object(pass, name)] = literal
+			}
+		}
+	})
+	return out
+}
+
+func object(pass *analysis.Pass, name *ast.Ident) types.Object {
+	if defined := pass.TypesInfo.Defs[name]; defined != nil {
+		return defined
+	}
+	return pass.TypesInfo.Uses[name]
 }
 
 // assigned are the names that are set and not looked at: a deferred recover that turns a panic into the error is no trap.
@@ -130,50 +171,6 @@ func assigned(below ast.Node) map[*ast.Ident]bool {
 		return true
 	})
 	return out
-}
-
-// ranges reports calls of the engine inside a range over a map.
-func ranges(pass *analysis.Pass, body *ast.BlockStmt) {
-	own(pass, body, func(node ast.Node) {
-		loop, ok := node.(*ast.RangeStmt)
-		if !ok {
-			return
-		}
-		if unordered(pass, loop.X) && calls(pass, loop.Body, records) {
-			pass.Reportf(loop.Pos(), "a range over a map visits keys in another order on replay, and this one calls the engine; range over sorted keys, or use Map with WithKey")
-		}
-	})
-}
-
-// unordered: a map, a type parameter that is one, or an iterator of package maps.
-func unordered(pass *analysis.Pass, over ast.Expr) bool {
-	if isMap(pass.TypesInfo.TypeOf(over)) {
-		return true
-	}
-	call, ok := ast.Unparen(over).(*ast.CallExpr)
-	if !ok {
-		return false
-	}
-	function := called(pass, call)
-	if function == nil || function.Pkg() == nil || function.Pkg().Path() != "maps" {
-		return false
-	}
-	return function.Name() == "All" || function.Name() == "Keys" || function.Name() == "Values"
-}
-
-func isMap(t types.Type) bool {
-	if parameter, ok := types.Unalias(t).(*types.TypeParam); ok {
-		constraint, ok := parameter.Constraint().Underlying().(*types.Interface)
-		if !ok || constraint.NumEmbeddeds() != 1 {
-			return false
-		}
-		t = constraint.EmbeddedType(0)
-		if union, ok := t.(*types.Union); ok && union.Len() == 1 {
-			t = union.Term(0).Type()
-		}
-	}
-	_, ok := t.Underlying().(*types.Map)
-	return ok
 }
 
 // own visits a function's nodes without the literals that have a context of their own: workflow functions are visited by themselves, and in a step

@@ -1,7 +1,6 @@
 package payload
 
 import (
-	"encoding"
 	"encoding/json"
 	"math"
 	"math/big"
@@ -12,13 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-var (
-	unmarshaler     = reflect.TypeFor[json.Unmarshaler]()
-	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-
-	// Fields by name of each struct that was read into.
-	readers sync.Map
-)
+// Fields by name of each struct that was read into.
+var readers sync.Map
 
 // Decode reads a text into what target points to. A type is never chosen by what the text says.
 func Decode(data []byte, target any) error {
@@ -230,11 +224,9 @@ func assignSpecial(value any, v reflect.Value) (bool, *Error) {
 		*target = e
 		return fits(ok)
 	case *json.Number:
-		text, err := Encode(value)
-		_, isInt := value.(int64)
-		_, isFloat := value.(float64)
+		text, ok := numberText(value)
 		*target = json.Number(text)
-		return fits(err == nil && (isInt || isFloat))
+		return fits(ok)
 	}
 	if isUUID(v.Type()) {
 		u, ok := value.(UUID)
@@ -259,28 +251,6 @@ func (e Entries) object() (Object, bool) {
 		out[i] = Member{key, pair.Value}
 	}
 	return out, true
-}
-
-// assignOwn is for types that say themselves how they are read.
-func assignOwn(value any, v reflect.Value) (bool, *Error) {
-	pointer := reflect.PointerTo(v.Type())
-	if pointer.Implements(unmarshaler) {
-		text, err := Encode(value)
-		if err == nil {
-			err = v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(text)
-		}
-		if err != nil {
-			return true, invalid("%s.UnmarshalJSON: %v", v.Type(), err)
-		}
-		return true, nil
-	}
-	if text, ok := value.(string); ok && pointer.Implements(textUnmarshaler) {
-		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
-			return true, invalid("%s.UnmarshalText: %v", v.Type(), err)
-		}
-		return true, nil
-	}
-	return false, nil
 }
 
 func assignKind(value any, v reflect.Value) *Error {

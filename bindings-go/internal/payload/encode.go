@@ -2,7 +2,6 @@ package payload
 
 import (
 	"bytes"
-	"encoding"
 	"encoding/base64"
 	"encoding/json"
 	"math"
@@ -42,6 +41,8 @@ func notText() *Error { return invalid("a string is not UTF-8") }
 
 type writer struct {
 	out []byte
+	// plain writes what encoding/json would, without tags: for a type that reads itself.
+	plain bool
 	// pointers that are being followed: a cycle of pointers and interfaces alone has no container to count.
 	pointers int
 }
@@ -64,8 +65,6 @@ var (
 	entriesType   = reflect.TypeFor[Entries]()
 	numberType    = reflect.TypeFor[json.Number]()
 	emptyType     = reflect.TypeFor[struct{}]()
-	marshaler     = reflect.TypeFor[json.Marshaler]()
-	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
 func (w *writer) value(v reflect.Value, depth int) *Error {
@@ -134,8 +133,8 @@ func newEncoder(t reflect.Type) encoder {
 		return func(w *writer, v reflect.Value, depth int) *Error { return w.entries(v.Interface().(Entries), depth) }
 	case numberType:
 		return func(w *writer, v reflect.Value, depth int) *Error {
-			if n, whole := new(big.Int).SetString(v.String(), 10); whole {
-				return w.big(n, depth)
+			if v.Len() == 0 {
+				return w.integer(0, depth) // As encoding/json: the zero value is zero.
 			}
 			return w.text([]byte(v.String()), depth)
 		}
@@ -169,46 +168,6 @@ func newEncoder(t reflect.Type) encoder {
 		return method
 	}
 	return plainEncoder(t)
-}
-
-// ownMarshal is for types that say themselves how they are written.
-func ownMarshal(t reflect.Type) encoder {
-	through := func(v reflect.Value, pointer bool) any {
-		if !pointer {
-			return v.Interface()
-		}
-		if v.CanAddr() {
-			return v.Addr().Interface()
-		}
-		copied := reflect.New(v.Type())
-		copied.Elem().Set(v)
-		return copied.Interface()
-	}
-	for _, pointer := range []bool{false, true} {
-		asked := t
-		if pointer {
-			asked = reflect.PointerTo(t)
-		}
-		if asked.Implements(marshaler) {
-			return func(w *writer, v reflect.Value, depth int) *Error {
-				text, err := through(v, pointer).(json.Marshaler).MarshalJSON()
-				if err != nil {
-					return invalid("%s.MarshalJSON: %v", t, err)
-				}
-				return w.text(text, depth)
-			}
-		}
-		if asked.Implements(textMarshaler) {
-			return func(w *writer, v reflect.Value, _ int) *Error {
-				text, err := through(v, pointer).(encoding.TextMarshaler).MarshalText()
-				if err != nil {
-					return invalid("%s.MarshalText: %v", t, err)
-				}
-				return w.str(string(text))
-			}
-		}
-	}
-	return nil
 }
 
 func plainEncoder(t reflect.Type) encoder {
@@ -396,17 +355,11 @@ func (w *writer) tag(name, value string, depth int) *Error {
 	if depth >= maxDepth {
 		return tooDeep()
 	}
+	if w.plain {
+		return w.untagged(name, value)
+	}
 	w.out = append(append(append(append(append(w.out, `{"$es":"`...), name...), `","v":"`...), value...), `"}`...)
 	return nil
-}
-
-// text writes what another encoder made, in our form.
-func (w *writer) text(data []byte, depth int) *Error {
-	value, err := parse(data)
-	if err != nil {
-		return err
-	}
-	return w.value(reflect.ValueOf(value), depth)
 }
 
 func (w *writer) object(object Object, depth int) *Error {
@@ -419,7 +372,7 @@ func (w *writer) object(object Object, depth int) *Error {
 		seen[member.Key] = struct{}{}
 		own = own || member.Key == "$es"
 	}
-	if own {
+	if own && !w.plain {
 		// A key $es of the user's own: everything of the object is pairs.
 		pairs := make(Entries, len(object))
 		for i, member := range object {
@@ -451,6 +404,9 @@ func (w *writer) entries(pairs Entries, depth int) *Error {
 	if depth+2 >= maxDepth {
 		return tooDeep()
 	}
+	if w.plain {
+		return w.untaggedEntries(pairs, depth)
+	}
 	w.out = append(w.out, `{"$es":"map","v":[`...)
 	for i, pair := range pairs {
 		if i > 0 {
@@ -473,6 +429,9 @@ func (w *writer) entries(pairs Entries, depth int) *Error {
 func (w *writer) set(items Set, depth int) *Error {
 	if depth+1 >= maxDepth {
 		return tooDeep()
+	}
+	if w.plain {
+		return w.value(reflect.ValueOf([]any(items)), depth)
 	}
 	written := make([][]byte, len(items))
 	for i, item := range items {

@@ -196,6 +196,9 @@ func check(t reflect.Type, seen map[reflect.Type]bool) *Error {
 
 // checkSpecial: a text is read back by UnmarshalText, or into a string. What MarshalJSON writes may well fit the type as it is.
 func checkSpecial(t reflect.Type) *Error {
+	if err := overridden(t); err != nil {
+		return err
+	}
 	pointer := reflect.PointerTo(t)
 	if pointer.Implements(textMarshaler) && !pointer.Implements(marshaler) && t.Kind() != reflect.String &&
 		!pointer.Implements(textUnmarshaler) && !pointer.Implements(unmarshaler) {

@@ -13,11 +13,18 @@ import (
 
 // parse reads one whole text: nil, bool, int64, float64, string, []any, Object, and what tags stand for: *big.Int, Decimal, []byte, time.Time,
 // LocalTime, Date, UUID, Set, Entries. encoding/json is not used: it has one number, loses the order of keys, and replaces what is not UTF-8.
-func parse(data []byte) (any, *Error) {
+func parse(data []byte) (any, *Error) { return (&parser{what: "the stored value"}).whole(data) }
+
+// parseForeign reads JSON that is not ours: without tags, and with every digit of its numbers (see exactly).
+func parseForeign(data []byte) (any, *Error) {
+	return (&parser{what: "its JSON", foreign: true}).whole(data)
+}
+
+func (p *parser) whole(data []byte) (any, *Error) {
 	if !utf8.Valid(data) {
-		return nil, invalid("the stored value is not UTF-8")
+		return nil, invalid("%s is not UTF-8", p.what)
 	}
-	p := parser{text: string(data)}
+	p.text = string(data)
 	value, err := p.value(0)
 	if err != nil {
 		return nil, err
@@ -31,13 +38,16 @@ func parse(data []byte) (any, *Error) {
 type parser struct {
 	text string
 	at   int
+	// what is read, for messages.
+	what    string
+	foreign bool
 }
 
 func (p *parser) unreadable() *Error {
 	if p.at >= len(p.text) {
-		return invalid("the stored value is cut short")
+		return invalid("%s is cut short", p.what)
 	}
-	return invalid("the stored value is no JSON at byte %d", p.at)
+	return invalid("%s is no JSON at byte %d", p.what, p.at)
 }
 
 func (p *parser) space() {
@@ -148,7 +158,7 @@ func (p *parser) object(depth int) (any, *Error) {
 			return nil, p.unreadable()
 		}
 	}
-	if tagged {
+	if tagged && !p.foreign {
 		return untag(out)
 	}
 	return distinct(out)
@@ -217,6 +227,9 @@ func (p *parser) number() (any, *Error) {
 		}
 	}
 	text := p.text[start:p.at]
+	if p.foreign {
+		return exactly(text, integer), nil
+	}
 	if integer {
 		if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= -maxSafe && n <= maxSafe {
 			return n, nil

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
+	"sort"
+	"sync"
 	"time"
 
 	everstep "github.com/everstep/everstep/bindings-go"
@@ -180,4 +183,98 @@ func rangesInAStep(ctx everstep.Context, orders map[string]string) (int, error) 
 		total[key] = func(ctx context.Context) (int, error) { return charge.Do(ctx, key) }
 	}
 	return everstep.Do(ctx, "step", total["a"])
+}
+
+func looksInAVariable(ctx everstep.Context, in string) (err error) {
+	clean := func() { report(err) }
+	defer clean() // want `this defer looks at err`
+	return everstep.Sleep(ctx, time.Hour)
+}
+
+func looksAtAnotherInAVariable(ctx everstep.Context, in string) (err error) {
+	clean := func() { report(nil) }
+	defer clean()
+	return everstep.Sleep(ctx, time.Hour)
+}
+
+type service struct{}
+
+func (service) looksInAMethod(ctx everstep.Context, in string) (out int, err error) {
+	defer func() { // want `this defer looks at err`
+		switch {
+		case errors.Is(err, context.Canceled):
+			out = 1
+		}
+	}()
+	return charge.Do(ctx, in)
+}
+
+func rangesOverCollectedKeys(ctx everstep.Context, orders map[string]string) error {
+	for _, order := range slices.Collect(maps.Keys(orders)) { // want `a range over a map`
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	keys := slices.Collect(maps.Keys(orders))
+	for _, order := range keys { // want `keys was filled in the order of a map`
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	sorted := slices.Collect(maps.Keys(orders))
+	slices.Sort(sorted)
+	for _, order := range sorted {
+		if err := helper(ctx, order); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rangesOverAppendedKeys(ctx everstep.Context, orders map[string]string) error {
+	var keys, sorted []string
+	longest := 0
+	for key := range orders {
+		keys = append(keys, key)
+		sorted = append(sorted, key)
+		longest = max(longest, len(key))
+	}
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i] < sorted[j] })
+	for _, key := range sorted {
+		if err := helper(ctx, key); err != nil {
+			return err
+		}
+	}
+	for range len(keys) {
+		if err := helper(ctx, "each alike"); err != nil {
+			return err
+		}
+	}
+	for _, key := range keys { // want `keys was filled in the order of a map`
+		if err := helper(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rangesOverASyncMap(ctx everstep.Context, orders *sync.Map) error {
+	for key := range orders.Range { // want `a range over a map`
+		if err := helper(ctx, key.(string)); err != nil {
+			return err
+		}
+	}
+	orders.Range(func(key, _ any) bool { return helper(ctx, key.(string)) == nil }) // want `a range over a map`
+	count := 0
+	orders.Range(func(any, any) bool { count++; return true })
+	return helper(ctx, string(rune(count)))
+}
+
+func rangesOverReflectedKeys(ctx everstep.Context, orders any) error {
+	for _, key := range reflect.ValueOf(orders).MapKeys() { // want `a range over a map`
+		if err := helper(ctx, key.String()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
