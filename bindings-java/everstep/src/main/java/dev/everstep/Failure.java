@@ -35,25 +35,10 @@ record Failure(
     // What a branch's checked exception travels in.
     Throwable error =
         given instanceof CompletionException && given.getCause() != null ? given.getCause() : given;
-    if (error instanceof EverstepException known) {
-      String type =
-          known.errorType() == null ? known.getClass().getSimpleName() : known.errorType();
-      String stack = known.stack() == null ? stackOf(error) : known.stack();
-      Failure cause = causeOf(error, declared, depth);
-      // A declared checked exception is the cause of its StepFailed: one error, not two.
-      if (cause != null && known.errorCode().equals(cause.code())) {
-        cause = cause.cause();
-      }
-      return new Failure(
-          type,
-          known.errorCode(),
-          clipped(String.valueOf(known.getMessage())),
-          stack,
-          cause,
-          known.details(),
-          retryable);
-    }
     DeclaredErrors.Declared known = declared.of(error);
+    if (known == null && error instanceof EverstepException ours) {
+      return of(ours, declared, retryable, depth);
+    }
     return new Failure(
         typeOf(error),
         known == null ? null : known.code,
@@ -61,6 +46,25 @@ record Failure(
         stackOf(error),
         causeOf(error, declared, depth),
         known == null ? null : known.details(error),
+        retryable);
+  }
+
+  /** An error of the engine's, or one of the program's that came back from a record. */
+  private static Failure of(
+      EverstepException error, DeclaredErrors declared, boolean retryable, int depth) {
+    String stack = error.stack() == null ? stackOf(error) : error.stack();
+    Failure cause = causeOf(error, declared, depth);
+    // A declared checked exception is the cause of its StepFailed: one error, not two.
+    if (cause != null && error.errorCode().equals(cause.code())) {
+      cause = cause.cause();
+    }
+    return new Failure(
+        error.errorType() == null ? typeOf(error) : error.errorType(),
+        error.errorCode(),
+        clipped(String.valueOf(error.getMessage())),
+        stack,
+        cause,
+        error.details(),
         retryable);
   }
 
@@ -198,9 +202,24 @@ record Failure(
     return out;
   }
 
+  /**
+   * The class's name. Most errors of the engine share a class here; in other languages each has one
+   * of its own, and whoever groups failures by type is to find those of all languages together.
+   */
   static String typeOf(Throwable error) {
+    if (error.getClass() == EverstepException.class) {
+      return camelCase(((EverstepException) error).code().text());
+    }
     String name = error.getClass().getSimpleName();
     return name.isEmpty() ? error.getClass().getName() : name;
+  }
+
+  private static String camelCase(String code) {
+    StringBuilder out = new StringBuilder(code.length());
+    for (String word : code.split("_", -1)) {
+      out.append(Character.toUpperCase(word.charAt(0))).append(word, 1, word.length());
+    }
+    return out.toString();
   }
 
   private static String messageOf(Throwable error) {
@@ -213,7 +232,7 @@ record Failure(
   }
 
   /** Without lone surrogates, which have no UTF-8 form. */
-  private static String printable(String text) {
+  static String printable(String text) {
     return new String(text.getBytes(StandardCharsets.UTF_8), StandardCharsets.UTF_8);
   }
 

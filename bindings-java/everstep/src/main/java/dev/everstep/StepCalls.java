@@ -239,7 +239,7 @@ final class StepCalls {
   }
 
   static String clipped(String text, int length) {
-    return text.length() <= length ? text : text.substring(0, length);
+    return Failure.printable(text.length() <= length ? text : text.substring(0, length));
   }
 
   static Outcome timedOut(Registered function, Execution execution) {
