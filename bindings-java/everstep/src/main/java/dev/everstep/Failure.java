@@ -3,6 +3,7 @@ package dev.everstep;
 import dev.everstep.EverstepException.About;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -33,8 +34,8 @@ record Failure(
   private static Failure of(
       Throwable given, DeclaredErrors declared, boolean retryable, int depth) {
     // What a branch's checked exception travels in.
-    Throwable error =
-        given instanceof CompletionException && given.getCause() != null ? given.getCause() : given;
+    Throwable inner = given instanceof CompletionException ? causeIn(given) : null;
+    Throwable error = inner == null ? given : inner;
     DeclaredErrors.Declared known = declared.of(error);
     if (known == null && error instanceof EverstepException ours) {
       return of(ours, declared, retryable, depth);
@@ -69,7 +70,7 @@ record Failure(
   }
 
   private static @Nullable Failure causeOf(Throwable error, DeclaredErrors declared, int depth) {
-    Throwable cause = error.getCause();
+    Throwable cause = causeIn(error);
     return cause == null || depth >= MAX_CAUSES ? null : of(cause, declared, true, depth + 1);
   }
 
@@ -146,10 +147,10 @@ record Failure(
               ? new StepFailed(ErrorCode.STEP_FAILED, text, about)
               : EverstepException.of(engine, text, about);
     }
-    if (cause != null && out.getCause() == null) {
+    if (cause != null && causeIn(out) == null) {
       try {
         out.initCause(cause.exception(declared));
-      } catch (IllegalStateException fixed) {
+      } catch (RuntimeException fixed) {
         // Its constructor has set the cause, to null: the type says it has none.
         out.addSuppressed(cause.exception(declared));
       }
@@ -222,11 +223,33 @@ record Failure(
     return out.toString();
   }
 
+  // An exception's methods are the program's code, too: one that throws must not keep the failure
+  // from being recorded, or the run would be given back and fail the same way without end.
+
+  static @Nullable Throwable causeIn(Throwable error) {
+    try {
+      return error.getCause();
+    } catch (RuntimeException | StackOverflowError broken) {
+      return null;
+    }
+  }
+
+  static StackTraceElement[] stackIn(Throwable error) {
+    try {
+      StackTraceElement[] frames = error.getStackTrace();
+      return frames == null || Arrays.asList(frames).contains(null)
+          ? new StackTraceElement[0]
+          : frames;
+    } catch (RuntimeException | StackOverflowError broken) {
+      return new StackTraceElement[0];
+    }
+  }
+
   private static String messageOf(Throwable error) {
     try {
       String text = error.getMessage();
       return text == null ? "" : text;
-    } catch (RuntimeException broken) {
+    } catch (RuntimeException | StackOverflowError broken) {
       return "<its text raised " + broken.getClass().getSimpleName() + ">";
     }
   }
@@ -245,7 +268,7 @@ record Failure(
   private static @Nullable String stackOf(Throwable error) {
     List<String> lines = new ArrayList<>();
     int size = 0;
-    for (StackTraceElement frame : error.getStackTrace()) {
+    for (StackTraceElement frame : stackIn(error)) {
       if (Location.isOurs(frame.getClassName())) {
         continue;
       }

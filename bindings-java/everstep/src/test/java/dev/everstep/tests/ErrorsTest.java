@@ -218,6 +218,74 @@ final class ErrorsTest {
     }
   }
 
+  /** An exception whose own methods throw. */
+  static final class Hostile extends RuntimeException {
+    private static final long serialVersionUID = 1L;
+
+    /** Which of its methods. */
+    private final String method;
+
+    Hostile(String method) {
+      super("hostile");
+      this.method = method;
+    }
+
+    @Override
+    public String getMessage() {
+      if ("getMessage".equals(method)) {
+        throw new IllegalStateException(method);
+      }
+      return super.getMessage();
+    }
+
+    @Override
+    public synchronized Throwable getCause() {
+      if ("getCause".equals(method)) {
+        throw new IllegalStateException(method);
+      }
+      return "itself".equals(method) ? this : null;
+    }
+
+    @Override
+    public StackTraceElement[] getStackTrace() {
+      return "getStackTrace".equals(method) ? null : super.getStackTrace();
+    }
+  }
+
+  /** It gave the run back, and the same process took it again, without end. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void anExceptionWhoseOwnMethodsThrowIsRecordedAllTheSame(TestDatabase database) {
+    try (Everstep app = Everstep.open(database::apply)) {
+      StepRef<String, String> fail =
+          app.step(
+              "fail",
+              String.class,
+              String.class,
+              method -> {
+                throw new Hostile(method);
+              });
+      WorkflowRef<String, String> inStep =
+          app.workflow("in_step", String.class, String.class, (ctx, in) -> fail.call(ctx, in));
+      WorkflowRef<String, String> outside =
+          app.workflow(
+              "outside",
+              String.class,
+              String.class,
+              (ctx, method) -> {
+                throw new Hostile(method);
+              });
+      app.launch();
+      for (String method : List.of("getMessage", "getCause", "itself", "getStackTrace")) {
+        for (WorkflowRef<String, String> workflow : List.of(inStep, outside)) {
+          Run<String> run = workflow.start(method);
+          assertThrows(RunFailed.class, () -> run.result(LONG));
+          assertEquals("Hostile", run.status().errorType());
+        }
+      }
+    }
+  }
+
   private static Map<?, ?> next(BlockingQueue<Map<?, ?>> ends) throws InterruptedException {
     Map<?, ?> end = ends.poll(30, TimeUnit.SECONDS);
     assertTrue(end != null, "nothing was started at its end");
