@@ -2,16 +2,20 @@ package dev.everstep.tests;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.Run;
+import dev.everstep.RunFailed;
 import dev.everstep.StepRef;
 import dev.everstep.TypeRef;
 import dev.everstep.WorkflowRef;
 import java.time.Duration;
+import java.time.Instant;
 import java.time.ZoneId;
 import java.time.ZoneOffset;
 import java.time.ZonedDateTime;
@@ -19,6 +23,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.UUID;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -178,6 +183,61 @@ final class ValuesTest {
       List<Run<Integer>> runs = work.startMany(List.of(1, 2), n -> "id-" + n, o -> {});
       assertEquals(List.of("id-1", "id-2"), runs.stream().map(run -> run.id()).toList());
       assertEquals(ErrorCode.OUTSIDE_RUN.text(), confused.start(1).result(LONG));
+    }
+  }
+
+  enum Colour {
+    RED
+  }
+
+  record Account(String owner, Colour colour, int balance, Instant since, List<UUID> ids) {
+    Account {
+      if ("nobody".equals(owner)) {
+        throw new IllegalArgumentException("hunter2 is nobody");
+      }
+    }
+  }
+
+  static final class Broken {
+    public String getSecret() {
+      return List.of("hunter2").stream()
+          .filter(String::isEmpty)
+          .findAny()
+          .orElseThrow(() -> new IllegalStateException("hunter2 is not to be read"));
+    }
+  }
+
+  /** These texts end in rows, lists and logs. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void noErrorQuotesAValue(TestDatabase database) {
+    try (Everstep app = Everstep.open(database::apply)) {
+      app.workflow("account", Account.class, Account.class, (ctx, in) -> in);
+      app.workflow("number", Integer.class, Integer.class, (ctx, in) -> in);
+      app.workflow("broken", Integer.class, Object.class, (ctx, in) -> new Broken());
+      app.launch();
+      WorkflowRef<Map<String, Object>, Object> account =
+          app.reference("account", new TypeRef<>() {}, TypeRef.of(Object.class));
+      WorkflowRef<String, Object> number = app.reference("number", String.class, Object.class);
+      WorkflowRef<Integer, Object> broken = app.reference("broken", Integer.class, Object.class);
+      List<Run<Object>> runs =
+          List.of(
+              account.start(Map.of("colour", "hunter2")),
+              account.start(Map.of("balance", "hunter2")),
+              account.start(Map.of("since", "hunter2")),
+              account.start(Map.of("ids", List.of("hunter2"))),
+              account.start(Map.of("ids", "hunter2")),
+              account.start(Map.of("owner", "nobody", "balance", 1)),
+              number.start("hunter2"),
+              broken.start(1));
+      for (Run<Object> run : runs) {
+        RunFailed failed = assertThrows(RunFailed.class, () -> run.result(LONG));
+        assertEquals("PayloadInvalid", run.status().errorType());
+        String said = failed + " " + failed.getCause() + " " + run.status().errorMessage();
+        assertFalse(said.contains("hunter2"), said);
+      }
+      RunFailed colour = assertThrows(RunFailed.class, () -> runs.get(0).result(LONG));
+      assertTrue(colour.getMessage().contains("Colour (at .colour)"), colour.getMessage());
     }
   }
 }
