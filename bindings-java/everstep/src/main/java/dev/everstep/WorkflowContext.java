@@ -469,16 +469,14 @@ public final class WorkflowContext {
 
   private @Nullable Object receive(String topic, Type type, @Nullable Duration timeout) {
     check("receive");
+    return awaited("receive", timeout, null, Options.required(topic, "topic"), type);
+  }
+
+  private @Nullable Object awaited(
+      String kind, @Nullable Duration timeout, @Nullable String run, String name, Type type) {
+    Long millis = Options.milliseconds(timeout);
     byte[] data =
-        Calls.recorded(
-            this,
-            Ops.BEGIN_WAIT,
-            "receive",
-            Location.here(),
-            Options.milliseconds(timeout),
-            null,
-            null,
-            Options.required(topic, "topic"));
+        Calls.recorded(this, Ops.BEGIN_WAIT, kind, Location.here(), millis, null, run, name);
     return execution.engine.payloads.decode(data, type);
   }
 
@@ -575,17 +573,7 @@ public final class WorkflowContext {
 
   private @Nullable Object event(Run<?> run, String key, Type type, @Nullable Duration timeout) {
     check("getEvent");
-    byte[] data =
-        Calls.recorded(
-            this,
-            Ops.BEGIN_WAIT,
-            "event",
-            Location.here(),
-            Options.milliseconds(timeout),
-            null,
-            run.key(),
-            Options.required(key, "the event's key"));
-    return execution.engine.payloads.decode(data, type);
+    return awaited("event", timeout, run.key(), Options.required(key, "the event's key"), type);
   }
 
   /**
