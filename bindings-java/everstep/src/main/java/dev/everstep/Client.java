@@ -70,6 +70,11 @@ final class Client {
     waiting.remove(token);
   }
 
+  /** How many answers are waited for. */
+  int waiting() {
+    return waiting.size();
+  }
+
   private void submit(long token, int op, @Nullable Object... arguments) {
     if (poller == null) {
       startPolling();
@@ -99,10 +104,19 @@ final class Client {
     }
   }
 
+  @SuppressWarnings("FutureReturnValueIgnored") // It hangs on the one that is returned.
   <T extends @Nullable Object> CompletableFuture<T> requestAsync(
       Function<Frame.Values, T> read, int op, @Nullable Object... arguments) {
     Waiter.Future<T> waiter = new Waiter.Future<>(engine.threads, read);
-    submit(expect(waiter), op, arguments);
+    long token = expect(waiter);
+    submit(token, op, arguments);
+    waiter.future.whenComplete(
+        (value, error) -> {
+          // Ended from outside, by cancel() or orTimeout(): nobody waits for the answer any more.
+          if (waiting.remove(token) != null) {
+            Native.cancel(handle, id, token);
+          }
+        });
     return waiter.future;
   }
 
@@ -120,7 +134,7 @@ final class Client {
 
   synchronized void startPolling() {
     if (poller == null && !closed) {
-      Thread thread = new Thread(this::poll, "everstep-poller");
+      Thread thread = new Thread(null, this::poll, "everstep-poller", 0, false);
       thread.setDaemon(true);
       // The loader of whoever came first is not ours to keep alive.
       thread.setContextClassLoader(Client.class.getClassLoader());

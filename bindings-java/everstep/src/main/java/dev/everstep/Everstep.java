@@ -127,8 +127,8 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @param type a class whose constructor takes its fields, or its message
    */
   public void error(String code, Class<? extends Throwable> type) {
-    engine.declaredErrors.add(
-        Options.required(code, "the error's code"), Options.required(type, "the error's type"));
+    Options.requiredName(code, "the error's code");
+    engine.declaredErrors.add(code, Options.required(type, "the error's type"));
   }
 
   /**

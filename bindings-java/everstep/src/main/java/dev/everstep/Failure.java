@@ -3,6 +3,7 @@ package dev.everstep;
 import dev.everstep.EverstepException.About;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -33,27 +34,12 @@ record Failure(
   private static Failure of(
       Throwable given, DeclaredErrors declared, boolean retryable, int depth) {
     // What a branch's checked exception travels in.
-    Throwable error =
-        given instanceof CompletionException && given.getCause() != null ? given.getCause() : given;
-    if (error instanceof EverstepException known) {
-      String type =
-          known.errorType() == null ? known.getClass().getSimpleName() : known.errorType();
-      String stack = known.stack() == null ? stackOf(error) : known.stack();
-      Failure cause = causeOf(error, declared, depth);
-      // A declared checked exception is the cause of its StepFailed: one error, not two.
-      if (cause != null && known.errorCode().equals(cause.code())) {
-        cause = cause.cause();
-      }
-      return new Failure(
-          type,
-          known.errorCode(),
-          clipped(String.valueOf(known.getMessage())),
-          stack,
-          cause,
-          known.details(),
-          retryable);
-    }
+    Throwable inner = given instanceof CompletionException ? causeIn(given) : null;
+    Throwable error = inner == null ? given : inner;
     DeclaredErrors.Declared known = declared.of(error);
+    if (known == null && error instanceof EverstepException ours) {
+      return of(ours, declared, retryable, depth);
+    }
     return new Failure(
         typeOf(error),
         known == null ? null : known.code,
@@ -64,8 +50,27 @@ record Failure(
         retryable);
   }
 
+  /** An error of the engine's, or one of the program's that came back from a record. */
+  private static Failure of(
+      EverstepException error, DeclaredErrors declared, boolean retryable, int depth) {
+    String stack = error.stack() == null ? stackOf(error) : error.stack();
+    Failure cause = causeOf(error, declared, depth);
+    // A declared checked exception is the cause of its StepFailed: one error, not two.
+    if (cause != null && error.errorCode().equals(cause.code())) {
+      cause = cause.cause();
+    }
+    return new Failure(
+        error.errorType() == null ? typeOf(error) : error.errorType(),
+        error.errorCode(),
+        clipped(String.valueOf(error.getMessage())),
+        stack,
+        cause,
+        error.details(),
+        retryable);
+  }
+
   private static @Nullable Failure causeOf(Throwable error, DeclaredErrors declared, int depth) {
-    Throwable cause = error.getCause();
+    Throwable cause = causeIn(error);
     return cause == null || depth >= MAX_CAUSES ? null : of(cause, declared, true, depth + 1);
   }
 
@@ -142,10 +147,10 @@ record Failure(
               ? new StepFailed(ErrorCode.STEP_FAILED, text, about)
               : EverstepException.of(engine, text, about);
     }
-    if (cause != null && out.getCause() == null) {
+    if (cause != null && causeIn(out) == null) {
       try {
         out.initCause(cause.exception(declared));
-      } catch (IllegalStateException fixed) {
+      } catch (RuntimeException fixed) {
         // Its constructor has set the cause, to null: the type says it has none.
         out.addSuppressed(cause.exception(declared));
       }
@@ -198,22 +203,59 @@ record Failure(
     return out;
   }
 
+  /**
+   * The class's name. Most errors of the engine share a class here; in other languages each has one
+   * of its own, and whoever groups failures by type is to find those of all languages together.
+   */
   static String typeOf(Throwable error) {
+    if (error.getClass() == EverstepException.class) {
+      return camelCase(((EverstepException) error).code().text());
+    }
     String name = error.getClass().getSimpleName();
     return name.isEmpty() ? error.getClass().getName() : name;
+  }
+
+  private static String camelCase(String code) {
+    StringBuilder out = new StringBuilder(code.length());
+    for (String word : code.split("_", -1)) {
+      out.append(Character.toUpperCase(word.charAt(0))).append(word, 1, word.length());
+    }
+    return out.toString();
+  }
+
+  // An exception's methods are the program's code, too: one that throws must not keep the failure
+  // from being recorded, or the run would be given back and fail the same way without end.
+
+  static @Nullable Throwable causeIn(Throwable error) {
+    try {
+      return error.getCause();
+    } catch (RuntimeException | StackOverflowError broken) {
+      return null;
+    }
+  }
+
+  static StackTraceElement[] stackIn(Throwable error) {
+    try {
+      StackTraceElement[] frames = error.getStackTrace();
+      return frames == null || Arrays.asList(frames).contains(null)
+          ? new StackTraceElement[0]
+          : frames;
+    } catch (RuntimeException | StackOverflowError broken) {
+      return new StackTraceElement[0];
+    }
   }
 
   private static String messageOf(Throwable error) {
     try {
       String text = error.getMessage();
       return text == null ? "" : text;
-    } catch (RuntimeException broken) {
+    } catch (RuntimeException | StackOverflowError broken) {
       return "<its text raised " + broken.getClass().getSimpleName() + ">";
     }
   }
 
   /** Without lone surrogates, which have no UTF-8 form. */
-  private static String printable(String text) {
+  static String printable(String text) {
     return new String(text.getBytes(StandardCharsets.UTF_8), StandardCharsets.UTF_8);
   }
 
@@ -226,7 +268,7 @@ record Failure(
   private static @Nullable String stackOf(Throwable error) {
     List<String> lines = new ArrayList<>();
     int size = 0;
-    for (StackTraceElement frame : error.getStackTrace()) {
+    for (StackTraceElement frame : stackIn(error)) {
       if (Location.isOurs(frame.getClassName())) {
         continue;
       }

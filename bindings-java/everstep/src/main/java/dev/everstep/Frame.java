@@ -57,11 +57,26 @@ final class Frame {
   }
 
   private void write(String text) {
+    requireWellFormed(text);
     byte[] data = text.getBytes(StandardCharsets.UTF_8);
     tag(5, 4 + data.length);
     int32(data.length);
     System.arraycopy(data, 0, bytes, length, data.length);
     length += data.length;
+  }
+
+  /** Java would write a question mark for it: another id than the one that was meant. */
+  private static void requireWellFormed(String text) {
+    for (int index = 0; index < text.length(); index++) {
+      if (Character.isSurrogate(text.charAt(index))) {
+        if (TagReader.isWellFormed(text)) {
+          return;
+        }
+        throw new EverstepException(
+            ErrorCode.ID_INVALID,
+            "an id, name or text holds a lone surrogate, which has no UTF-8 form");
+      }
+    }
   }
 
   private void tag(int tag, int room) {

@@ -64,7 +64,7 @@ final class Location {
 
   /** Where in the user's code {@code error} was thrown, or null. */
   static @Nullable String of(Throwable error) {
-    for (StackTraceElement frame : error.getStackTrace()) {
+    for (StackTraceElement frame : Failure.stackIn(error)) {
       if (!isOurs(frame.getClassName()) && !frame.getClassName().startsWith("java.")) {
         return frame.getFileName() + ":" + frame.getLineNumber();
       }

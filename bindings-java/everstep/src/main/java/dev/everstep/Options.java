@@ -1,5 +1,6 @@
 package dev.everstep;
 
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -17,6 +18,19 @@ final class Options {
       throw invalid(what + " is null; give a value (an option that has none is left out)");
     }
     return value;
+  }
+
+  /** Where no call of the engine looks at it: as the engine would. */
+  static void requiredName(@Nullable String name, String what) {
+    int bytes = required(name, what).getBytes(StandardCharsets.UTF_8).length;
+    if (bytes == 0
+        || bytes > 255
+        || name.chars().anyMatch(Character::isISOControl)
+        || !TagReader.isWellFormed(name)) {
+      throw new EverstepException(
+          ErrorCode.ID_INVALID,
+          what + " must be 1 to 255 bytes of UTF-8 without control characters");
+    }
   }
 
   static EverstepException invalid(String message) {

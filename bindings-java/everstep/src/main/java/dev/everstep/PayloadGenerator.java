@@ -112,6 +112,26 @@ final class PayloadGenerator extends JsonGeneratorDelegate {
     }
   }
 
+  // An array of the language's own numbers does not come through writeNumber by itself.
+
+  @Override
+  public void writeArray(long[] values, int offset, int length) throws IOException {
+    writeStartArray(values, length);
+    for (int index = offset; index < offset + length; index++) {
+      writeNumber(values[index]);
+    }
+    writeEndArray();
+  }
+
+  @Override
+  public void writeArray(double[] values, int offset, int length) throws IOException {
+    writeStartArray(values, length);
+    for (int index = offset; index < offset + length; index++) {
+      writeNumber(values[index]);
+    }
+    writeEndArray();
+  }
+
   @Override
   public void writeNumber(String encoded) throws IOException {
     writeNumber(new BigDecimal(encoded));

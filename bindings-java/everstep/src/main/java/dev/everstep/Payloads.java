@@ -1,6 +1,5 @@
 package dev.everstep;
 
-import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonFactoryBuilder;
 import com.fasterxml.jackson.core.JsonGenerator;
@@ -14,7 +13,6 @@ import com.fasterxml.jackson.core.util.ByteArrayBuilder;
 import com.fasterxml.jackson.core.util.JsonRecyclerPools;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JavaType;
-import com.fasterxml.jackson.databind.JsonMappingException;
 import com.fasterxml.jackson.databind.MapperFeature;
 import com.fasterxml.jackson.databind.ObjectReader;
 import com.fasterxml.jackson.databind.ObjectWriter;
@@ -126,13 +124,8 @@ final class Payloads {
         writer.writeValue((JsonGenerator) generator, value);
       }
       return out.toByteArray();
-    } catch (JsonMappingException error) {
-      throw invalid(error.getOriginalMessage() + path(error));
     } catch (IOException error) {
-      throw invalid(
-          error instanceof JacksonException known
-              ? known.getOriginalMessage()
-              : String.valueOf(error.getMessage()));
+      throw invalid(PayloadErrors.writing(error));
     } catch (StackOverflowError error) {
       throw invalid("nested deeper than " + MAX_DEPTH + " levels, or a cycle");
     }
@@ -189,19 +182,8 @@ final class Payloads {
           return tokens.nextToken() == JsonToken.VALUE_NULL ? null : reader.readValue(tokens);
         }
       }
-    } catch (JsonMappingException error) {
-      throw invalid(
-          "the stored value cannot be read as "
-              + type.getTypeName()
-              + ": "
-              + error.getOriginalMessage()
-              + path(error));
     } catch (IOException error) {
-      String why =
-          error instanceof JacksonException known
-              ? known.getOriginalMessage()
-              : String.valueOf(error.getMessage());
-      throw invalid("the stored value cannot be read: " + why);
+      throw invalid(PayloadErrors.reading(error, type));
     }
   }
 
@@ -262,21 +244,5 @@ final class Payloads {
 
   static EverstepException invalid(String message) {
     return new EverstepException(ErrorCode.PAYLOAD_INVALID, message);
-  }
-
-  /** Where in the value; field names and indexes only, never a value. */
-  private static String path(JsonMappingException error) {
-    StringBuilder out = new StringBuilder();
-    for (JsonMappingException.Reference step : error.getPath()) {
-      if (out.length() > 200) {
-        return " (at " + out + "..)";
-      }
-      if (step.getFieldName() != null) {
-        out.append('.').append(step.getFieldName());
-      } else if (step.getIndex() >= 0) {
-        out.append('[').append(step.getIndex()).append(']');
-      }
-    }
-    return out.isEmpty() ? "" : " (at " + out + ")";
   }
 }

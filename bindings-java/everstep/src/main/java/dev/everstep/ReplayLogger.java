@@ -1,5 +1,6 @@
 package dev.everstep;
 
+import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.util.Locale;
@@ -20,6 +21,11 @@ final class ReplayLogger {
             Logger.class.getClassLoader(),
             new Class<?>[] {Logger.class},
             (proxy, method, arguments) -> {
+              if (method.isDefault()) {
+                // atInfo() and its like: made of this logger's own methods, so that what they end
+                // in is dropped or carries the fields, too.
+                return InvocationHandler.invokeDefault(proxy, method, arguments);
+              }
               String name = method.getName().toLowerCase(Locale.ROOT);
               boolean low =
                   name.contains("trace") || name.contains("debug") || name.contains("info");
@@ -41,7 +47,9 @@ final class ReplayLogger {
                       "everstep.step",
                       step == null ? "" : step.name(),
                       "everstep.attempt",
-                      Integer.toString(step == null ? ctx.attempt() : step.attempt()));
+                      Integer.toString(step == null ? ctx.attempt() : step.attempt()),
+                      "everstep.replaying",
+                      Boolean.toString(ctx.replaying()));
               fields.forEach(MDC::put);
               try {
                 return method.invoke(LOG, arguments);

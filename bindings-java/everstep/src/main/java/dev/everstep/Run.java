@@ -270,6 +270,25 @@ public final class Run<T extends @Nullable Object> {
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, Class<E> type, @Nullable Duration timeout) {
+    return Optional.ofNullable((E) event(name, Types.of(type), timeout));
+  }
+
+  /**
+   * Waits for an event of this run, of a generic type, from outside.
+   *
+   * @param name the event's name
+   * @param type type of its value
+   * @param timeout how long to wait; null: as long as it takes
+   * @param <E> type of its value
+   * @return the value; empty when the time is over
+   */
+  @SuppressWarnings("unchecked")
+  public <E> Optional<E> getEvent(String name, TypeRef<E> type, @Nullable Duration timeout) {
+    return Optional.ofNullable((E) event(name, type.type(), timeout));
+  }
+
+  private @Nullable Object event(
+      String name, java.lang.reflect.Type type, @Nullable Duration timeout) {
     WorkflowContext.refuseInside(engine, "getEvent()", "ctx.getEvent(run, ..)");
     Frame.Values answer =
         engine
@@ -279,7 +298,7 @@ public final class Run<T extends @Nullable Object> {
                 key,
                 Options.required(name, "the event's key"),
                 Options.milliseconds(timeout));
-    return Optional.ofNullable((E) engine.payloads.decode(answer.bytes(0), Types.of(type)));
+    return engine.payloads.decode(answer.bytes(0), type);
   }
 
   @Override

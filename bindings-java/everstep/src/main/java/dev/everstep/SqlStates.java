@@ -14,7 +14,7 @@ final class SqlStates {
 
   private static @Nullable SQLException sqlOf(Throwable error) {
     Throwable at = error;
-    for (int depth = 0; at != null && depth < DEPTH; depth++, at = at.getCause()) {
+    for (int depth = 0; at != null && depth < DEPTH; depth++, at = Failure.causeIn(at)) {
       if (at instanceof SQLException sql) {
         return sql;
       }

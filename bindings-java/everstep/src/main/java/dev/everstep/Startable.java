@@ -97,8 +97,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
    * @return its handle
    */
   public final Run<O> start(WorkflowContext ctx, I input, Consumer<RunOptions> options) {
-    Options.required(ctx, "the context");
-    ctx.check("start of " + function.name);
+    requireOwn(ctx, "start of ");
     RunOptions run = RunOptions.of(function, options);
     byte[] key =
         Calls.recorded(
@@ -127,11 +126,13 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
       Consumer<RunOptions> options) {
     WorkflowContext.refuseInside(engine, "startMany()", "start(ctx, input)");
     List<@Nullable Object> items = new ArrayList<>();
+    List<@Nullable String> ids = new ArrayList<>();
     for (I input : Options.required(inputs, "inputs")) {
       RunOptions run = RunOptions.of(function, options);
       if (id != null) {
         run.id(id.apply(input));
       }
+      ids.add(run.id);
       List<@Nullable Object> item = new ArrayList<>();
       item.add(encode(input));
       item.add(run.record(function));
@@ -145,9 +146,19 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
       if (item.optionalText(2) != null) {
         throw EverstepException.ofAnswer(item.text(2), "item " + index + ": " + item.text(3));
       }
-      out.add(new Run<>(engine, item.text(0), null, item.flag(1), function));
+      out.add(new Run<>(engine, item.text(0), ids.get(index), item.flag(1), function));
     }
     return out;
+  }
+
+  /** A call that this engine would answer but the run's engine would record. */
+  final void requireOwn(WorkflowContext ctx, String what) {
+    Options.required(ctx, "the context").check(what + function.name);
+    if (ctx.execution.engine != engine) {
+      throw new EverstepException(
+          ErrorCode.OUTSIDE_RUN,
+          what + function.name + ": it belongs to another engine than the run of this context");
+    }
   }
 
   private Run<O> started(@Nullable String id, Frame.Values answer) {

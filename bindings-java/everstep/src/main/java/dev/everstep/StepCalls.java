@@ -180,7 +180,7 @@ final class StepCalls {
 
   static boolean isInterruption(Throwable error) {
     int depth = 0;
-    for (Throwable at = error; at != null && depth < 8; at = at.getCause(), depth++) {
+    for (Throwable at = error; at != null && depth < 8; at = Failure.causeIn(at), depth++) {
       if (at instanceof InterruptedException
           || at instanceof Cancelled
           || at instanceof WaitInterrupted
@@ -196,7 +196,7 @@ final class StepCalls {
     byte[] output;
     try {
       output = output(function, value, execution);
-    } catch (EverstepException error) {
+    } catch (EverstepException | OutOfMemoryError error) {
       return raised(function, error, execution, true);
     }
     return new Outcome(value, false, output, false, null, null, false);
@@ -232,14 +232,17 @@ final class StepCalls {
   static Failure failure(Throwable error, Engine engine, boolean retryable) {
     try {
       return Failure.of(error, engine.declaredErrors, retryable);
-    } catch (EverstepException broken) {
-      return new Failure(
-          Failure.typeOf(error), null, broken.getMessage() + "", null, null, null, retryable);
+    } catch (RuntimeException | StackOverflowError broken) {
+      String why =
+          broken instanceof EverstepException known
+              ? String.valueOf(known.getMessage())
+              : "<its fields raised " + Failure.typeOf(broken) + ">";
+      return new Failure(Failure.typeOf(error), null, why, null, null, null, retryable);
     }
   }
 
   static String clipped(String text, int length) {
-    return text.length() <= length ? text : text.substring(0, length);
+    return Failure.printable(text.length() <= length ? text : text.substring(0, length));
   }
 
   static Outcome timedOut(Registered function, Execution execution) {

@@ -71,13 +71,7 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
 
   @SuppressWarnings("unchecked")
   private O record(WorkflowContext ctx, I input, @Nullable String key) {
-    Options.required(ctx, "the context");
-    ctx.check("step " + function.name);
-    if (ctx.execution.engine != engine) {
-      throw new EverstepException(
-          ErrorCode.OUTSIDE_RUN,
-          "step " + function.name + " belongs to another engine than the run of this context");
-    }
+    requireOwn(ctx, "step ");
     // A step that takes nothing has no arguments, and so no digest of them, in every language.
     byte[] arguments = function.input == Void.class ? null : encode(input);
     return (O) StepCalls.call(ctx, function, kind, input, arguments, key, attempt);

@@ -6,6 +6,7 @@ import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.util.TokenBuffer;
 import java.io.IOException;
+import java.io.Serial;
 import java.math.BigDecimal;
 import java.math.BigInteger;
 import java.util.ArrayList;
@@ -38,7 +39,7 @@ final class TagReader {
   void value() throws IOException {
     JsonToken token = in.currentToken();
     if (token == null) {
-      throw new JsonParseException(in, "there is no value");
+      throw new Malformed(in, "there is no value");
     }
     switch (token) {
       case START_OBJECT -> object();
@@ -55,7 +56,7 @@ final class TagReader {
       case VALUE_TRUE -> out.writeBoolean(true);
       case VALUE_FALSE -> out.writeBoolean(false);
       case VALUE_NULL -> out.writeNull();
-      default -> throw new JsonParseException(in, "unexpected " + token);
+      default -> throw new Malformed(in, "unexpected " + token);
     }
   }
 
@@ -88,7 +89,7 @@ final class TagReader {
     for (; token != JsonToken.END_OBJECT; token = in.nextToken()) {
       String name = in.currentName();
       if (name.equals("$es")) {
-        throw new JsonParseException(in, "an object with a key $es has exactly $es and v");
+        throw new Malformed(in, "an object with a key $es has exactly $es and v");
       }
       out.writeFieldName(wellFormed(name));
       in.nextToken();
@@ -162,10 +163,10 @@ final class TagReader {
           require(UUID_TEXT.matcher(text).matches(), "malformed value of the tag uuid");
           out.writeEmbeddedObject(UUID.fromString(text));
         }
-        default -> throw new JsonParseException(in, "unknown tag " + tag);
+        default -> throw new Malformed(in, "unknown tag " + tag);
       }
     } catch (IllegalArgumentException | java.time.DateTimeException error) {
-      throw new JsonParseException(in, "malformed value of the tag " + tag, error);
+      throw new Malformed(in, "malformed value of the tag " + tag, error);
     }
   }
 
@@ -201,7 +202,20 @@ final class TagReader {
 
   private void require(boolean holds, String otherwise) throws IOException {
     if (!holds) {
-      throw new JsonParseException(in, otherwise);
+      throw new Malformed(in, otherwise);
+    }
+  }
+
+  /** What this reader says itself: it quotes no value. */
+  static final class Malformed extends JsonParseException {
+    @Serial private static final long serialVersionUID = 1L;
+
+    Malformed(JsonParser in, String message) {
+      super(in, message);
+    }
+
+    Malformed(JsonParser in, String message, Throwable cause) {
+      super(in, message, cause);
     }
   }
 }

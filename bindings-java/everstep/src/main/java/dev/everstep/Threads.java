@@ -1,10 +1,10 @@
 package dev.everstep;
 
-import java.lang.invoke.MethodHandle;
-import java.lang.invoke.MethodHandles;
-import java.lang.invoke.MethodType;
-import java.util.concurrent.Executor;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.SynchronousQueue;
+import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
@@ -16,59 +16,66 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Daemons: an exit must not wait for a step that takes an hour. {@link Engine#close} ends their
  * waits first.
+ *
+ * <p>They see the context class loader of whoever made the engine, and nobody's inherited thread
+ * locals: the thread that happened to launch it may carry a request's user.
  */
-final class Threads implements Executor {
+final class Threads {
   private static final long IDLE_SECONDS = 10;
+  private static final String NAME = "everstep-run-";
 
-  /** {@code Thread.startVirtualThread}, since 21; this library also runs on 17. */
-  private static final @Nullable MethodHandle START_VIRTUAL = find();
-
-  private final @Nullable MethodHandle startVirtual;
+  private final @Nullable ThreadFactory virtual;
+  private final @Nullable ClassLoader loader = Thread.currentThread().getContextClassLoader();
   private final AtomicLong numbers = new AtomicLong();
   private volatile @Nullable ThreadPoolExecutor pool;
-  private boolean ended;
+  private volatile boolean ended;
 
-  Threads(@Nullable Boolean virtual) {
-    if (Boolean.TRUE.equals(virtual) && START_VIRTUAL == null) {
+  Threads(@Nullable Boolean wanted) {
+    boolean known = Runtime.version().feature() >= 21;
+    if (Boolean.TRUE.equals(wanted) && !known) {
       throw Options.invalid(
           "virtual threads need Java 21, this is Java " + Runtime.version().feature());
     }
-    startVirtual = Boolean.FALSE.equals(virtual) ? null : START_VIRTUAL;
+    virtual = known && !Boolean.FALSE.equals(wanted) ? virtualThreads() : null;
   }
 
-  private static @Nullable MethodHandle find() {
-    if (Runtime.version().feature() < 21) {
-      return null;
-    }
+  /** {@code Thread.ofVirtual()}, since 21; this library also runs on 17. */
+  private static ThreadFactory virtualThreads() {
     try {
-      return MethodHandles.publicLookup()
-          .findStatic(
-              Thread.class,
-              "startVirtualThread",
-              MethodType.methodType(Thread.class, Runnable.class));
+      Object builder = Thread.class.getMethod("ofVirtual").invoke(null);
+      Class<?> type = Class.forName("java.lang.Thread$Builder$OfVirtual");
+      builder = type.getMethod("name", String.class, long.class).invoke(builder, NAME, 1L);
+      Method inherit = type.getMethod("inheritInheritableThreadLocals", boolean.class);
+      builder = inherit.invoke(builder, false);
+      return (ThreadFactory) type.getMethod("factory").invoke(builder);
+    } catch (InvocationTargetException error) {
+      throw new IllegalStateException("no virtual threads", error.getCause());
     } catch (ReflectiveOperationException error) {
-      return null;
+      throw new IllegalStateException("no virtual threads", error);
     }
   }
 
   boolean areVirtual() {
-    return startVirtual != null;
+    return virtual != null;
   }
 
-  @Override
-  public void execute(Runnable work) {
-    if (startVirtual == null) {
-      ThreadPoolExecutor known = pool;
-      (known == null ? pool() : known).execute(work);
-      return;
+  /** False after {@link #end}: nothing runs here any more. */
+  boolean execute(Runnable work) {
+    if (ended) {
+      return false;
+    }
+    if (virtual != null) {
+      Thread thread = virtual.newThread(work);
+      thread.setContextClassLoader(loader);
+      thread.start();
+      return true;
     }
     try {
-      Thread started = (Thread) startVirtual.invokeExact(work);
-      assert started != null;
-    } catch (RuntimeException | Error error) {
-      throw error;
-    } catch (Throwable error) {
-      throw new IllegalStateException("a virtual thread did not start", error);
+      ThreadPoolExecutor known = pool;
+      (known == null ? pool() : known).execute(work);
+      return true;
+    } catch (RejectedExecutionException over) {
+      return false;
     }
   }
 
@@ -83,12 +90,11 @@ final class Threads implements Executor {
               TimeUnit.SECONDS,
               new SynchronousQueue<>(),
               work -> {
-                Thread thread = new Thread(work, "everstep-run-" + numbers.incrementAndGet());
+                Thread thread = new Thread(null, work, NAME + numbers.incrementAndGet(), 0, false);
                 thread.setDaemon(true);
+                thread.setContextClassLoader(loader);
                 return thread;
-              },
-              // After close nothing runs here; what waits for it has its error from there.
-              new ThreadPoolExecutor.DiscardPolicy());
+              });
       if (ended) {
         made.shutdown();
       }

@@ -2,7 +2,6 @@ package dev.everstep;
 
 import java.util.Objects;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.Executor;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
@@ -81,28 +80,38 @@ interface Waiter {
   }
 
   /**
-   * A future, completed on {@code executor}: what hangs on it is the user's code, not the poller's.
+   * A future, completed on a thread of its own: what hangs on it is the user's code, not the
+   * poller's.
    */
   final class Future<T extends @Nullable Object> implements Waiter {
     final CompletableFuture<T> future = new CompletableFuture<>();
-    private final Executor executor;
+    private final Threads threads;
     private final Function<Frame.Values, T> read;
 
-    Future(Executor executor, Function<Frame.Values, T> read) {
-      this.executor = executor;
+    Future(Threads threads, Function<Frame.Values, T> read) {
+      this.threads = threads;
       this.read = read;
     }
 
     @Override
     public void answer(int kind, byte[] bytes, int from, int end) {
-      executor.execute(
+      Runnable completion =
           () -> {
             try {
               future.complete(read.apply(values(kind, bytes, from, end)));
             } catch (RuntimeException | Error error) {
               future.completeExceptionally(error);
             }
-          });
+          };
+      boolean taken = false;
+      try {
+        taken = threads.execute(completion);
+      } finally {
+        if (!taken) {
+          // The engine ends, or no thread is to be had; dropped, the future would never complete.
+          completion.run();
+        }
+      }
     }
 
     @Override

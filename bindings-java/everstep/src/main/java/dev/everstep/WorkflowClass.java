@@ -39,11 +39,19 @@ record WorkflowClass(String name, Type input, Type output) {
           type.getName()
               + " does not say its types: implement Workflow<Input, Output> with both named");
     }
-    String name = named != null ? named.value() : type.getSimpleName();
+    String name = named != null ? named.value() : written(type).getSimpleName();
     if (name.isEmpty()) {
       throw Options.invalid("an anonymous workflow class needs @WorkflowName, or app.workflow(..)");
     }
     return new WorkflowClass(name, arguments[0], arguments[1]);
+  }
+
+  /** Without a container's proxies: their names are counted, and differ from start to start. */
+  private static Class<?> written(Class<?> type) {
+    Class<?> above = type.getSuperclass();
+    return type.getName().contains("$$") && above != null && above != Object.class
+        ? written(above)
+        : type;
   }
 
   /** The type arguments of Workflow as seen from {@code type}. */

@@ -425,6 +425,19 @@ public final class WorkflowContext {
   }
 
   /**
+   * The next message of a topic to this run, exactly once; waits as long as it takes.
+   *
+   * @param topic the topic
+   * @param type type of the message
+   * @param <T> type of the message
+   * @return the message
+   */
+  @SuppressWarnings("unchecked")
+  public <T extends @Nullable Object> T receive(String topic, TypeRef<T> type) {
+    return (T) receive(topic, type.type(), (Duration) null);
+  }
+
+  /**
    * The next message of a topic to this run, exactly once.
    *
    * @param topic the topic
@@ -456,16 +469,14 @@ public final class WorkflowContext {
 
   private @Nullable Object receive(String topic, Type type, @Nullable Duration timeout) {
     check("receive");
+    return awaited("receive", timeout, null, Options.required(topic, "topic"), type);
+  }
+
+  private @Nullable Object awaited(
+      String kind, @Nullable Duration timeout, @Nullable String run, String name, Type type) {
+    Long millis = Options.milliseconds(timeout);
     byte[] data =
-        Calls.recorded(
-            this,
-            Ops.BEGIN_WAIT,
-            "receive",
-            Location.here(),
-            Options.milliseconds(timeout),
-            null,
-            null,
-            Options.required(topic, "topic"));
+        Calls.recorded(this, Ops.BEGIN_WAIT, kind, Location.here(), millis, null, run, name);
     return execution.engine.payloads.decode(data, type);
   }
 
@@ -541,18 +552,28 @@ public final class WorkflowContext {
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
       Run<?> run, String key, Class<T> type, @Nullable Duration timeout) {
+    return Optional.ofNullable((T) event(run, key, Types.of(type), timeout));
+  }
+
+  /**
+   * Waits for an event of a run, of a generic type.
+   *
+   * @param run the other run
+   * @param key the event's name
+   * @param type type of its value
+   * @param timeout how long to wait; null: as long as it takes
+   * @param <T> type of its value
+   * @return the value; empty when the time is over
+   */
+  @SuppressWarnings("unchecked")
+  public <T> Optional<T> getEvent(
+      Run<?> run, String key, TypeRef<T> type, @Nullable Duration timeout) {
+    return Optional.ofNullable((T) event(run, key, type.type(), timeout));
+  }
+
+  private @Nullable Object event(Run<?> run, String key, Type type, @Nullable Duration timeout) {
     check("getEvent");
-    byte[] data =
-        Calls.recorded(
-            this,
-            Ops.BEGIN_WAIT,
-            "event",
-            Location.here(),
-            Options.milliseconds(timeout),
-            null,
-            run.key(),
-            Options.required(key, "the event's key"));
-    return Optional.ofNullable((T) execution.engine.payloads.decode(data, Types.of(type)));
+    return awaited("event", timeout, run.key(), Options.required(key, "the event's key"), type);
   }
 
   /**

@@ -3,18 +3,15 @@ package dev.everstep.spring;
 import dev.everstep.EngineOptions;
 import dev.everstep.Everstep;
 import dev.everstep.TransactionSource;
-import java.net.URLEncoder;
-import java.nio.charset.StandardCharsets;
 import java.sql.Connection;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import javax.sql.DataSource;
 import org.jspecify.annotations.Nullable;
 import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.boot.actuate.health.HealthIndicator;
 import org.springframework.boot.autoconfigure.AutoConfiguration;
+import org.springframework.boot.autoconfigure.condition.AllNestedConditions;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnClass;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnMissingBean;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
@@ -22,6 +19,7 @@ import org.springframework.boot.autoconfigure.condition.ConditionalOnSingleCandi
 import org.springframework.boot.autoconfigure.jdbc.JdbcConnectionDetails;
 import org.springframework.boot.context.properties.EnableConfigurationProperties;
 import org.springframework.context.annotation.Bean;
+import org.springframework.context.annotation.Conditional;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.transaction.PlatformTransactionManager;
 
@@ -122,68 +120,32 @@ public class EverstepAutoConfiguration {
   })
   static class WithDataSource {
     @Bean
-    FallbackDatabase everstepFallbackDatabase(ObjectProvider<JdbcConnectionDetails> details) {
-      JdbcConnectionDetails known = details.getIfAvailable();
-      return new FallbackDatabase(known == null ? null : url(known));
-    }
-
-    private static @Nullable String url(JdbcConnectionDetails details) {
-      return url(details.getJdbcUrl(), details.getUsername(), details.getPassword());
-    }
-
-    static @Nullable String url(
-        @Nullable String jdbc, @Nullable String username, @Nullable String password) {
-      if (jdbc == null || !jdbc.startsWith("jdbc:postgresql://")) {
-        return null;
-      }
-      String rest = jdbc.substring("jdbc:postgresql://".length());
-      int question = rest.indexOf('?');
-      String path = question < 0 ? rest : rest.substring(0, question);
-      Map<String, String> parameters =
-          question < 0 ? Map.of() : parameters(rest.substring(question + 1));
-      String user = username == null ? parameters.get("user") : encoded(username);
-      String secret = password == null ? parameters.get("password") : encoded(password);
-      String who = user == null ? "" : user + (secret == null ? "" : ":" + secret) + "@";
-      return "postgresql://" + who + path + encryption(parameters);
-    }
-
-    /** As they stand in the URL: percent-encoded. */
-    private static Map<String, String> parameters(String query) {
-      Map<String, String> out = new HashMap<>();
-      for (String part : query.split("&", -1)) {
-        int equals = part.indexOf('=');
-        String name = equals < 0 ? part : part.substring(0, equals);
-        out.put(name, equals < 0 ? "" : part.substring(equals + 1));
-      }
-      return out;
-    }
-
-    /** An application that asks for TLS must not find its engine talking in the clear. */
-    private static String encryption(Map<String, String> parameters) {
-      String mode = parameters.get("sslmode");
-      String flag = parameters.get("ssl");
-      if (mode == null && flag != null && !flag.equals("false")) {
-        // What the driver makes of ssl=true.
-        mode = "verify-full";
-      }
-      if (mode == null) {
-        return "";
-      }
-      String root = parameters.get("sslrootcert");
-      return "?sslmode=" + mode + (root == null ? "" : "&sslrootcert=" + root);
-    }
-
-    private static String encoded(String text) {
-      return URLEncoder.encode(text, StandardCharsets.UTF_8).replace("+", "%20");
+    FallbackDatabase everstepFallbackDatabase(
+        ObjectProvider<JdbcConnectionDetails> details, ObjectProvider<DataSource> dataSources) {
+      return new FallbackDatabase(
+          ApplicationDatabase.url(details.getIfAvailable(), dataSources.getIfUnique()));
     }
 
     @Bean
     @ConditionalOnMissingBean
-    @ConditionalOnSingleCandidate(PlatformTransactionManager.class)
+    @Conditional(OneOfEach.class)
     TransactionSource<Connection> everstepTransactions(
         PlatformTransactionManager manager, DataSource dataSource) {
       return SpringTransactions.of(manager, dataSource);
     }
+  }
+
+  /** With several of either, which belongs to which is for the application to say. */
+  static final class OneOfEach extends AllNestedConditions {
+    OneOfEach() {
+      super(ConfigurationPhase.REGISTER_BEAN);
+    }
+
+    @ConditionalOnSingleCandidate(PlatformTransactionManager.class)
+    static final class Manager {}
+
+    @ConditionalOnSingleCandidate(DataSource.class)
+    static final class Source {}
   }
 
   /** Where the application has the actuator. */

@@ -157,23 +157,6 @@ final class StarterTest {
             });
   }
 
-  private static String engineUrl(String jdbc) {
-    return EverstepAutoConfiguration.WithDataSource.url(jdbc, "ada", "p@ss");
-  }
-
-  @Test
-  void theEngineIsAsEncryptedAsTheApplicationsDataSource() {
-    assertThat(engineUrl("jdbc:postgresql://db/shop?currentSchema=a&sslmode=require"))
-        .isEqualTo("postgresql://ada:p%40ss@db/shop?sslmode=require");
-    assertThat(engineUrl("jdbc:postgresql://db/shop?ssl=true&sslrootcert=/ca.pem"))
-        .isEqualTo("postgresql://ada:p%40ss@db/shop?sslmode=verify-full&sslrootcert=/ca.pem");
-    assertThat(engineUrl("jdbc:postgresql://db/shop")).isEqualTo("postgresql://ada:p%40ss@db/shop");
-    assertThat(
-            EverstepAutoConfiguration.WithDataSource.url(
-                "jdbc:postgresql://db/shop?user=bob&password=x", null, null))
-        .isEqualTo("postgresql://bob:x@db/shop");
-  }
-
   @Test
   void editorsKnowTheProperties() throws IOException {
     String resource = "META-INF/spring-configuration-metadata.json";

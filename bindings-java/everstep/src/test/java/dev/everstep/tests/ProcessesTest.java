@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.everstep.Everstep;
 import dev.everstep.Run;
@@ -31,7 +32,11 @@ final class ProcessesTest {
   @TempDir Path directory;
 
   private Process start(List<String> options, String mode) throws Exception {
-    List<String> command = new ArrayList<>();
+    return builder(List.of(), options, mode).start();
+  }
+
+  private ProcessBuilder builder(List<String> around, List<String> options, String mode) {
+    List<String> command = new ArrayList<>(around);
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     String library = System.getProperty("everstep.library");
     if (library != null) {
@@ -47,8 +52,7 @@ final class ProcessesTest {
             directory.toString()));
     return new ProcessBuilder(command)
         .redirectErrorStream(true)
-        .redirectOutput(ProcessBuilder.Redirect.appendTo(output().toFile()))
-        .start();
+        .redirectOutput(ProcessBuilder.Redirect.appendTo(output().toFile()));
   }
 
   private Path output() {
@@ -125,6 +129,97 @@ final class ProcessesTest {
     assertEquals(1, ended(process));
     String said = Files.readString(output());
     assertTrue(said.contains("/nowhere/lib.so") && said.contains("-Deverstep.library=FILE"), said);
+  }
+
+  @Test
+  void aLibraryOfAnotherPlatformIsNamed() throws Exception {
+    Path library = Files.writeString(directory.resolve("libeverstep_java.so"), "no library");
+    assertEquals(1, ended(start(List.of("-Deverstep.library=" + library), "finish")));
+    String said = Files.readString(output());
+    assertTrue(said.contains(library.toString()), said);
+    assertEquals(1, ended(start(List.of("-Dos.arch=sparc"), "finish")));
+    said = Files.readString(output());
+    assertTrue(said.contains("this jar has no library for") && said.contains("-sparc"), said);
+    assertTrue(said.contains("java.library.path"), said);
+  }
+
+  private static boolean isFilled(Path folder) throws java.io.IOException {
+    try (var files = Files.list(folder)) {
+      return files.findAny().isPresent();
+    }
+  }
+
+  @Test
+  void productionWithoutConfigurationIsRefused() throws Exception {
+    for (String variable : List.of("EVERSTEP_ENV", "NODE_ENV", "KUBERNETES_SERVICE_HOST")) {
+      ProcessBuilder builder = builder(List.of(), List.of(), "unconfigured");
+      Path empty = Files.createDirectory(directory.resolve(variable));
+      builder.directory(empty.toFile());
+      builder.environment().remove("EVERSTEP_DATABASE_URL");
+      builder.environment().put(variable, "production");
+      assertEquals(1, ended(builder.start()));
+      String said = Files.readString(output());
+      assertTrue(said.contains("[no_database]") && said.contains("EVERSTEP_DATABASE_URL"), said);
+      assertFalse(isFilled(empty));
+      Files.delete(output());
+    }
+  }
+
+  /** Runs {@code script} as root of a mount namespace of its own; skips where there is none. */
+  private Process mounted(String script, List<String> options) throws Exception {
+    List<String> inside = List.of("unshare", "--mount", "--map-root-user", "sh", "-c");
+    List<String> probe = new ArrayList<>(inside);
+    probe.add(script);
+    probe.add("true");
+    ProcessBuilder tried = new ProcessBuilder(probe).redirectErrorStream(true);
+    tried.redirectOutput(ProcessBuilder.Redirect.DISCARD);
+    try {
+      assumeTrue(tried.start().waitFor() == 0, "no mount namespaces here");
+    } catch (java.io.IOException error) {
+      assumeTrue(false, "no unshare here");
+    }
+    List<String> around = new ArrayList<>(inside);
+    around.add(script + " && \"$0\" \"$@\"");
+    ProcessBuilder builder = builder(around, options, "finish");
+    builder.environment().remove("XDG_CACHE_HOME");
+    return builder.start();
+  }
+
+  @Test
+  void aFolderThatAllowsNoExecutionIsPassedOver() throws Exception {
+    Path home = Files.createDirectory(directory.resolve("home"));
+    Path folder = Files.createDirectory(directory.resolve("tmp"));
+    Path other = Files.createDirectory(directory.resolve("other"));
+    String noexec = "mount -t tmpfs -o noexec none ";
+    List<String> options = List.of("-Duser.home=" + home, "-Djava.io.tmpdir=" + folder);
+    // The cache below the home directory does not do: the temporary folder does.
+    assertEquals(0, ended(mounted(noexec + home, options)));
+    assertTrue(isFilled(folder));
+    // Neither does: the error names both, and what to do.
+    String both = noexec + home + " && " + noexec + folder;
+    assertEquals(1, ended(mounted(both, options)));
+    String said = Files.readString(output());
+    assertTrue(said.contains(home.toString()) && said.contains(folder.toString()), said);
+    assertTrue(said.contains("-Deverstep.cache=DIRECTORY"), said);
+    List<String> named = new ArrayList<>(options);
+    named.add("-Deverstep.cache=" + other);
+    assertEquals(0, ended(mounted(both, named)));
+  }
+
+  @Test
+  void aReadOnlyRootNeedsOneDirectory() throws Exception {
+    Path writable = Files.createDirectory(directory.resolve("writable"));
+    // The test's own folder stays writable: the database is there.
+    String readOnly =
+        "mount --bind " + directory + " " + directory + " && mount -o remount,ro,bind /";
+    List<String> options = List.of("-Duser.home=/", "-Djava.io.tmpdir=/");
+    assertEquals(1, ended(mounted(readOnly, options)));
+    String said = Files.readString(output());
+    assertTrue(said.contains("cannot be written"), said);
+    List<String> named = new ArrayList<>(options);
+    named.add("-Deverstep.cache=" + writable);
+    assertEquals(0, ended(mounted(readOnly, named)));
+    assertTrue(isFilled(writable));
   }
 
   @Test

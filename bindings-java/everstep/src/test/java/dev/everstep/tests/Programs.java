@@ -85,6 +85,10 @@ public final class Programs {
   }
 
   public static void main(String[] arguments) throws Exception {
+    if (arguments[0].equals("unconfigured")) {
+      Everstep.open().launch();
+      return;
+    }
     Programs program = new Programs(Path.of(arguments[1]));
     program.app.launch();
     switch (arguments[0]) {
