@@ -21,7 +21,7 @@ import {
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
 import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
-import { type Policy, type StartOptions, checkNames, text } from "./options.js";
+import { type Policy, type StartOptions, checkNames, flag, text } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
@@ -138,7 +138,7 @@ export class Everstep implements AsyncDisposable {
       auto_migrate: given.autoMigrate,
       replay: given.replay,
     };
-    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), given.strict === true);
+    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), flag(given.strict, "strict"));
   }
 
   // -- declarations

@@ -6,7 +6,7 @@ import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
 import { Logger } from "./logging.js";
 import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
-import { type Attributes, type Policy, type StartOptions, checkNames } from "./options.js";
+import { type Attributes, type Policy, type StartOptions, checkNames, listed } from "./options.js";
 import { Registered } from "./registered.js";
 import { Run } from "./run.js";
 import type { AnySchema } from "./schema.js";
@@ -164,7 +164,7 @@ export class WorkflowContext {
     if (typeof body !== "function") throw new ConfigInvalid("map takes the items and a function: ctx.map(items, fn), or ctx.map(name, items, fn) for one step an item");
     if (options !== undefined) checkNames(options, MAP_OPTIONS, "map");
     const { key, limit, ...policy } = options ?? {};
-    const items = [...given];
+    const items = listed(given, "what map goes through");
     const keys = key === undefined ? undefined : items.map((item, index) => key(item, index));
     let branches: Branch[];
     if (name === undefined) branches = items.map((item) => (context: WorkflowContext) => body(item, context as never));

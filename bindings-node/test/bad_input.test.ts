@@ -35,6 +35,13 @@ onEveryStore("bad input", (stage) => {
     await assert.rejects(wf.start(1, { startAt: new Date(8.64e15) }), fails("config_invalid", /too far/));
     await assert.rejects(app.runs({ state: "failed" } as any), fails("config_invalid", /no such option: state/));
     await assert.rejects(app.putQueue("q", { limt: 1 } as any), fails("config_invalid", /no such option: limt/));
+    // What is of the wrong kind is refused here, with its name, and never ignored: a filter that is would list every run.
+    for (const options of [{ paused: "no" }, { hold: 1 }, { limit: "3" }, { keyLimit: null }]) await assert.rejects(app.putQueue("q", options as any), fails("config_invalid", /queue "q"/));
+    for (const filter of [{ parent: "one" }, { parent: {} }, { attribute: "region" }, { attribute: ["region"] }, { attribute: ["region", NaN] }, { workflow: 5 }, { queue: {} }, { states: 5 }, { states: [5] }, { after: 5 }]) {
+      await assert.rejects(app.runs(filter as any), fails("config_invalid"), JSON.stringify(filter));
+    }
+    for (const options of [{ parentClose: "orphan" }, { reusePurged: "yes" }, { retry: { jitter: "no" } }]) await assert.rejects(wf.start(1, options as any), fails("config_invalid"), JSON.stringify(options));
+    for (const inputs of [5, null, "abc"]) await assert.rejects(wf.startMany(inputs as any), fails("config_invalid", /startMany/));
     for (const id of [5, null, undefined, {}]) assert.throws(() => app.run(id as any), fails("config_invalid"));
     await assert.rejects(app.send("one", 5 as any, 1), fails("config_invalid", /topic is a text/));
     await wf.start(1, { id: "one" });
@@ -89,6 +96,7 @@ onEveryStore("bad input", (stage) => {
       await code(async () => ctx.sleep({ second: 5 } as any));
       await code(async () => ctx.sleep({ seconds: NaN }));
       await code(async () => ctx.map([1, 2], (n) => n, { key: () => "same" }));
+      await code(async () => ctx.map(5 as any, (n) => n));
       await code(async () => app.idempotencyKey());
       return out;
     });
@@ -99,6 +107,7 @@ onEveryStore("bad input", (stage) => {
       "outside_run",
       "ambiguous_step",
       "fine",
+      "config_invalid",
       "config_invalid",
       "config_invalid",
       "config_invalid",
@@ -262,10 +271,10 @@ describe("configuration", () => {
   it("options of declarations", async () => {
     const app = new Everstep();
     const step = async (): Promise<number> => 1;
-    for (const options of [null, 5, { retries: 1 }, { retry: 3 }, { retry: { attempts: 3 } }, { retry: { factor: "2" } }, { retry: { retryIf: true } }, { retry: { nonRetryable: Error } }, { retry: { nonRetryable: [5] } }]) {
+    for (const options of [null, 5, { retries: 1 }, { retry: 3 }, { retry: { attempts: 3 } }, { retry: { factor: "2" } }, { retry: { retryIf: true } }, { atMostOnce: "no" }, { retry: { nonRetryable: Error } }, { retry: { nonRetryable: [5] } }]) {
       assert.throws(() => app.step("step", step, options as any), fails("config_invalid"), JSON.stringify(options));
     }
-    for (const options of [null, 5, []]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
+    for (const options of [null, 5, [], { strict: "no" }]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
     assert.throws(() => app.queue(5 as any), fails("config_invalid"));
     assert.throws(() => app.queue("orders", { limt: 5 } as any), fails("config_invalid"));
   });
