@@ -60,6 +60,8 @@ export interface StartOptions {
   traceState?: string;
   /** Start again although a run of this id existed and was purged. */
   reusePurged?: boolean;
+  /** Start it although no worker knows this name and it is nearly one that is known. */
+  unchecked?: boolean;
   /** What becomes of a child when its parent ends; default cancel. */
   parentClose?: "cancel" | "abandon";
 }
@@ -92,6 +94,7 @@ const START_OPTIONS: ReadonlySet<string> = new Set<keyof StartOptions>([
   "traceParent",
   "traceState",
   "reusePurged",
+  "unchecked",
   "parentClose",
 ]);
 
@@ -212,6 +215,7 @@ export function runRecord(given: StartOptions): Value[] | null {
     text(given.traceParent, "traceParent"),
     text(given.traceState, "traceState"),
     flag(given.reusePurged, "reusePurged") ? true : null,
+    flag(given.unchecked, "unchecked") ? true : null,
   ];
   while (values.length > 0 && (values.at(-1) === null || values.at(-1) === undefined)) values.pop();
   return values.length === 0 ? null : values;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { arktype, valibot, zod } from "./schemas.js";
-import { Everstep, EverstepError, type EverstepOptions, setLogger } from "everstep";
+import { Everstep, EverstepError, type EverstepOptions, type WorkflowContext, setLogger } from "everstep";
 import { onEveryStore, until } from "./stage.js";
 
  
@@ -46,6 +46,8 @@ onEveryStore("bad input", (stage) => {
     await assert.rejects(app.send("one", 5 as any, 1), fails("config_invalid", /topic is a text/));
     await wf.start(1, { id: "one" });
     await assert.rejects(app.reference("other").start(1, { id: "one" }), fails("id_conflict"));
+    await assert.rejects(app.reference("chekout").start(1), fails("unknown_workflow", /checkout/));
+    assert.equal((await (await app.reference("chekout").start(1, { unchecked: true })).status()).state, "ready");
     await assert.rejects(app.run("nobody").status(), fails("run_not_found"));
     await app.close();
   });
@@ -120,6 +122,34 @@ onEveryStore("bad input", (stage) => {
     assert.ok(out.some((text) => text.includes("{ seconds: 5 }")));
     assert.throws(() => app.sleep({ seconds: 1 }), fails("outside_run"));
     assert.throws(() => app.idempotencyKey(), fails("outside_step"));
+    await app.close();
+  });
+
+  it("the context of another run", async () => {
+    const app = stage.engine();
+    // What goes wrong in practice: a service that keeps the context of whichever run came last.
+    const service: { context?: WorkflowContext } = {};
+    const keeps = app.workflow("keeps", async (_: number, ctx) => {
+      service.context = ctx;
+      await ctx.receive("go");
+      return ctx.runStep("mine", () => "mine");
+    });
+    const step = app.step("step", async () => service.context?.uuid());
+    const uses = app.workflow("uses", async () => {
+      const own = app.context();
+      const theirs = async (): Promise<unknown> => service.context?.runStep("theirs", () => 1);
+      return [await theirs().catch((error: EverstepError) => error.code), await step().catch((error: EverstepError) => error.message), await own.runStep("own", () => "own")];
+    });
+    await app.launch();
+    const first = await keeps.start(1);
+    await until(() => service.context !== undefined, "the first run");
+    const [theirs, inStep, own] = (await (await uses.start()).result()) as unknown[];
+    assert.equal(theirs, "outside_run");
+    assert.match(String(inStep), new RegExp(`context of run ${first.key}`));
+    assert.equal(own, "own");
+    await first.send("go", 1);
+    assert.equal(await first.result(), "mine");
+    assert.deepEqual((await first.steps()).map(({ name }) => name), ["go", "mine"]);
     await app.close();
   });
 

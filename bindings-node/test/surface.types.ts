@@ -34,6 +34,28 @@ same<Decoded<string | null>, string | null>(true);
 // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- A function without a result.
 same<Decoded<void>, void>(true);
 
+same<Decoded<[first: number, ...rest: Date[]]>, [first: number, ...rest: Date[]]>(true);
+same<Decoded<[first: number, second?: string]>, [first: number, second?: string]>(true);
+same<Decoded<readonly (Date | undefined)[]>, readonly Date[]>(true);
+same<Decoded<{ a: 1 } | { b: Date | undefined }>, { a: 1 } | { b: Date }>(true);
+enum Color {
+  Red,
+  Blue,
+}
+same<Decoded<Color>, Color>(true);
+same<Decoded<string & { readonly brand: "id" }>, string & { readonly brand: "id" }>(true);
+same<Decoded<never>, never>(true);
+same<Decoded<unknown>, unknown>(true);
+
+// Types that contain themselves have an end.
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+type Dated = Date | Dated[] | { [key: string]: Dated };
+interface Tree {
+  value: number;
+  children?: Tree[];
+}
+same<Decoded<Json>, Json>(true);
+
 // Types flow from workflow to handle.
 const charge = app.step("charge", async (order: Order) => ({ payment: order.id, at: order.at }));
 const ping = app.step("ping", async () => 1);
@@ -52,6 +74,15 @@ const checkout = app.workflow("checkout", async (order: Order, ctx) => {
   const message = await ctx.receive<{ text: string }>("topic");
   same<typeof message, { text: string } | null>(true);
   return { pinged, total: labels.length };
+});
+
+const echo = app.step("echo", async (json: Json) => ({ json, dated: json as unknown as Dated, tree: json as unknown as Tree }));
+export const nested = app.workflow("nested", async (json: Json) => {
+  const back = await echo(json);
+  const again: Json = back.json;
+  const dated: Dated = back.dated;
+  const tree: Tree = back.tree;
+  return { again, dated, tree };
 });
 
 export async function caller(order: Order): Promise<void> {
