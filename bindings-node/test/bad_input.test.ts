@@ -143,7 +143,7 @@ onEveryStore("bad input", (stage) => {
     await app.launch();
     const first = await keeps.start(1);
     await until(() => service.context !== undefined, "the first run");
-    const [theirs, inStep, own] = (await (await uses.start()).result()) as unknown[];
+    const [theirs, inStep, own] = (await (await uses.start()).result());
     assert.equal(theirs, "outside_run");
     assert.match(String(inStep), new RegExp(`context of run ${first.key}`));
     assert.equal(own, "own");
