@@ -10,6 +10,7 @@ import { native } from "./native.js";
 import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } from "./ops_gen.js";
 import type { Registered } from "./registered.js";
 import type { Execution } from "./scope.js";
+import { clearTimeout, setInterval, setTimeout } from "./timers.js";
 
 /** How soon an engine that may have nothing pending looks whether that is so, before it lets the process end; while something is, it looks ever more seldom. */
 const LOOK_MS = 20;
