@@ -73,7 +73,7 @@ export class Engine {
     if (this.client === undefined) {
       let handle: number;
       try {
-        handle = native().open(JSON.stringify(this.config), !isMainThread);
+        handle = native().open(this.settings(), !isMainThread);
       } catch (error) {
         throw nativeError(error);
       }
@@ -94,6 +94,14 @@ export class Engine {
     return this.client;
   }
 
+  private settings(): string {
+    try {
+      return JSON.stringify(this.config);
+    } catch (error) {
+      throw new ConfigInvalid("settings are texts, numbers, booleans and lists of them", { cause: error });
+    }
+  }
+
   call(op: number, values: readonly Value[]): Frame {
     return this.open().call(op, values);
   }
@@ -112,7 +120,7 @@ export class Engine {
   // -- life
 
   async launch(): Promise<void> {
-    if (this.launched) throw new AlreadyLaunched("launch was called twice");
+    if (this.launched && !this.wasClosed()) throw new AlreadyLaunched("launch was called twice");
     const client = this.open();
     this.launched = true;
     try {
@@ -122,11 +130,13 @@ export class Engine {
       if (typeof notice === "string") log.info(notice);
       if (typeof held === "string") log.warn(held);
     } catch (error) {
-      // A launch that failed may be tried again: the database was down, the password wrong.
       await this.end(client);
-      this.launched = false;
-      this.closed = false;
-      this.client = undefined;
+      // A launch that failed may be tried again: the database was down, the password wrong. One that was closed meanwhile may not: nobody would close it again.
+      if (!this.wasClosed()) {
+        this.launched = false;
+        this.closed = false;
+        this.client = undefined;
+      }
       throw error;
     }
   }
@@ -135,6 +145,10 @@ export class Engine {
   close(deadlineMs: number): Promise<void> {
     this.closing ??= this.closeOnce(deadlineMs);
     return this.closing;
+  }
+
+  private wasClosed(): boolean {
+    return this.closing !== undefined;
   }
 
   private async closeOnce(deadlineMs: number): Promise<void> {

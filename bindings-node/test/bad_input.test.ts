@@ -318,6 +318,50 @@ describe("configuration", () => {
     await app.close();
   });
 
+  it("settings that are no JSON", async () => {
+    const cycle: Record<string, unknown> = {};
+    cycle["self"] = cycle;
+    for (const settings of [{ lanes: 1n }, cycle]) await assert.rejects(launched({ database: "sqlite::memory:", settings }), fails("config_invalid", /settings/));
+  });
+
+  it("closed during its launch, an engine stays closed", async () => {
+    const app = new Everstep("sqlite::memory:");
+    app.workflow("wf", async () => 1);
+    const launching = assert.rejects(app.launch(), fails("closed"));
+    await app.close();
+    await launching;
+    await assert.rejects(app.launch(), fails("closed"));
+    assert.throws(() => app.info(), fails("closed"));
+  });
+
+  it("a logger that throws fails no run", async () => {
+    setLogger(() => {
+      throw new Error("the logger broke");
+    });
+    const write = console.error;
+    const told: string[] = [];
+    console.error = (text: string) => told.push(text);
+    try {
+      const app = new Everstep("sqlite::memory:");
+      const step = app.step("step", async () => {
+        app.logger.info("inside");
+        return 1;
+      });
+      const wf = app.workflow("wf", async (_: number, ctx) => {
+        ctx.logger.warn("begins");
+        void ctx.runStep("floating", () => new Promise(() => undefined));
+        return step();
+      });
+      await app.launch();
+      assert.equal(await (await wf.start(1)).result(), 1);
+      await app.close();
+    } finally {
+      console.error = write;
+      setLogger();
+    }
+    for (const line of ["begins", "inside", "still running"]) assert.ok(told.some((text) => text.includes("the logger threw") && text.includes(line)), line);
+  });
+
   it("a launch that failed may be tried again", async () => {
     const app = new Everstep({ database: "postgresql://u@127.0.0.1:1/db" });
     app.workflow("wf", async () => 1);
