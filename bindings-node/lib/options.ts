@@ -42,7 +42,7 @@ export interface StartOptions {
   priority?: number;
   delay?: Duration;
   startAt?: Date;
-  /** Not started by then: it fails with `expired`. */
+  /** Not started by then: it is cancelled, by `expired`. */
   expires?: Duration;
   /** Not finished by then: it is cancelled. */
   deadline?: Duration;

@@ -2,6 +2,8 @@
 
 import { type Decimal, type Decoded, Everstep, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
 import { Pool, type PoolClient } from "pg";
+import { type } from "arktype";
+import * as v from "valibot";
 import * as z from "zod";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -118,6 +120,24 @@ export async function schemas(): Promise<number> {
   // @ts-expect-error -- Not what the schema takes.
   await parsed.start({ count: "two" });
   return (await (await parsed.start({ count: 2 })).result()).doubled;
+}
+// The same of every vendor: what a schema changes on the way in is what the function sees, what it changes on the way out is what the caller sees.
+const byZod = app.step("by zod", async (order) => ({ at: order.at.toISOString() }), { input: z.object({ at: z.string().transform((text) => new Date(text)) }), output: z.object({ at: z.coerce.date<string>() }) });
+const byValibot = app.step("by valibot", async (order) => ({ count: order.count + 1 }), { input: v.object({ count: v.pipe(v.string(), v.transform(Number)) }), output: v.object({ count: v.number() }) });
+const byArktype = app.workflow("by arktype", async (order) => ({ count: order.count + 1 }), { input: type({ count: "number", "note?": "string" }), output: type({ count: "number" }) });
+export async function vendors(): Promise<void> {
+  const zod = await byZod({ at: "2026-01-02T03:04:05Z" });
+  same<typeof zod, { at: Date }>(true);
+  const valibot = await byValibot({ count: "2" });
+  same<typeof valibot, { count: number }>(true);
+  const arktype = await (await byArktype.start({ count: 2 })).result();
+  same<typeof arktype, { count: number }>(true);
+  // @ts-expect-error -- Not what the schema takes.
+  await byZod({ at: new Date() });
+  // @ts-expect-error -- Not what the schema takes.
+  await byValibot({ count: 2 });
+  // @ts-expect-error -- Not what the schema takes.
+  await byArktype.start({ count: "2" });
 }
 // @ts-expect-error -- Not what the schema gives.
 app.workflow("wrong", async () => ({ doubled: "two" }), { output: z.object({ doubled: z.number() }) });
