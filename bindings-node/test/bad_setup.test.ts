@@ -8,7 +8,7 @@ import { after, before, describe, it } from "node:test";
 import { inspect } from "node:util";
 import { Client } from "pg";
 import { Everstep, EverstepError, type EverstepOptions, NoDatabase, SetupError, setLogger } from "everstep";
-import { type Postgres, freePort, onEveryStore, startPostgres } from "./stage.js";
+import { type Postgres, child, freePort, onEveryStore, startPostgres } from "./stage.js";
 
 const SECRET = "hunter2-correct-horse";
 const SOON = { timeout: { seconds: 20 } };
@@ -102,6 +102,17 @@ describe("a PostgreSQL that asks for passwords", () => {
     assert.ok((await app.migrate()) > 0);
     await app.launch();
     await app.close();
+  });
+
+  it("looking from the command line leaves an empty database empty", async () => {
+    const url = await place("looked_at");
+    const looked = await child(join(__dirname, "../dist/cli.js"), ["runs", "--database", url]);
+    assert.equal(looked.code, 1);
+    assert.match(looked.stderr, /migration_needed/);
+    const client = new Client({ connectionString: url });
+    await client.connect();
+    assert.deepEqual((await client.query("select nspname from pg_namespace where nspname = 'everstep'")).rows, []);
+    await client.end();
   });
 
   it("asynchronous commit", async () => {
