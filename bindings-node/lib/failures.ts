@@ -35,10 +35,10 @@ export function errorOf(code: string, message: string): EverstepError {
   return kind === undefined ? new InternalError(`${code}: ${message}`, { errorCode: code }) : new kind(message);
 }
 
-/** What the native part threw, which carries the engine's code. */
+/** What the native part threw, which carries the engine's code. Its errors are of the realm it was loaded in, which under Jest is not this one. */
 export function nativeError(error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
-  return error instanceof Error && typeof code === "string" && BY_CODE.has(code) ? errorOf(code, String(message)) : error;
+  return types.isNativeError(error) && typeof code === "string" && BY_CODE.has(code) ? errorOf(code, String(message)) : error;
 }
 
 /** How a declared error becomes its recorded fields and back, where its own enumerable properties are not enough. */
