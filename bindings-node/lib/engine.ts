@@ -8,6 +8,7 @@ import type { Frame, Value } from "./frame.js";
 import { log } from "./logging.js";
 import { native } from "./native.js";
 import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } from "./ops_gen.js";
+import { type HearsEnd, hearEnd, hearNoEnd } from "./process_end.js";
 import type { Registered } from "./registered.js";
 import type { Execution } from "./scope.js";
 import { clearTimeout, setInterval, setTimeout } from "./timers.js";
@@ -17,7 +18,7 @@ const LOOK_MS = 20;
 const SELDOM_MS = 2_000;
 const FOREVER_MS = 0x7fffffff;
 
-export class Engine {
+export class Engine implements HearsEnd {
   readonly declared = new DeclaredErrors();
   readonly functions = new Map<string, Registered>();
   readonly executions = new Map<number, Execution>();
@@ -86,10 +87,7 @@ export class Engine {
         native().closeNow(handle);
         throw error;
       }
-      if (isMainThread) {
-        process.on("exit", this.atExit);
-        process.on("beforeExit", this.beforeExit);
-      }
+      if (isMainThread) hearEnd(this);
     }
     return this.client;
   }
@@ -169,8 +167,7 @@ export class Engine {
 
   private async end(client: Client): Promise<void> {
     this.closed = true;
-    process.off("exit", this.atExit);
-    process.off("beforeExit", this.beforeExit);
+    hearNoEnd(this);
     for (const execution of this.executions.values()) execution.stop("closed");
     this.executions.clear();
     client.leave();
@@ -244,15 +241,15 @@ export class Engine {
   }
 
   /** Nothing is pending and nobody called close(): the lease is given back as close() would. */
-  private readonly beforeExit = (): void => {
+  beforeExit(): void {
     void this.close(0);
-  };
+  }
 
   /** `process.exit`: with runs under way this is a crash, and must count as one; without, the lease is given back. */
-  private readonly atExit = (): void => {
+  atExit(): void {
     if (this.client === undefined || this.closed) return;
     if (this.executions.size === 0) native().closeNow(this.client.handle);
-  };
+  }
 }
 
 /** Levenshtein. */

@@ -385,6 +385,21 @@ onEveryStore("workflows", (stage) => {
 });
 
 describe("engines", () => {
+  it("a dozen in one process: no warning of a leak, and no listener is left", async () => {
+    const warned: Error[] = [];
+    const onWarning = (warning: Error): void => void warned.push(warning);
+    process.on("warning", onWarning);
+    const before = [process.listenerCount("exit"), process.listenerCount("beforeExit")];
+    const apps = Array.from({ length: 12 }, () => new Everstep("sqlite::memory:"));
+    await Promise.all(apps.map((app) => app.launch()));
+    await Promise.all(apps.map((app) => app.close()));
+    // Warnings are told in a later turn of the loop.
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off("warning", onWarning);
+    assert.deepEqual(warned, []);
+    assert.deepEqual([process.listenerCount("exit"), process.listenerCount("beforeExit")], before);
+  });
+
   it("two in one process, each with its own functions", async () => {
     setLogger(() => undefined);
     const { mkdtempSync, rmSync } = await import("node:fs");
