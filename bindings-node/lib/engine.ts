@@ -17,6 +17,7 @@ import { clearTimeout, setInterval, setTimeout } from "./timers.js";
 const LOOK_MS = 20;
 const SELDOM_MS = 2_000;
 const FOREVER_MS = 0x7fffffff;
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 export class Engine implements HearsEnd {
   readonly declared = new DeclaredErrors();
@@ -180,18 +181,21 @@ export class Engine implements HearsEnd {
   /** Runs until the process is asked to stop, then drains. */
   async serve(graceMs: number): Promise<void> {
     if (!isMainThread) throw new ConfigInvalid("serve waits for signals, which only the main thread gets: use launch and close in a worker thread");
+    let stop: () => void = () => undefined;
     const asked = new Promise<void>((resolve) => {
-      for (const signal of ["SIGTERM", "SIGINT"] as const) {
-        process.once(signal, () => {
-          resolve();
-        });
-      }
+      stop = resolve;
     });
-    await this.launch();
-    this.serving = true;
-    this.holdLoop();
-    await asked;
-    this.serving = false;
+    for (const signal of SIGNALS) process.once(signal, stop);
+    try {
+      await this.launch();
+      this.serving = true;
+      this.holdLoop();
+      await asked;
+    } finally {
+      this.serving = false;
+      // From here on a signal, whichever, does what it does to every program: it cuts the drain short.
+      for (const signal of SIGNALS) process.off(signal, stop);
+    }
     await this.close(graceMs);
   }
 

@@ -362,6 +362,13 @@ describe("configuration", () => {
     for (const line of ["begins", "inside", "still running"]) assert.ok(told.some((text) => text.includes("the logger threw") && text.includes(line)), line);
   });
 
+  it("serve that cannot launch leaves signals alone", async () => {
+    const app = new Everstep({ database: "mysql://host/db" });
+    await assert.rejects(app.serve(), fails("config_invalid"));
+    assert.deepEqual([process.listenerCount("SIGTERM"), process.listenerCount("SIGINT")], [0, 0]);
+    await app.close();
+  });
+
   it("a launch that failed may be tried again", async () => {
     const app = new Everstep({ database: "postgresql://u@127.0.0.1:1/db" });
     app.workflow("wf", async () => 1);
