@@ -21,10 +21,10 @@ import {
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
 import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
-import { type Policy, type StartOptions, checkNames, text } from "./options.js";
+import { type Policy, type StartOptions, checkNames, flag, text } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
-import { Run, recordingScope } from "./run.js";
+import { Run, type RunLike, keyOrId, recordingScope } from "./run.js";
 import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
 import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
 import { executionHere, location, scopeInWorkflow, stepHere } from "./scope.js";
@@ -138,7 +138,7 @@ export class Everstep implements AsyncDisposable {
       auto_migrate: given.autoMigrate,
       replay: given.replay,
     };
-    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), given.strict === true);
+    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), flag(given.strict, "strict"));
   }
 
   // -- declarations
@@ -303,16 +303,17 @@ export class Everstep implements AsyncDisposable {
     return { items: (records as Read[]).map(runInfo), next: typeof next === "string" ? next : null };
   }
 
-  /** A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded. */
-  async send(run: Run<unknown> | string, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+  /** A message to a run (its handle, `{ key }` or id); kept until it is received. Inside a workflow the send is recorded. */
+  async send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
-    const key = run instanceof Run ? run.key : this.keyOf(run);
+    const given = keyOrId(run);
+    const key = "key" in given ? given.key : this.keyOf(given.id);
     await this.#engine.request(OP_SEND, [key, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey]);
   }
 
-  /** Waits for an event of a run (its handle or id); null when the time is over. */
-  async getEvent<T = unknown>(run: Run<unknown> | string, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  async getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     return (run instanceof Run ? run : this.run(run)).getEvent<T>(key, options);
   }
 

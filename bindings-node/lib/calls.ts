@@ -2,7 +2,7 @@
 
 import { Closed, ExecutionEnded, StepTimeout } from "./errors_gen.js";
 import { EverstepError } from "./error_base.js";
-import { Cancelled, Failure } from "./failures.js";
+import { Cancelled, Failure, shortened } from "./failures.js";
 import { type Frame, Text, type Value, type Writer } from "./frame.js";
 import { log } from "./logging.js";
 import { VERDICT_CANCELLED, VERDICT_PENDING, VERDICT_RECORDED } from "./ops_gen.js";
@@ -200,7 +200,7 @@ export function raised(step: Registered, error: unknown, execution: Execution, f
   const retryable = !final && step.retryable(error);
   const failure = Failure.of(error, execution.engine.declared, retryable);
   const output = new Text(failure.encode());
-  return { fields: [true, output, retryable, failure.type.slice(0, 255), failure.message.slice(0, 1000), false], output, value: undefined };
+  return { fields: [true, output, retryable, shortened(failure.type, 255), shortened(failure.message, 1000), false], output, value: undefined };
 }
 
 export function timedOut(step: Registered, execution: Execution): Outcome {

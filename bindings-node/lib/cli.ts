@@ -67,7 +67,8 @@ async function main(): Promise<number> {
     return values["help"] === true ? 0 : 2;
   }
   const database = text(values, "database");
-  const app = new Everstep({ role: "client", ...(database !== undefined && { database }) });
+  // Looking changes nothing: a mistyped URL must not leave tables in somebody's database.
+  const app = new Everstep({ role: "client", autoMigrate: false, ...(database !== undefined && { database }) });
   try {
     const run = (): Run<unknown> => app.run(values["key"] === true ? { key: id ?? "" } : (id ?? ""));
     if (command === "runs") await runs(app, values);

@@ -11,6 +11,7 @@ import { log, logEvent } from "./logging.js";
 import { Pending, type Waiter } from "./pending.js";
 import { run } from "./runner.js";
 import { Execution, JOB } from "./scope.js";
+import { setImmediate } from "./timers.js";
 
 const TURN = 256;
 

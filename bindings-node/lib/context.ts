@@ -6,9 +6,9 @@ import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
 import { Logger } from "./logging.js";
 import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
-import { type Attributes, type Policy, type StartOptions, checkNames } from "./options.js";
+import { type Attributes, type Policy, type StartOptions, checkNames, listed } from "./options.js";
 import { Registered } from "./registered.js";
-import { Run } from "./run.js";
+import { type Run, type RunLike, keyOrId } from "./run.js";
 import type { AnySchema } from "./schema.js";
 import { HERE, Scope, location, scopeInWorkflow } from "./scope.js";
 import { start } from "./starting.js";
@@ -164,7 +164,7 @@ export class WorkflowContext {
     if (typeof body !== "function") throw new ConfigInvalid("map takes the items and a function: ctx.map(items, fn), or ctx.map(name, items, fn) for one step an item");
     if (options !== undefined) checkNames(options, MAP_OPTIONS, "map");
     const { key, limit, ...policy } = options ?? {};
-    const items = [...given];
+    const items = listed(given, "what map goes through");
     const keys = key === undefined ? undefined : items.map((item, index) => key(item, index));
     let branches: Branch[];
     if (name === undefined) branches = items.map((item) => (context: WorkflowContext) => body(item, context as never));
@@ -188,8 +188,8 @@ export class WorkflowContext {
     return waits.receive(this.#here("receive"), topic, options.timeout, location(this.receive)) as Promise<T | null>;
   }
 
-  /** A message to a run (its handle or id), recorded with this one. */
-  send(run: Run<unknown> | string, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+  /** A message to a run (its handle, `{ key }` or id), recorded with this one. */
+  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     return waits.send(this.#here("send"), this.#key(run), topic, message, options.idempotencyKey, location(this.send));
   }
 
@@ -198,15 +198,14 @@ export class WorkflowContext {
     return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
   }
 
-  /** Waits for an event of a run (its handle or id); null when the time is over. */
-  getEvent<T = unknown>(run: Run<unknown> | string, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     return waits.event(this.#here("getEvent"), this.#key(run), key, options.timeout, location(this.getEvent)) as Promise<T | null>;
   }
 
-  #key(run: Run<unknown> | string): string {
-    if (run instanceof Run) return run.key;
-    if (typeof run !== "string") throw new ConfigInvalid("a run is given as its handle or the id it was started with, a text");
-    return String(this.#scope.execution.engine.call(OP_RUN_KEY, [run])[0]);
+  #key(run: RunLike): string {
+    const given = keyOrId(run);
+    return "key" in given ? given.key : String(this.#scope.execution.engine.call(OP_RUN_KEY, [given.id])[0]);
   }
 
   /** True for runs that reach this point after the change; false for those recorded before it. */

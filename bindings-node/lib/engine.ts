@@ -8,15 +8,18 @@ import type { Frame, Value } from "./frame.js";
 import { log } from "./logging.js";
 import { native } from "./native.js";
 import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } from "./ops_gen.js";
+import { type HearsEnd, hearEnd, hearNoEnd } from "./process_end.js";
 import type { Registered } from "./registered.js";
 import type { Execution } from "./scope.js";
+import { clearTimeout, setInterval, setTimeout } from "./timers.js";
 
 /** How soon an engine that may have nothing pending looks whether that is so, before it lets the process end; while something is, it looks ever more seldom. */
 const LOOK_MS = 20;
 const SELDOM_MS = 2_000;
 const FOREVER_MS = 0x7fffffff;
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
-export class Engine {
+export class Engine implements HearsEnd {
   readonly declared = new DeclaredErrors();
   readonly functions = new Map<string, Registered>();
   readonly executions = new Map<number, Execution>();
@@ -72,7 +75,7 @@ export class Engine {
     if (this.client === undefined) {
       let handle: number;
       try {
-        handle = native().open(JSON.stringify(this.config), !isMainThread);
+        handle = native().open(this.settings(), !isMainThread);
       } catch (error) {
         throw nativeError(error);
       }
@@ -85,12 +88,17 @@ export class Engine {
         native().closeNow(handle);
         throw error;
       }
-      if (isMainThread) {
-        process.on("exit", this.atExit);
-        process.on("beforeExit", this.beforeExit);
-      }
+      if (isMainThread) hearEnd(this);
     }
     return this.client;
+  }
+
+  private settings(): string {
+    try {
+      return JSON.stringify(this.config);
+    } catch (error) {
+      throw new ConfigInvalid("settings are texts, numbers, booleans and lists of them", { cause: error });
+    }
   }
 
   call(op: number, values: readonly Value[]): Frame {
@@ -111,7 +119,7 @@ export class Engine {
   // -- life
 
   async launch(): Promise<void> {
-    if (this.launched) throw new AlreadyLaunched("launch was called twice");
+    if (this.launched && !this.wasClosed()) throw new AlreadyLaunched("launch was called twice");
     const client = this.open();
     this.launched = true;
     try {
@@ -121,11 +129,13 @@ export class Engine {
       if (typeof notice === "string") log.info(notice);
       if (typeof held === "string") log.warn(held);
     } catch (error) {
-      // A launch that failed may be tried again: the database was down, the password wrong.
       await this.end(client);
-      this.launched = false;
-      this.closed = false;
-      this.client = undefined;
+      // A launch that failed may be tried again: the database was down, the password wrong. One that was closed meanwhile may not: nobody would close it again.
+      if (!this.wasClosed()) {
+        this.launched = false;
+        this.closed = false;
+        this.client = undefined;
+      }
       throw error;
     }
   }
@@ -134,6 +144,10 @@ export class Engine {
   close(deadlineMs: number): Promise<void> {
     this.closing ??= this.closeOnce(deadlineMs);
     return this.closing;
+  }
+
+  private wasClosed(): boolean {
+    return this.closing !== undefined;
   }
 
   private async closeOnce(deadlineMs: number): Promise<void> {
@@ -154,8 +168,7 @@ export class Engine {
 
   private async end(client: Client): Promise<void> {
     this.closed = true;
-    process.off("exit", this.atExit);
-    process.off("beforeExit", this.beforeExit);
+    hearNoEnd(this);
     for (const execution of this.executions.values()) execution.stop("closed");
     this.executions.clear();
     client.leave();
@@ -168,18 +181,21 @@ export class Engine {
   /** Runs until the process is asked to stop, then drains. */
   async serve(graceMs: number): Promise<void> {
     if (!isMainThread) throw new ConfigInvalid("serve waits for signals, which only the main thread gets: use launch and close in a worker thread");
+    let stop: () => void = () => undefined;
     const asked = new Promise<void>((resolve) => {
-      for (const signal of ["SIGTERM", "SIGINT"] as const) {
-        process.once(signal, () => {
-          resolve();
-        });
-      }
+      stop = resolve;
     });
-    await this.launch();
-    this.serving = true;
-    this.holdLoop();
-    await asked;
-    this.serving = false;
+    for (const signal of SIGNALS) process.once(signal, stop);
+    try {
+      await this.launch();
+      this.serving = true;
+      this.holdLoop();
+      await asked;
+    } finally {
+      this.serving = false;
+      // From here on a signal, whichever, does what it does to every program: it cuts the drain short.
+      for (const signal of SIGNALS) process.off(signal, stop);
+    }
     await this.close(graceMs);
   }
 
@@ -229,15 +245,15 @@ export class Engine {
   }
 
   /** Nothing is pending and nobody called close(): the lease is given back as close() would. */
-  private readonly beforeExit = (): void => {
+  beforeExit(): void {
     void this.close(0);
-  };
+  }
 
   /** `process.exit`: with runs under way this is a crash, and must count as one; without, the lease is given back. */
-  private readonly atExit = (): void => {
+  atExit(): void {
     if (this.client === undefined || this.closed) return;
     if (this.executions.size === 0) native().closeNow(this.client.handle);
-  };
+  }
 }
 
 /** Levenshtein. */

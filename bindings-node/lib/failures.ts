@@ -11,6 +11,8 @@ const MAX_MESSAGE = 8 * 1024;
 const MAX_STACK = 16 * 1024;
 const MAX_CAUSES = 8;
 
+const NODES_OWN = /\bnode:(?:internal|async_hooks)\b/;
+
 /** A class of errors, whatever its constructor takes. */
 export type ErrorClass<E extends Error = Error> = abstract new (...args: never[]) => E;
 
@@ -33,10 +35,10 @@ export function errorOf(code: string, message: string): EverstepError {
   return kind === undefined ? new InternalError(`${code}: ${message}`, { errorCode: code }) : new kind(message);
 }
 
-/** What the native part threw, which carries the engine's code. */
+/** What the native part threw, which carries the engine's code. Its errors are of the realm it was loaded in, which under Jest is not this one. */
 export function nativeError(error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
-  return error instanceof Error && typeof code === "string" && BY_CODE.has(code) ? errorOf(code, String(message)) : error;
+  return types.isNativeError(error) && typeof code === "string" && BY_CODE.has(code) ? errorOf(code, String(message)) : error;
 }
 
 /** How a declared error becomes its recorded fields and back, where its own enumerable properties are not enough. */
@@ -132,7 +134,8 @@ export class Failure {
       return encode(this.document);
     } catch (error) {
       // The details cannot be stored; the error itself must be, or the failure would be lost.
-      return encode({ ...this.document, message: `${this.document.message} (${messageOf(error)})`, stack: null, cause: null, details: null });
+      const { type, code, message, retryable } = this.document;
+      return encode({ ...bare(printable(type), printable(`${message} (${messageOf(error)})`), retryable), code: code === null ? null : printable(code) });
     }
   }
 
@@ -174,8 +177,8 @@ function bare(type: string, message: string, retryable: boolean): Document {
 
 function errorDocument(error: Error, declared: DeclaredErrors, retryable: boolean, depth: number): Document {
   const cause = error.cause === undefined || depth >= MAX_CAUSES ? null : documentOf(error.cause, declared, true, depth + 1);
-  const message = messageOf(error).slice(0, MAX_MESSAGE);
-  const stack = printable(stackOf(error)).slice(-MAX_STACK);
+  const message = shortened(messageOf(error), MAX_MESSAGE);
+  const stack = printable(stackOf(error).slice(-MAX_STACK));
   if (error instanceof EverstepError) {
     return { type: error.errorType ?? typeOf(error), code: error.errorCode, message, stack: error.remoteStack ?? stack, cause, details: error.details ?? null, retryable };
   }
@@ -191,7 +194,7 @@ function errorDocument(error: Error, declared: DeclaredErrors, retryable: boolea
 
 /** `throw "text"` and its like: no Error, but a failure all the same. */
 function thrown(value: unknown): string {
-  if (typeof value === "string") return printable(value).slice(0, MAX_MESSAGE);
+  if (typeof value === "string") return shortened(value, MAX_MESSAGE);
   return `a thrown ${value === null ? "null" : typeof value}${["number", "bigint", "boolean"].includes(typeof value) ? `: ${String(value)}` : ""}`;
 }
 
@@ -207,18 +210,23 @@ function typeOf(error: Error): string {
   const made = (error.constructor as { name?: unknown } | null | undefined)?.name;
   const [type] = [name, made].filter((text): text is string => typeof text === "string" && text !== "" && text !== "Error");
   // It is a column of its own, and PostgreSQL has no form for NUL.
-  return printable(type ?? "Error").replaceAll("\0", " ").slice(0, MAX_TYPE);
+  return shortened(type ?? "Error", MAX_TYPE).replaceAll("\0", " ");
 }
 
 /** Innermost call last, as every language writes it, without the frames of this package. */
 function stackOf(error: Error): string {
   const stack: unknown = error.stack;
-  const lines = (typeof stack === "string" ? stack : "").split("\n").filter((line) => /^\s+at /.test(line) && (PACKAGE_FOLDER === undefined || !line.includes(PACKAGE_FOLDER)) && !line.includes("node:internal"));
+  const lines = (typeof stack === "string" ? stack : "").split("\n").filter((line) => /^\s+at /.test(line) && (PACKAGE_FOLDER === undefined || !line.includes(PACKAGE_FOLDER)) && !NODES_OWN.test(line));
   return lines.reverse().join("\n");
 }
 
 function printable(text: string): string {
   return text.toWellFormed();
+}
+
+/** Its beginning. Cutting may halve a character, and half a character has no UTF-8 form: the failure could not be recorded, and its run would never end. */
+export function shortened(text: string, length: number): string {
+  return printable(text.slice(0, length));
 }
 
 function documentFrom(value: unknown, depth: number): Document {

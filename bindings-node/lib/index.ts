@@ -9,7 +9,7 @@ export type { Arguments, Reference, Startable, StartArguments, Step, Transaction
 export { type Fields, type Level, Logger, type LogSink, setLogger } from "./logging.js";
 export type { Attributes, Dedup, Policy, Retry, StartOptions } from "./options.js";
 export { type Row, Rows, type SqlParameter, type SqlValue, Transaction } from "./own_transaction.js";
-export { Run } from "./run.js";
+export { Run, type RunLike } from "./run.js";
 export type { CancelOutcome, Page, QueueInfo, QueueOptions, ResumeOutcome, RunFilter, RunInfo, State, StepInfo } from "./runs.js";
 export type { StandardSchema } from "./schema.js";
 export { type DrizzleSql, drizzleTx } from "./sources/drizzle.js";

@@ -30,19 +30,28 @@ export function setLogger(to?: LogSink): void {
   sink = to ?? written;
 }
 
+/** A sink that throws fails neither the run that logs nor the engine's own work. */
+function tell(level: Level, message: string, fields: Fields): void {
+  try {
+    sink(level, message, fields);
+  } catch (error) {
+    console.error(`everstep error: the logger threw at: ${message}`, error);
+  }
+}
+
 /** Messages of the engine itself. Debug is for whoever gives a sink of their own. */
 export const log = {
   debug(message: string, fields: Fields = {}): void {
-    if (sink !== written) sink("debug", message, fields);
+    if (sink !== written) tell("debug", message, fields);
   },
   info(message: string, fields: Fields = {}): void {
-    sink("info", message, fields);
+    tell("info", message, fields);
   },
   warn(message: string, fields: Fields = {}): void {
-    sink("warn", message, fields);
+    tell("warn", message, fields);
   },
   error(message: string, fields: Fields = {}): void {
-    sink("error", message, fields);
+    tell("error", message, fields);
   },
 };
 
@@ -68,14 +77,14 @@ export class Logger {
 function record(level: Level, message: string, fields: Fields): void {
   const here = HERE.getStore();
   if (here === undefined) {
-    sink(level, message, fields);
+    tell(level, message, fields);
     return;
   }
   const step = here instanceof RunningStep ? here : undefined;
   const { execution } = here;
   const replaying = step === undefined && execution?.replaying === true;
   if (replaying && (level === "debug" || level === "info")) return;
-  sink(level, message, { run: execution?.run, workflow: execution?.name, step: step?.name, attempt: step?.attempt ?? execution?.attempt, replaying, ...fields });
+  tell(level, message, { run: execution?.run, workflow: execution?.name, step: step?.name, attempt: step?.attempt ?? execution?.attempt, replaying, ...fields });
 }
 
 export function logEvent(level: string, code: string, message: string): void {

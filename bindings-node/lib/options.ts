@@ -42,7 +42,7 @@ export interface StartOptions {
   priority?: number;
   delay?: Duration;
   startAt?: Date;
-  /** Not started by then: it fails with `expired`. */
+  /** Not started by then: it is cancelled, by `expired`. */
   expires?: Duration;
   /** Not finished by then: it is cancelled. */
   deadline?: Duration;
@@ -60,6 +60,8 @@ export interface StartOptions {
   traceState?: string;
   /** Start again although a run of this id existed and was purged. */
   reusePurged?: boolean;
+  /** Start it although no worker knows this name and it is nearly one that is known. */
+  unchecked?: boolean;
   /** What becomes of a child when its parent ends; default cancel. */
   parentClose?: "cancel" | "abandon";
 }
@@ -92,10 +94,12 @@ const START_OPTIONS: ReadonlySet<string> = new Set<keyof StartOptions>([
   "traceParent",
   "traceState",
   "reusePurged",
+  "unchecked",
   "parentClose",
 ]);
 
 const RETRY: ReadonlySet<string> = new Set<keyof Retry>(["maxAttempts", "initial", "factor", "maxInterval", "jitter", "nonRetryable", "retryIf"]);
+const PARENT_CLOSE: readonly unknown[] = [undefined, "cancel", "abandon"];
 const DEDUP: ReadonlySet<string> = new Set<keyof Dedup>(["key", "scope", "policy"]);
 
 /** A misspelt option would be ignored: an id that is not taken is a run started twice. */
@@ -113,9 +117,21 @@ export function text(value: string | undefined, what: string): string | undefine
   return value;
 }
 
+/** A text where a boolean belongs counts as true everywhere in JavaScript, "false" too. */
+export function flag(given: boolean | undefined, what: string): boolean {
+  if (given !== undefined && typeof given !== "boolean") throw new ConfigInvalid(`${what} is true or false, not a ${typeof given}`);
+  return given ?? false;
+}
+
+/** What is to be gone through, as an array. */
+export function listed<T>(given: Iterable<T>, what: string): T[] {
+  if (typeof (given as Iterable<T> | null | undefined)?.[Symbol.iterator] !== "function" || typeof given === "string") throw new ConfigInvalid(`${what} is an array, or something else to iterate over`);
+  return [...given];
+}
+
 /** RETRY of `ops.toml`; null where everything is the default. */
 export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
-  if (retry === undefined && timeout === undefined && atMostOnce !== true) return null;
+  if (retry === undefined && timeout === undefined && !flag(atMostOnce, "atMostOnce")) return null;
   if (retry !== undefined) checkRetry(retry);
   // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
   const attempts = retry === undefined ? 1 : retry.maxAttempts;
@@ -126,7 +142,7 @@ export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | 
     retry?.maxInterval === undefined ? null : milliseconds(retry.maxInterval, "retry.maxInterval"),
     retry?.jitter,
     timeout === undefined ? null : milliseconds(timeout, "timeout"),
-    atMostOnce === true,
+    flag(atMostOnce, "atMostOnce"),
   ];
 }
 
@@ -135,6 +151,7 @@ function checkRetry(retry: Retry): void {
   const { maxAttempts, factor, nonRetryable, retryIf } = retry;
   if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts >= 1)) throw new ConfigInvalid("retry.maxAttempts is a whole number, at least 1");
   if (factor !== undefined && !Number.isFinite(factor)) throw new ConfigInvalid("retry.factor is a finite number");
+  flag(retry.jitter, "retry.jitter");
   if (retryIf !== undefined && typeof retryIf !== "function") throw new ConfigInvalid("retry.retryIf is a function");
   const kinds: unknown = nonRetryable;
   if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((kind) => typeof kind === "function"))) throw new ConfigInvalid("retry.nonRetryable is an array of classes");
@@ -166,6 +183,7 @@ export function retryable(retry: Retry | undefined, error: unknown): boolean {
 export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
   if (Object.keys(given).length === 0) return null;
+  if (!PARENT_CLOSE.includes(given.parentClose)) throw new ConfigInvalid(`parentClose is "cancel" or "abandon", not ${JSON.stringify(given.parentClose)}`);
   const { dedup } = given;
   if (dedup !== undefined) {
     checkNames(dedup, DEDUP, "dedup");
@@ -196,7 +214,8 @@ export function runRecord(given: StartOptions): Value[] | null {
     text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
     text(given.traceParent, "traceParent"),
     text(given.traceState, "traceState"),
-    given.reusePurged === true ? true : null,
+    flag(given.reusePurged, "reusePurged") ? true : null,
+    flag(given.unchecked, "unchecked") ? true : null,
   ];
   while (values.length > 0 && (values.at(-1) === null || values.at(-1) === undefined)) values.pop();
   return values.length === 0 ? null : values;

@@ -2,7 +2,7 @@
 
 import { decode, encode } from "./codec.js";
 import type { Engine } from "./engine.js";
-import { ResultTimeout, RunCancelled, RunNotFound } from "./errors_gen.js";
+import { ConfigInvalid, ResultTimeout, RunCancelled, RunNotFound } from "./errors_gen.js";
 import { Failure } from "./failures.js";
 import { type Frame, type Read, Text, type Value } from "./frame.js";
 import { bytes } from "./calls.js";
@@ -15,6 +15,18 @@ import { type Duration, limitMs } from "./times.js";
 import * as waits from "./waits.js";
 
 const PAGE = 500;
+
+/** Which run: its handle or `{ key }`, or the id it was started with. */
+export type RunLike = string | { readonly key: string };
+
+/** The key a run is given by, or its id, of which the engine makes one. */
+export function keyOrId(run: RunLike): { key: string } | { id: string } {
+  const given: unknown = run;
+  if (typeof given === "string") return { id: given };
+  const key: unknown = (given as { key?: unknown } | null | undefined)?.key;
+  if (typeof key !== "string") throw new ConfigInvalid("a run is given as its handle, as { key }, or as the id it was started with, a text");
+  return { key };
+}
 
 /** The scope a call is recorded in: inside a workflow of the same engine, and not inside one of its steps. */
 export function recordingScope(engine: Engine): Scope | undefined {

@@ -50,6 +50,7 @@ function runWorkflow(ending: Ending, data: Uint8Array | null): void {
 /** How an execution ends: what is recorded, and who waits for that. */
 class Ending implements Waiter {
   token = 0;
+  private refused = false;
 
   constructor(
     readonly execution: Execution,
@@ -87,8 +88,17 @@ class Ending implements Waiter {
     this.execution.engine.ended(this.execution);
   }
 
+  /** Its end was refused. A run without one would stay with this process for as long as it lives, so it fails with the reason. */
   reject(error: unknown): void {
-    log.error(`run ${this.execution.run} of ${this.execution.name} could not be ended here`, { error });
+    const { execution } = this;
+    if (execution.stopped !== undefined || execution.engine.closed) return;
+    log.error(`the end of run ${execution.run} of ${execution.name} was refused${this.refused ? " again" : ": it fails with the reason"}`, { error });
+    if (this.refused) {
+      execution.engine.ended(execution);
+      return;
+    }
+    this.refused = true;
+    this.end(raised(this.registered, error, execution, true));
   }
 }
 

@@ -3,7 +3,7 @@
 import { ConfigInvalid } from "./errors_gen.js";
 import type { Read, Value } from "./frame.js";
 import { QUEUE, RUN, STEP } from "./ops_gen.js";
-import { type Attributes, checkNames, text } from "./options.js";
+import { type Attributes, checkNames, flag, text } from "./options.js";
 import { fromMicroseconds, point } from "./times.js";
 
 export type State = "ready" | "running" | "waiting" | "cancelling" | "blocked" | "succeeded" | "failed" | "cancelled";
@@ -172,11 +172,11 @@ export function queueOf(name: string, options: QueueOptions): QueueInfo {
   };
   return {
     name,
-    paused: options.paused ?? false,
+    paused: flag(options.paused, `queue ${JSON.stringify(name)}: paused`),
     limit: limit(options.limit, "limit"),
     workerLimit: limit(options.workerLimit, "workerLimit"),
     keyLimit: limit(options.keyLimit, "keyLimit"),
-    hold: options.hold ?? false,
+    hold: flag(options.hold, `queue ${JSON.stringify(name)}: hold`),
   };
 }
 
@@ -185,17 +185,32 @@ export function filterRecord(filter: RunFilter): Value[] {
   const limit = filter.limit ?? 100;
   if (!Number.isSafeInteger(limit) || limit < 1 || limit > 1000) throw new ConfigInvalid("limit is 1 to 1000");
   const states = typeof filter.states === "string" ? [filter.states] : filter.states;
+  if (states !== undefined && !(Array.isArray(states) && states.every((state) => typeof state === "string"))) throw new ConfigInvalid("states is a state, or an array of them");
+  const attribute: unknown = filter.attribute;
+  if (attribute !== undefined && !(Array.isArray(attribute) && attribute.length === 2)) throw new ConfigInvalid("attribute is a pair: [name, value]");
   const [name, value] = filter.attribute ?? [];
   return [
     states,
-    filter.workflow,
-    filter.queue,
-    filter.parent?.key,
-    name,
-    value === undefined ? null : JSON.stringify(value),
+    text(filter.workflow, "workflow"),
+    text(filter.queue, "queue"),
+    filter.parent === undefined ? null : keyOf(filter.parent),
+    text(name, "the name of an attribute"),
+    attribute === undefined ? null : attributeJson(value),
     filter.createdFrom === undefined ? null : point(filter.createdFrom, "createdFrom"),
     filter.createdBefore === undefined ? null : point(filter.createdBefore, "createdBefore"),
-    filter.after,
+    text(filter.after, "after"),
     limit,
   ];
+}
+
+/** What is ignored here would list every run. */
+function keyOf(parent: unknown): string {
+  const key: unknown = (parent as { key?: unknown } | null)?.key;
+  if (typeof key !== "string") throw new ConfigInvalid("parent is the handle of a run, or { key }");
+  return key;
+}
+
+function attributeJson(value: unknown): string {
+  if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid("the value of an attribute is a text, a finite number or a boolean");
+  return JSON.stringify(value);
 }

@@ -163,13 +163,17 @@ export function executionHere(): Execution | undefined {
 /** The scope of a call that belongs inside a workflow, and not inside one of its steps. `given`: that of the context it was called on. */
 export function scopeInWorkflow(verb: string, given?: Scope): Scope {
   const here = HERE.getStore();
+  const { execution } = here ?? {};
+  // A context kept where several runs find it: what this run calls would be recorded in the other one, and neither could be replayed.
+  if (given !== undefined && execution !== undefined && execution !== given.execution) {
+    throw new OutsideRun(`${verb} was called on the context of run ${given.execution.run}, by code of run ${execution.run}: each run uses its own context, the second argument of its function`);
+  }
   if (here instanceof RunningStep) {
-    if (here.execution === undefined) throw new OutsideRun(`${verb} belongs inside a workflow`);
-    if (given === undefined || here.execution === given.execution) throw new OutsideRun(`${verb} belongs inside a workflow, not inside its step ${JSON.stringify(here.name)}`);
-    return given;
+    const inside = execution === undefined ? "" : `, not inside its step ${JSON.stringify(here.name)}`;
+    throw new OutsideRun(`${verb} belongs inside a workflow${inside}`);
   }
   // The surroundings win: the context of the workflow, used inside a branch, must take its place in that branch.
-  const scope = here !== undefined && (given === undefined || here.execution === given.execution) ? here : given;
+  const scope = here ?? given;
   if (scope === undefined) throw new OutsideRun(`${verb} belongs inside a workflow`);
   return scope;
 }

@@ -6,7 +6,7 @@ import type { Engine } from "./engine.js";
 import { errorOf } from "./failures.js";
 import { type Read, Text, type Value } from "./frame.js";
 import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
-import { type StartOptions, runRecord } from "./options.js";
+import { type StartOptions, listed, runRecord } from "./options.js";
 import type { Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
 import { type Scope, location } from "./scope.js";
@@ -43,7 +43,7 @@ export async function startMany<O>(target: Target, inputs: Iterable<unknown>, op
   const plain = runRecord(options);
   const ids: (string | undefined)[] = [];
   const items: Value[] = [];
-  for (const input of inputs) {
+  for (const input of listed(inputs, "what startMany takes")) {
     const own = id?.(input as never);
     ids.push(own);
     items.push([encodeInput(target, input), own === undefined ? plain : runRecord({ ...options, id: own })]);

@@ -15,7 +15,7 @@ type Tag = Date | Uint8Array | import("./values.js").Decimal | import("./values.
 /**
  * The type of a value that was encoded, recorded and decoded: what a step or a workflow returns to its caller. Plain data is unchanged; functions, symbols and
  * methods of classes become `NotEncodable`, so that their use is an error of the compiler instead of one at night.
- * An optional field may be absent; it is never undefined.
+ * An optional field may be absent; it is never undefined, and neither is an element: undefined inside a value is refused.
  */
 export type Decoded<T> = unknown extends T
   ? T
@@ -42,8 +42,18 @@ export type Decoded<T> = unknown extends T
                       ? Map<Decoded<K>, Decoded<V>>
                       : T extends ReadonlySet<infer V>
                         ? Set<Decoded<V>>
-                        : T extends readonly unknown[]
-                          ? { [K in keyof T]: Decoded<T[K]> }
+                        : T extends readonly (infer I)[]
+                          ? DecodedList<T, I>
                           : T extends object
                             ? { [K in keyof T]: Decoded<Exclude<T[K], undefined>> }
                             : never;
+
+/**
+ * An array's element type stands in an array type of its own, which the compiler looks into when it must; a mapped type over an array is gone through at once, and
+ * a type that contains itself (`type Json = null | string | Json[] | { [key: string]: Json }`) would have no end. Tuples are mapped: each place has its type.
+ */
+type DecodedList<T extends readonly unknown[], I> = I[] extends T
+  ? T extends unknown[]
+    ? Decoded<Exclude<I, undefined>>[]
+    : readonly Decoded<Exclude<I, undefined>>[]
+  : { [K in keyof T]: Decoded<Exclude<T[K], undefined>> };

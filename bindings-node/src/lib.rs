@@ -1,7 +1,8 @@
 //! The functions of `core/docs/protocol.md` for Node, one for one. Nothing here knows an operation, so nothing here changes when one is added.
 //!
-//! No thread of the engine calls into JavaScript. Each client has one thread of its own that waits in `drain` and hands packed batches to the event loop
-//! through a weak ThreadsafeFunction: it keeps neither the loop nor the process alive, and one batch is one callback, however many events it holds.
+//! No thread of the engine calls into JavaScript. Whichever thread adds to an empty completion queue wakes the event loop through a weak ThreadsafeFunction,
+//! which keeps neither the loop nor the process alive, and the loop takes what is there by then: one batch is one callback, however many events it holds.
+//! A thread in between that waits in `drain` costs each lone step a hop more, and each idle process its wake-ups.
 //! A promise a call (`#[napi] async fn`) costs twice as much an operation, and its completions come one by one.
 
 use std::sync::mpsc;
@@ -11,13 +12,10 @@ use std::time::Duration;
 use everstep::protocol;
 use napi::bindgen_prelude::{AsyncTask, Buffer, Either, Function, Uint8ArraySlice};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
-use napi::{Env, Status, Task};
+use napi::{Env, Task};
 use napi_derive::napi;
 
 type Result<T> = std::result::Result<T, napi::Error<String>>;
-
-/// How long a thread waits before it looks whether its client is still there.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Events a batch holds at most.
 const BATCH: usize = 4096;
@@ -63,32 +61,25 @@ fn hand_over(handle: u64) {
     }
 }
 
-/// A completion queue for this environment. `on_events` gets packed batches.
+/// A completion queue for this environment. `on_events` gets packed batches; an empty one says nothing.
 #[napi(catch_unwind)]
 pub fn attach(handle: f64, ordered: bool, on_events: Function<'_, Buffer, ()>) -> Result<u32> {
     let handle = handle as u64;
     let client = protocol::attach(handle, ordered).map_err(refusal)?;
-    let deliver = on_events
-        .build_threadsafe_function::<Vec<u8>>()
+    let wake = on_events
+        .build_threadsafe_function::<()>()
         .weak::<true>()
         .callee_handled::<false>()
-        .build_callback(|context| Ok(Buffer::from(context.value)))
+        .build_callback(move |_| Ok(Buffer::from(protocol::pack(&protocol::try_drain(handle, client, BATCH)))))
         .map_err(|error| broken(&error))?;
-    let pump = move || {
-        loop {
-            let events = protocol::drain(handle, client, BATCH, LOOK);
-            if !events.is_empty() {
-                let status = deliver.call(protocol::pack(&events), ThreadsafeFunctionCallMode::NonBlocking);
-                // The environment is going down.
-                if status != Status::Ok {
-                    return;
-                }
-            } else if protocol::wake_fd(handle, client).is_none() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("everstep-node".into()).spawn(pump).map_err(|error| broken(&error))?;
+    protocol::set_waker(
+        handle,
+        client,
+        Box::new(move || {
+            // Refused only when the environment is going down, and nobody is left to be told.
+            let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        }),
+    );
     Ok(client)
 }
 

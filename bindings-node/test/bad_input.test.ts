@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { arktype, valibot, zod } from "./schemas.js";
-import { Everstep, EverstepError, type EverstepOptions, setLogger } from "everstep";
+import { Everstep, EverstepError, type EverstepOptions, type WorkflowContext, setLogger } from "everstep";
 import { onEveryStore, until } from "./stage.js";
 
  
@@ -35,10 +35,19 @@ onEveryStore("bad input", (stage) => {
     await assert.rejects(wf.start(1, { startAt: new Date(8.64e15) }), fails("config_invalid", /too far/));
     await assert.rejects(app.runs({ state: "failed" } as any), fails("config_invalid", /no such option: state/));
     await assert.rejects(app.putQueue("q", { limt: 1 } as any), fails("config_invalid", /no such option: limt/));
+    // What is of the wrong kind is refused here, with its name, and never ignored: a filter that is would list every run.
+    for (const options of [{ paused: "no" }, { hold: 1 }, { limit: "3" }, { keyLimit: null }]) await assert.rejects(app.putQueue("q", options as any), fails("config_invalid", /queue "q"/));
+    for (const filter of [{ parent: "one" }, { parent: {} }, { attribute: "region" }, { attribute: ["region"] }, { attribute: ["region", NaN] }, { workflow: 5 }, { queue: {} }, { states: 5 }, { states: [5] }, { after: 5 }]) {
+      await assert.rejects(app.runs(filter as any), fails("config_invalid"), JSON.stringify(filter));
+    }
+    for (const options of [{ parentClose: "orphan" }, { reusePurged: "yes" }, { retry: { jitter: "no" } }]) await assert.rejects(wf.start(1, options as any), fails("config_invalid"), JSON.stringify(options));
+    for (const inputs of [5, null, "abc"]) await assert.rejects(wf.startMany(inputs as any), fails("config_invalid", /startMany/));
     for (const id of [5, null, undefined, {}]) assert.throws(() => app.run(id as any), fails("config_invalid"));
     await assert.rejects(app.send("one", 5 as any, 1), fails("config_invalid", /topic is a text/));
     await wf.start(1, { id: "one" });
     await assert.rejects(app.reference("other").start(1, { id: "one" }), fails("id_conflict"));
+    await assert.rejects(app.reference("chekout").start(1), fails("unknown_workflow", /checkout/));
+    assert.equal((await (await app.reference("chekout").start(1, { unchecked: true })).status()).state, "ready");
     await assert.rejects(app.run("nobody").status(), fails("run_not_found"));
     await app.close();
   });
@@ -89,6 +98,7 @@ onEveryStore("bad input", (stage) => {
       await code(async () => ctx.sleep({ second: 5 } as any));
       await code(async () => ctx.sleep({ seconds: NaN }));
       await code(async () => ctx.map([1, 2], (n) => n, { key: () => "same" }));
+      await code(async () => ctx.map(5 as any, (n) => n));
       await code(async () => app.idempotencyKey());
       return out;
     });
@@ -105,12 +115,41 @@ onEveryStore("bad input", (stage) => {
       "config_invalid",
       "config_invalid",
       "config_invalid",
+      "config_invalid",
       "outside_step",
     ]);
     assert.ok(out.some((text) => text.includes("write all([() => step(x)]) instead of all([step(x)])")));
     assert.ok(out.some((text) => text.includes("{ seconds: 5 }")));
     assert.throws(() => app.sleep({ seconds: 1 }), fails("outside_run"));
     assert.throws(() => app.idempotencyKey(), fails("outside_step"));
+    await app.close();
+  });
+
+  it("the context of another run", async () => {
+    const app = stage.engine();
+    // What goes wrong in practice: a service that keeps the context of whichever run came last.
+    const service: { context?: WorkflowContext } = {};
+    const keeps = app.workflow("keeps", async (_: number, ctx) => {
+      service.context = ctx;
+      await ctx.receive("go");
+      return ctx.runStep("mine", () => "mine");
+    });
+    const step = app.step("step", async () => service.context?.uuid());
+    const uses = app.workflow("uses", async () => {
+      const own = app.context();
+      const theirs = async (): Promise<unknown> => service.context?.runStep("theirs", () => 1);
+      return [await theirs().catch((error: EverstepError) => error.code), await step().catch((error: EverstepError) => error.message), await own.runStep("own", () => "own")];
+    });
+    await app.launch();
+    const first = await keeps.start(1);
+    await until(() => service.context !== undefined, "the first run");
+    const [theirs, inStep, own] = (await (await uses.start()).result());
+    assert.equal(theirs, "outside_run");
+    assert.match(String(inStep), new RegExp(`context of run ${first.key}`));
+    assert.equal(own, "own");
+    await first.send("go", 1);
+    assert.equal(await first.result(), "mine");
+    assert.deepEqual((await first.steps()).map(({ name }) => name), ["go", "mine"]);
     await app.close();
   });
 
@@ -262,10 +301,10 @@ describe("configuration", () => {
   it("options of declarations", async () => {
     const app = new Everstep();
     const step = async (): Promise<number> => 1;
-    for (const options of [null, 5, { retries: 1 }, { retry: 3 }, { retry: { attempts: 3 } }, { retry: { factor: "2" } }, { retry: { retryIf: true } }, { retry: { nonRetryable: Error } }, { retry: { nonRetryable: [5] } }]) {
+    for (const options of [null, 5, { retries: 1 }, { retry: 3 }, { retry: { attempts: 3 } }, { retry: { factor: "2" } }, { retry: { retryIf: true } }, { atMostOnce: "no" }, { retry: { nonRetryable: Error } }, { retry: { nonRetryable: [5] } }]) {
       assert.throws(() => app.step("step", step, options as any), fails("config_invalid"), JSON.stringify(options));
     }
-    for (const options of [null, 5, []]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
+    for (const options of [null, 5, [], { strict: "no" }]) assert.throws(() => new Everstep(options as any), fails("config_invalid"));
     assert.throws(() => app.queue(5 as any), fails("config_invalid"));
     assert.throws(() => app.queue("orders", { limt: 5 } as any), fails("config_invalid"));
   });
@@ -276,6 +315,57 @@ describe("configuration", () => {
     app.workflow("other", async () => 1);
     for (let launch = 0; launch < 2; launch++) await assert.rejects(app.launch(), fails("id_invalid"));
     assert.throws(() => app.info(), fails("id_invalid"));
+    await app.close();
+  });
+
+  it("settings that are no JSON", async () => {
+    const cycle: Record<string, unknown> = {};
+    cycle["self"] = cycle;
+    for (const settings of [{ lanes: 1n }, cycle]) await assert.rejects(launched({ database: "sqlite::memory:", settings }), fails("config_invalid", /settings/));
+  });
+
+  it("closed during its launch, an engine stays closed", async () => {
+    const app = new Everstep("sqlite::memory:");
+    app.workflow("wf", async () => 1);
+    const launching = assert.rejects(app.launch(), fails("closed"));
+    await app.close();
+    await launching;
+    await assert.rejects(app.launch(), fails("closed"));
+    assert.throws(() => app.info(), fails("closed"));
+  });
+
+  it("a logger that throws fails no run", async () => {
+    setLogger(() => {
+      throw new Error("the logger broke");
+    });
+    const write = console.error;
+    const told: string[] = [];
+    console.error = (text: string) => told.push(text);
+    try {
+      const app = new Everstep("sqlite::memory:");
+      const step = app.step("step", async () => {
+        app.logger.info("inside");
+        return 1;
+      });
+      const wf = app.workflow("wf", async (_: number, ctx) => {
+        ctx.logger.warn("begins");
+        void ctx.runStep("floating", () => new Promise(() => undefined));
+        return step();
+      });
+      await app.launch();
+      assert.equal(await (await wf.start(1)).result(), 1);
+      await app.close();
+    } finally {
+      console.error = write;
+      setLogger();
+    }
+    for (const line of ["begins", "inside", "still running"]) assert.ok(told.some((text) => text.includes("the logger threw") && text.includes(line)), line);
+  });
+
+  it("serve that cannot launch leaves signals alone", async () => {
+    const app = new Everstep({ database: "mysql://host/db" });
+    await assert.rejects(app.serve(), fails("config_invalid"));
+    assert.deepEqual([process.listenerCount("SIGTERM"), process.listenerCount("SIGINT")], [0, 0]);
     await app.close();
   });
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 import { runInNewContext } from "node:vm";
-import { type EverstepError, type RunFailed, setLogger } from "everstep";
+import { type EverstepError, type RunFailed, StepError, setLogger } from "everstep";
 import { onEveryStore } from "./stage.js";
 
 class Declared extends Error {
@@ -49,6 +49,12 @@ const THROWN: Record<string, [make: () => unknown, type: string, message: RegExp
   "a stack that throws": [() => getter(new Error(), "stack"), "Error", /cannot be read/],
   "an object as name": [() => altered((error) => Object.assign(error, { name: {} })), "Error", /^text$/],
   "half a character as name": [() => altered((error) => (error.name = "\ud800\0")), "\ufffd ", /^text$/],
+  // Recorded texts are cut to a length, and a cut may halve a character.
+  "a message cut inside a character": [() => new Error(`${"x".repeat(999)}\u{1f600}`), "Error", /^x{999}/],
+  "a long message cut inside a character": [() => new Error(`${"x".repeat(8191)}\u{1f600}`), "Error", /^x{8191}\ufffd$/],
+  "a text cut inside a character": [() => `${"x".repeat(8191)}\u{1f600}`, "string", /^x{8191}\ufffd$/],
+  "a name cut inside a character": [() => altered((error) => (error.name = `${"n".repeat(254)}\u{1f600}`)), `${"n".repeat(254)}\ufffd`, /^text$/],
+  "a stack cut inside a character": [() => altered((error) => (error.stack = `Error\n    at \u{1f600}${"y".repeat(16 * 1024 - 1)}`)), "Error", /^text$/],
   "no constructor": [() => altered((error) => Object.assign(error, { constructor: null })), "Error", /^text$/],
   "a cause that throws": [() => getter(new Error(), "cause"), "Error", /cannot be read/],
   proxy: [() => proxy(new Error()), "Error", /cannot be read/],
@@ -89,6 +95,24 @@ onEveryStore("hostile", (stage) => {
       assert.equal(attempts.filter((other) => other === kind).length, 1, kind);
       for (const other of [await uncaught.start(kind), await fail.start(kind)]) await assert.rejects(other.result(), { code: "run_failed" }, kind);
     }
+    await app.close();
+  });
+
+  it("a run whose end is refused fails with the reason, and holds nothing", async () => {
+    const told: string[] = [];
+    setLogger((level, message) => level === "error" && told.push(message));
+    const app = stage.engine();
+    const wf = app.workflow("wf", async (field: string) => {
+      // Types forbid the number, JavaScript does not: a document that has no place in a frame.
+      throw new StepError("text", { [field]: field === "errorType" ? 5 : "\ud800" });
+    });
+    await app.launch();
+    for (const field of ["errorCode", "remoteStack", "details"]) await assert.rejects((await wf.start(field)).result(), { code: "run_failed", message: /text/ });
+    assert.deepEqual(told, []);
+    await assert.rejects((await wf.start("errorType")).result(), { code: "run_failed", message: /slice/ });
+    assert.equal(app.info()["executing"], 0);
+    assert.deepEqual([told.length, told.join().includes("it fails with the reason")], [1, true], told.join("\n"));
+    setLogger();
     await app.close();
   });
 

@@ -1,7 +1,7 @@
 /** Databases for tests: SQLite files, a private PostgreSQL for one test process (or EVERSTEP_TEST_PG), and replay before every step. */
 
 import { execFileSync, spawn } from "node:child_process";
-import { chownSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { chownSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ function binaries(): string {
   return process.env["EVERSTEP_PG_BIN"] ?? (newest === undefined ? "" : join(root, newest, "bin"));
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
   const address = server.address();
@@ -46,9 +46,10 @@ export interface Postgres {
   stop(): void;
 }
 
-export async function startPostgres(): Promise<Postgres> {
+/** `password`: of the superuser `everstep`; without one nobody is asked. */
+export async function startPostgres(password?: string): Promise<Postgres> {
   const given = process.env["EVERSTEP_TEST_PG"];
-  if (given !== undefined) return { url: (database) => (database === undefined ? given : given.replace(/\/[^/]*$/, `/${database}`)), stop: () => undefined };
+  if (given !== undefined && password === undefined) return { url: (database) => (database === undefined ? given : given.replace(/\/[^/]*$/, `/${database}`)), stop: () => undefined };
   const folder = mkdtempSync(join(tmpdir(), "everstep-node-pg-"));
   const user = postgresUser();
   if (user !== undefined) chownSync(folder, user.uid, user.gid);
@@ -57,11 +58,13 @@ export async function startPostgres(): Promise<Postgres> {
     execFileSync(join(binaries(), program), args, { ...user, cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
   };
   const data = join(folder, "db");
-  run("initdb", "-D", data, "-U", "everstep", "--auth=trust", "--no-sync");
+  const asked = join(folder, "password");
+  if (password !== undefined) writeFileSync(asked, password, { mode: 0o644 });
+  run("initdb", "-D", data, "-U", "everstep", ...(password === undefined ? ["--auth=trust"] : ["--auth=scram-sha-256", `--pwfile=${asked}`]), "--no-sync");
   const options = `-p ${port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=${folder} -c max_connections=200`;
   run("pg_ctl", "-D", data, "-w", "-l", join(folder, "log"), "-o", options, "start");
   return {
-    url: (database = "postgres") => `postgresql://everstep@127.0.0.1:${port}/${database}`,
+    url: (database = "postgres") => `postgresql://everstep${password === undefined ? "" : `:${password}`}@127.0.0.1:${port}/${database}`,
     stop: () => {
       run("pg_ctl", "-D", data, "-m", "immediate", "stop");
       rmSync(folder, { recursive: true, force: true });

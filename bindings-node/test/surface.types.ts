@@ -2,6 +2,8 @@
 
 import { type Decimal, type Decoded, Everstep, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
 import { Pool, type PoolClient } from "pg";
+import { type } from "arktype";
+import * as v from "valibot";
 import * as z from "zod";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -34,6 +36,28 @@ same<Decoded<string | null>, string | null>(true);
 // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- A function without a result.
 same<Decoded<void>, void>(true);
 
+same<Decoded<[first: number, ...rest: Date[]]>, [first: number, ...rest: Date[]]>(true);
+same<Decoded<[first: number, second?: string]>, [first: number, second?: string]>(true);
+same<Decoded<readonly (Date | undefined)[]>, readonly Date[]>(true);
+same<Decoded<{ a: 1 } | { b: Date | undefined }>, { a: 1 } | { b: Date }>(true);
+enum Color {
+  Red,
+  Blue,
+}
+same<Decoded<Color>, Color>(true);
+same<Decoded<string & { readonly brand: "id" }>, string & { readonly brand: "id" }>(true);
+same<Decoded<never>, never>(true);
+same<Decoded<unknown>, unknown>(true);
+
+// Types that contain themselves have an end.
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+type Dated = Date | Dated[] | { [key: string]: Dated };
+interface Tree {
+  value: number;
+  children?: Tree[];
+}
+same<Decoded<Json>, Json>(true);
+
 // Types flow from workflow to handle.
 const charge = app.step("charge", async (order: Order) => ({ payment: order.id, at: order.at }));
 const ping = app.step("ping", async () => 1);
@@ -52,6 +76,15 @@ const checkout = app.workflow("checkout", async (order: Order, ctx) => {
   const message = await ctx.receive<{ text: string }>("topic");
   same<typeof message, { text: string } | null>(true);
   return { pinged, total: labels.length };
+});
+
+const echo = app.step("echo", async (json: Json) => ({ json, dated: json as unknown as Dated, tree: json as unknown as Tree }));
+export const nested = app.workflow("nested", async (json: Json) => {
+  const back = await echo(json);
+  const again: Json = back.json;
+  const dated: Dated = back.dated;
+  const tree: Tree = back.tree;
+  return { again, dated, tree };
 });
 
 export async function caller(order: Order): Promise<void> {
@@ -87,6 +120,24 @@ export async function schemas(): Promise<number> {
   // @ts-expect-error -- Not what the schema takes.
   await parsed.start({ count: "two" });
   return (await (await parsed.start({ count: 2 })).result()).doubled;
+}
+// The same of every vendor: what a schema changes on the way in is what the function sees, what it changes on the way out is what the caller sees.
+const byZod = app.step("by zod", async (order) => ({ at: order.at.toISOString() }), { input: z.object({ at: z.string().transform((text) => new Date(text)) }), output: z.object({ at: z.coerce.date<string>() }) });
+const byValibot = app.step("by valibot", async (order) => ({ count: order.count + 1 }), { input: v.object({ count: v.pipe(v.string(), v.transform(Number)) }), output: v.object({ count: v.number() }) });
+const byArktype = app.workflow("by arktype", async (order) => ({ count: order.count + 1 }), { input: type({ count: "number", "note?": "string" }), output: type({ count: "number" }) });
+export async function vendors(): Promise<void> {
+  const zod = await byZod({ at: "2026-01-02T03:04:05Z" });
+  same<typeof zod, { at: Date }>(true);
+  const valibot = await byValibot({ count: "2" });
+  same<typeof valibot, { count: number }>(true);
+  const arktype = await (await byArktype.start({ count: 2 })).result();
+  same<typeof arktype, { count: number }>(true);
+  // @ts-expect-error -- Not what the schema takes.
+  await byZod({ at: new Date() });
+  // @ts-expect-error -- Not what the schema takes.
+  await byValibot({ count: 2 });
+  // @ts-expect-error -- Not what the schema takes.
+  await byArktype.start({ count: "2" });
 }
 // @ts-expect-error -- Not what the schema gives.
 app.workflow("wrong", async () => ({ doubled: "two" }), { output: z.object({ doubled: z.number() }) });

@@ -163,6 +163,24 @@ describe("drivers", () => {
     });
   }
 
+  for (const end of ["commit", "rollback"]) {
+    it(`pg: a function that ends its transaction itself, with ${end}, fails its step`, async () => {
+      const { app, table } = engine();
+      await look.query(`create table ${table} (n integer)`);
+      const shared = pool(postgres.url(), 1);
+      const move = app.transaction("move", pgTx(shared), async (tx, own: boolean) => {
+        await tx.query(`insert into ${table} values (1)`);
+        if (own) await tx.query(end);
+        return 1;
+      });
+      const wf = app.workflow("wf", async () => [await move(true).catch((error: EverstepError) => error.code), await move(false)]);
+      await app.launch();
+      assert.deepEqual(await (await wf.start()).result(), ["transaction_failed", 1]);
+      assert.equal(await rows(table), end === "commit" ? 2 : 1);
+      await app.close();
+    });
+  }
+
   for (const [name, driver] of Object.entries(DRIVERS)) {
     // postgres.js 3.4.9 itself throws out of a timer when its server goes away during a write: nobody could catch that.
     if (name.includes("postgres.js")) continue;

@@ -223,6 +223,26 @@ onEveryStore("workflows", (stage) => {
     await app.close();
   });
 
+  it("a run is its handle, its key, or its id; a text is an id", async () => {
+    const app = stage.engine();
+    const wf = app.workflow("wf", async (_: number, ctx) => {
+      // What a run knows of itself is its key.
+      const self = { key: ctx.run };
+      await ctx.send(self, "topic", "from myself");
+      await ctx.setEvent("stage", "begun");
+      const asId = await ctx.send(ctx.run, "topic", "nobody has this id").catch((error: { code: string }) => error.code);
+      return [await ctx.receive("topic"), await ctx.getEvent(self, "stage"), asId, await ctx.receive("topic")];
+    });
+    await app.launch();
+    const run = await wf.start(1);
+    await app.send({ key: run.key }, "topic", "from outside");
+    const [first, stage_, asId, second] = await run.result();
+    assert.deepEqual([new Set([first, second]), stage_, asId], [new Set(["from myself", "from outside"]), "begun", "run_not_found"]);
+    assert.equal(await app.getEvent({ key: run.key }, "stage"), "begun");
+    for (const bad of [null, 5, {}, { key: 5 }]) await assert.rejects(app.send(bad as never, "topic", 1), { code: "config_invalid" });
+    await app.close();
+  });
+
   it("a cancel reaches a waiting run and a running step, and lets clean-up run", async () => {
     const app = stage.engine();
     const events: string[] = [];
@@ -365,6 +385,21 @@ onEveryStore("workflows", (stage) => {
 });
 
 describe("engines", () => {
+  it("a dozen in one process: no warning of a leak, and no listener is left", async () => {
+    const warned: Error[] = [];
+    const onWarning = (warning: Error): void => void warned.push(warning);
+    process.on("warning", onWarning);
+    const before = [process.listenerCount("exit"), process.listenerCount("beforeExit")];
+    const apps = Array.from({ length: 12 }, () => new Everstep("sqlite::memory:"));
+    await Promise.all(apps.map((app) => app.launch()));
+    await Promise.all(apps.map((app) => app.close()));
+    // Warnings are told in a later turn of the loop.
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off("warning", onWarning);
+    assert.deepEqual(warned, []);
+    assert.deepEqual([process.listenerCount("exit"), process.listenerCount("beforeExit")], before);
+  });
+
   it("two in one process, each with its own functions", async () => {
     setLogger(() => undefined);
     const { mkdtempSync, rmSync } = await import("node:fs");

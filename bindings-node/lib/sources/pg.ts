@@ -1,10 +1,13 @@
 import type { TransactionSource } from "../transaction_source.js";
+import { TransactionFailed } from "../errors_gen.js";
 import { firstColumn } from "./callback.js";
 
 /** A client of node-postgres, as far as it is used here. */
 export interface PgClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>;
   release(error?: Error | boolean): void;
+  /** I: none. Older versions do not tell. */
+  getTransactionStatus?(): string | null;
   on(event: "error", listener: (error: Error) => void): unknown;
   removeListener(event: "error", listener: (error: Error) => void): unknown;
 }
@@ -53,7 +56,12 @@ export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): 
       let over = false;
       return {
         given: client as ClientOf<Pool>,
-        guard: async (sql, params) => firstColumn(await query(sql, [...params])),
+        guard: async (sql, params) => {
+          if (client.getTransactionStatus?.() === "I") {
+            throw new TransactionFailed("the function has ended its transaction itself, with COMMIT or ROLLBACK: what it did and its checkpoint can no longer commit together");
+          }
+          return firstColumn(await query(sql, [...params]));
+        },
         async commit() {
           over = true;
           await query("commit");

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -65,18 +65,35 @@ impl Cancelled {
     }
 }
 
+/// How a host is woken that has a way of its own for it: called by whichever thread adds to an empty queue, so it must return at once and enter no host code.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
+
 pub struct Client {
     pub ordered: bool,
     queue: Mutex<Queue>,
     arrived: Condvar,
     wake: OwnedFd,
+    waker: OnceLock<Waker>,
 }
 
 impl Client {
     pub fn new(ordered: bool) -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Client { ordered, queue: Mutex::default(), arrived: Condvar::new(), wake })
+        Ok(Client { ordered, queue: Mutex::default(), arrived: Condvar::new(), wake, waker: OnceLock::new() })
+    }
+
+    /// In place of the file descriptor and of whoever waits in `drain`. Set before the first event; a second one is ignored.
+    pub fn set_waker(&self, waker: Waker) {
+        let _ = self.waker.set(waker);
+    }
+
+    fn wake_host(&self) {
+        if let Some(waker) = self.waker.get() {
+            return waker();
+        }
+        // The counter saturates only after 2^64 wake-ups nobody read: the fd is readable then, which is all it must be.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     pub fn wake_fd(&self) -> i32 {
@@ -110,10 +127,7 @@ impl Client {
         let wake = was_empty && !q.events.is_empty();
         drop(q);
         if wake {
-            // The counter saturates only after 2^64 wake-ups nobody read: the fd is readable then, which is all it must be.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
-        if wake {
+            self.wake_host();
             self.arrived.notify_all();
         }
     }
@@ -125,7 +139,7 @@ impl Client {
         let more = !q.events.is_empty();
         drop(q);
         if more {
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.wake_host();
         }
         batch
     }
@@ -181,6 +195,29 @@ mod tests {
 
     fn event(token: u64) -> Event {
         Event { token, kind: event::COMPLETED, frame: vec![] }
+    }
+
+    #[test]
+    fn a_waker_of_the_hosts_own_is_called_once_for_many_events_and_again_after_a_partial_drain() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let c = Client::new(true).unwrap();
+        let woken = Arc::new(AtomicUsize::new(0));
+        let counted = woken.clone();
+        c.set_waker(Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        c.push_all((1..=5).map(event));
+        c.push_all([event(6)]);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert_eq!(c.try_drain(4).len(), 4);
+        assert_eq!(woken.load(Ordering::SeqCst), 2);
+        assert_eq!(c.try_drain(4).len(), 2);
+        c.push_all([event(7)]);
+        assert_eq!(woken.load(Ordering::SeqCst), 3);
+        // Nothing for a file descriptor nobody reads.
+        let mut count = [0u8; 8];
+        assert!(rustix::io::read(&c.wake, &mut count).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use client::{Event, FIRST_WAITED_TOKEN, TURN};
+pub use client::{Event, FIRST_WAITED_TOKEN, TURN, Waker};
 pub use frame::Value;
 
 use crate::engine::Engine;
@@ -89,6 +89,13 @@ pub fn attach(handle: u64, ordered: bool) -> Result<u32, (String, String)> {
 
 pub fn wake_fd(handle: u64, client: u32) -> Option<i32> {
     Some(client_of(handle, client)?.wake_fd())
+}
+
+/// Right after `attach`, for a host that has a wake-up of its own; it drains with `try_drain`.
+pub fn set_waker(handle: u64, client: u32, waker: Waker) {
+    if let Some(client) = client_of(handle, client) {
+        client.set_waker(waker);
+    }
 }
 
 pub fn clear_wake(handle: u64, client: u32) {
