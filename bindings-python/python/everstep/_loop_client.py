@@ -142,10 +142,9 @@ class LoopClient:
     # -- events
 
     def _on_wake(self) -> None:
-        handle, client = self.handle, self.id
-        _native.clear_wake(handle, client)
-        while events := _native.try_drain(handle, client, _MAX):
-            self._take(events)
+        # One drain a wake-up: what comes in meanwhile, or is more than this many, makes the fd readable again.
+        _native.clear_wake(self.handle, self.id)
+        self._take(_native.try_drain(self.handle, self.id, _MAX))
 
     def _pump_events(self) -> None:
         while not self.engine.closed:
