@@ -49,6 +49,7 @@ class Execution:
         "client",
         "deadline",
         "engine",
+        "given_up",
         "id",
         "idempotency_key",
         "is_async",
@@ -86,6 +87,8 @@ class Execution:
         self.turning = False
         #: Answers to come to calls whose coroutines have not run yet (asyncio).
         self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
+        #: Tokens nobody waits for any more, whose answers are still to come (asyncio).
+        self.given_up: set[int] = set()
         #: Running steps by (branch, seq).
         self.running: dict[tuple[str, int], RunningStep] = {}
         #: Root and branch tasks (asyncio), so that a stop reaches all of them.
