@@ -97,7 +97,7 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
     """Opens, runs, and ends one transaction. What is asked of the engine next: (outcome, op, arguments)."""
     execution = scope.execution
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None, scope.flags)
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
@@ -251,7 +251,7 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
     task = asyncio.current_task()
     assert task is not None
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task, scope.flags)
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
