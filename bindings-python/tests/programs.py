@@ -160,6 +160,54 @@ def fork_after_launch() -> None:
     say("parent fine", os.waitstatus_to_exitcode(status))
 
 
+def fork_beside_sqlite() -> None:
+    """The parent has the file open: what such a child wrote was lost with the parent's close, or it waited for ever for a lock."""
+    app = Everstep(**SETTINGS)
+
+    @app.workflow
+    def work(n: int) -> int:
+        return n + 1
+
+    app.key_of("opens the engine, not the file")
+    early = os.fork()
+    if early == 0:
+        _child(lambda: say("early", _one_run(app, work)))
+    os.waitpid(early, 0)
+    app.launch()
+    assert work.start(1).result(SOON) == 2
+    for way in (app.launch, lambda: work.start(2), lambda: app.runs()):
+        late = os.fork()
+        if late == 0:
+            _child(way)
+        os.waitpid(late, 0)
+    other = os.fork()
+    if other == 0:
+        another = Everstep(SETTINGS["database"] + ".other")
+        _child(lambda: say("another file", _one_run(another, another.workflow(name="one")(lambda: 1))))
+    os.waitpid(other, 0)
+    assert work.start(3).result(SOON) == 4
+    app.close()
+    after = os.fork()
+    if after == 0:
+        anew = Everstep(**SETTINGS)
+        _child(lambda: say("after the close", _one_run(anew, anew.workflow(name="one")(lambda: 1))))
+    os.waitpid(after, 0)
+
+
+def _one_run(app: Everstep, work: Any) -> Any:
+    with app:
+        return work.start(*([1] if work.name == "work" else [])).result(SOON)
+
+
+def _child(way: Any) -> None:
+    try:
+        way()
+    except EverstepError as error:
+        say(error.code, "spawn" in error.message)
+    finally:
+        os._exit(0)
+
+
 def fork_inside_a_step() -> None:
     app = Everstep(**SETTINGS)
 
@@ -207,6 +255,37 @@ def interrupted() -> None:
         except KeyboardInterrupt:
             say("interrupted", time.monotonic() - begun < 5)
     say("closed")
+
+
+def interrupted_in_close() -> None:
+    """Ctrl-C ends the drain; the engine ends with it, and its runs are free for others."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app = Everstep(**SETTINGS)
+    inside = threading.Event()
+
+    @app.step
+    def holds() -> None:
+        if not inside.is_set():
+            inside.set()
+            threading.Event().wait()
+
+    @app.workflow
+    def work() -> str:
+        holds()
+        return "done"
+
+    app.launch()
+    work.options(id="held").start()
+    assert inside.wait(20)
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        app.close()
+    except KeyboardInterrupt:
+        say("interrupted", [t.name for t in threading.enumerate() if t.name == "everstep-dispatch"])
+    other = Everstep(**SETTINGS)
+    other.workflow(name="work")(work.__wrapped__)
+    with other:
+        say(other.run("held").result(SOON))
 
 
 def replayed_logging() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import logging
 import pathlib
@@ -57,14 +58,20 @@ def guarded() -> Iterator[int]:
 
 def refused(app: Everstep, caplog: pytest.LogCaptureFixture) -> everstep.EverstepError:
     """The error of launching; neither it, nor what caused it, nor the log holds the secret."""
-    with caplog.at_level(logging.DEBUG), pytest.raises(everstep.EverstepError) as caught:
-        app.launch()
+    with caplog.at_level(logging.DEBUG):
+        with pytest.raises(everstep.EverstepError) as caught:
+            app.launch()
+        # The other view of the same engine, which a failed launch has left as it was.
+        with pytest.raises(type(caught.value)) as caught_async:
+            asyncio.run(app.aio.launch())
+    assert caught_async.value.message == caught.value.message
     app.close()
-    error: BaseException | None = caught.value
     texts = [caplog.text, repr(app)]
-    while error is not None:
-        texts += [str(error), repr(error), repr(error.args)]
-        error = error.__cause__ or error.__context__
+    for found in (caught.value, caught_async.value):
+        error: BaseException | None = found
+        while error is not None:
+            texts += [str(error), repr(error), repr(error.args)]
+            error = error.__cause__ or error.__context__
     assert not any(SECRET in text or "wrong-" + SECRET in text for text in texts), texts
     return caught.value
 
@@ -197,6 +204,8 @@ def test_a_schema_too_new(database: Database) -> None:
     app = Everstep(**database.settings)
     with pytest.raises(everstep.SchemaTooNew, match="999"):
         app.launch()
+    with pytest.raises(everstep.SchemaTooNew, match="999"):
+        asyncio.run(app.aio.launch())
     app.close()
 
 
@@ -218,6 +227,8 @@ def test_no_configuration_under_production(variable: tuple[str, str], monkeypatc
     monkeypatch.setenv(*variable)
     with pytest.raises(everstep.NoDatabase, match="EVERSTEP_DATABASE_URL") as caught:
         Everstep().launch()
+    with pytest.raises(everstep.NoDatabase, match="EVERSTEP_DATABASE_URL"):
+        asyncio.run(everstep.AsyncEverstep().launch())
     assert caught.value.code == "no_database" and list(tmp_path.iterdir()) == []
 
 

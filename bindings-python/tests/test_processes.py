@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -46,8 +47,15 @@ def test_the_interpreter_ends(database: Database, name: str) -> None:
     assert time.monotonic() - begun < 20
 
 
-def test_a_forked_child_opens_its_own(database: Database) -> None:
+def test_a_forked_child_opens_its_own(postgres_url: str) -> None:
+    database = Database("postgres", postgres_url, f"t{os.getpid()}_forked")
     assert play(database, "fork_after_launch") == ["child fine", "parent fine 0"]
+
+
+def test_a_forked_child_is_refused_the_file_its_parent_has_open(tmp_path: pathlib.Path) -> None:
+    database = Database("sqlite", f"sqlite:{tmp_path / 'everstep.db'}", "everstep")
+    refused = ["forked True"] * 3
+    assert play(database, "fork_beside_sqlite") == ["early 2", *refused, "another file 1", "after the close 1"]
 
 
 def test_a_fork_inside_a_step(database: Database) -> None:
@@ -56,6 +64,10 @@ def test_a_fork_inside_a_step(database: Database) -> None:
 
 def test_control_c_during_result(database: Database) -> None:
     assert play(database, "interrupted") == ["interrupted True", "closed"]
+
+
+def test_control_c_during_close(database: Database) -> None:
+    assert play(database, "interrupted_in_close") == ["interrupted []", "done"]
 
 
 def test_replayed_lines_are_dropped(database: Database) -> None:

@@ -152,3 +152,99 @@ def test_what_it_raises_beyond_exceptions_is_recorded(postgres: Database, kind: 
 
     with app:
         assert work.start().result(SOON) == "went on"
+
+
+def test_a_commit_is_not_cut_in_two_by_the_programs_own_cancel(postgres: Database) -> None:
+    """Its rows are stored, so the run has to know of them."""
+    import psycopg
+
+    table = table_of(postgres)
+
+    async def main() -> None:
+        app = AsyncEverstep(**postgres.settings)
+        committing, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(psycopg.AsyncConnection[Any]):
+            async def commit(self) -> None:
+                committing.set()
+                await go_on.wait()
+                await super().commit()
+
+        @app.transaction(lambda: Slow.connect(postgres.url))
+        async def store(tx: Any) -> str:
+            await tx.execute(f"insert into {table} values ('stored', 1)")
+            return "stored"
+
+        @app.step
+        async def goes_on() -> str:
+            return "went on"
+
+        @app.workflow
+        async def work() -> str:
+            storing = asyncio.create_task(store())
+            await committing.wait()
+            storing.cancel()
+            asyncio.get_running_loop().call_later(0.1, go_on.set)
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+            return await goes_on()
+
+        async with app:
+            run = await work.start()
+            assert await run.result(SOON) == "went on"
+            assert [step.name for step in await run.steps()] == ["store", "goes_on"]
+
+    asyncio.run(main())
+    assert rows(postgres, table) == [("stored", 1)]
+
+
+def test_a_rollback_is_not_cut_in_two_by_a_second_cancel(postgres: Database) -> None:
+    """A timeout inside a race, or a signal and the end of a task group: a pool got its connection back in the middle of a transaction."""
+    import psycopg
+
+    table = table_of(postgres)
+    calls: list[str] = []
+
+    async def main() -> None:
+        app = AsyncEverstep(**postgres.settings)
+        inside, rolling_back, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        class Tells(psycopg.AsyncConnection[Any]):
+            async def rollback(self) -> None:
+                rolling_back.set()
+                await go_on.wait()
+                await super().rollback()
+                calls.append("rolled back")
+
+            async def close(self) -> None:
+                calls.append("closed")
+                await super().close()
+
+        @app.transaction(lambda: Tells.connect(postgres.url))
+        async def slow(tx: Any) -> None:
+            await tx.execute(f"insert into {table} values ('lost', 1)")
+            inside.set()
+            await asyncio.Event().wait()
+
+        @app.step
+        async def goes_on() -> str:
+            return "went on"
+
+        @app.workflow
+        async def work() -> str:
+            storing = asyncio.create_task(slow())
+            await inside.wait()
+            storing.cancel()
+            await rolling_back.wait()
+            storing.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+            return await goes_on()
+
+        async with app:
+            assert await (await work.start()).result(SOON) == "went on"
+
+    asyncio.run(main())
+    assert calls == ["rolled back", "closed"] and rows(postgres, table) == []

@@ -107,9 +107,9 @@ def result(execution: Execution, function: Registered, verdict: tuple[Any, ...],
 async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Outcome:
     """One attempt of the user's function."""
     execution = scope.execution
-    task = asyncio.current_task()
+    task = asyncio.current_task(execution.client.loop)
     assert task is not None
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task, scope.flags)
     place = (scope.branch, verdict[1])
     execution.running[place] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))

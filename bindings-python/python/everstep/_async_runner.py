@@ -55,6 +55,7 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
     finally:
         execution.tasks.discard(task)  # pyright: ignore[reportArgumentType]
         client.engine.executions.pop(execution.id, None)
+        client.ended(execution)
 
 
 def finished(function: Registered, value: Any, execution: Execution) -> tuple[Any, ...]:

@@ -172,6 +172,8 @@ def _lowering_of(value: Any) -> Callable[[_Lowering, Any, int], Any]:
         return lambda lowering, v, depth: lowering.lower(int(v), depth)
     if isinstance(value, float):
         return lambda lowering, v, depth: lowering.lower(float(v), depth)
+    if kind.__module__ == "ipaddress" or any(base.__module__ == "pydantic.networks" and hasattr(base, "unicode_string") for base in kind.__mro__):
+        return lambda _, v, __: str(v)
     if isinstance(value, os.PathLike):
         return lambda _, v, __: os.fspath(v)
     if isinstance(value, Set):

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import ipaddress
 import os
 import pathlib
 import types
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _times
+from ._annotations import annotations_of, bare, check_constructor, is_qualifier, is_typed_dict, parameters_of, qualifiers
 from ._errors_gen import PayloadInvalid
 
 Decoder = Callable[[Any], Any]
@@ -93,7 +95,10 @@ def _read_float(value: Any) -> Any:
     if type(value) is float:
         return value
     if type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            pass
     raise _mismatch(float, value)
 
 
@@ -137,6 +142,14 @@ def _read_dict(value: Any) -> Any:
     raise _mismatch(dict, value)
 
 
+_ADDRESSES: tuple[Any, ...] = (
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+)
 _SCALARS: dict[Any, Decoder | None] = {
     Any: None,
     object: None,
@@ -154,6 +167,7 @@ _SCALARS: dict[Any, Decoder | None] = {
     dt.time: _from_text(dt.time, dt.time.fromisoformat),
     dt.timedelta: _from_text(dt.timedelta, _times.read_duration),
     uuid.UUID: _from_text(uuid.UUID, uuid.UUID),
+    **{kind: _from_text(kind, kind) for kind in _ADDRESSES},
     list: _exact(list),
     dict: _read_dict,
 }
@@ -172,12 +186,13 @@ def _build(annotation: Any) -> Decoder | None:
     if origin is not None:
         return _build_generic(annotation, origin, typing.get_args(annotation))
     if isinstance(annotation, type):
-        return _build_class(annotation)
+        # On Python 3.10 `typing_extensions` has an Any of its own.
+        return None if (annotation.__module__, annotation.__name__) == ("typing_extensions", "Any") else _build_class(annotation)
     raise PayloadInvalid(f"values of type {annotation!r} cannot be read back")
 
 
 def _build_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Decoder | None:
-    if origin is typing.Annotated or origin in (getattr(typing, name) for name in ("Required", "NotRequired", "ReadOnly") if hasattr(typing, name)):
+    if is_qualifier(origin):
         return decoder_or_none(args[0])
     if origin is typing.Union or origin is types.UnionType:
         return _union(annotation, args)
@@ -186,6 +201,8 @@ def _build_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Decod
     if origin is tuple:
         return _tuple(args)
     if isinstance(origin, type):
+        if is_typed_dict(origin) or hasattr(origin, "_fields"):
+            return _build_class(origin, parameters_of(origin, args))
         if issubclass(origin, collections.abc.Mapping):
             return _mapping(origin, *((*args, int) if issubclass(origin, collections.Counter) else args or (Any, Any)))
         if issubclass(origin, collections.abc.Set):
@@ -197,7 +214,7 @@ def _build_generic(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Decod
             return _collection(args[0] if args else Any, list, _LISTS)
         if hasattr(annotation, "model_validate"):
             return _pydantic(annotation)
-        return _build_class(origin, dict(zip(getattr(origin, "__parameters__", ()), args, strict=False)))
+        return _build_class(origin, parameters_of(origin, args))
     raise PayloadInvalid(f"values of type {annotation!r} cannot be read back")
 
 
@@ -205,12 +222,17 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> Decoder | None:
     decoders = [decoder_or_none(arg) for arg in args]
     if None in decoders:
         return None
-    # An exact class first, so that `int | str` and `float | int` keep what was written.
+    # An exact class first, so that `int | str` and `float | int` keep what was written; before it what has no form of its own: `Color | str`.
     exact = frozenset(arg for arg in args if isinstance(arg, type) and arg in _SCALARS)
+    disguised = _disguised(args)
     shaped = [(decoder, _written_names(arg)) for decoder, arg in zip(decoders, args, strict=True)]
     by_shape = sum(names is not None for _, names in shaped) > 0 and len(shaped) > 1
 
     def read(value: Any) -> Any:
+        if disguised is not None:
+            found = disguised(value)
+            if found is not _NOTHING:
+                return found
         if type(value) in exact:
             return value
         candidates = decoders
@@ -227,12 +249,58 @@ def _union(annotation: Any, args: tuple[Any, ...]) -> Decoder | None:
     return read
 
 
+def _disguised(args: tuple[Any, ...]) -> Decoder | None:
+    """Members of a union that are recorded as a plain text or number: enums, durations, times of day. A value that is exactly what one of them is recorded
+    as is read as that one, in whatever order the union names them (to `typing`, unions that differ in it are equal)."""
+    members: dict[Any, Any] = {}
+    texts: list[tuple[Decoder, Callable[[Any], str]]] = []
+    for arg in map(bare, args):
+        if isinstance(arg, type) and issubclass(arg, enum.Enum):
+            named: Any = [(member.value, member) for member in arg]
+        elif typing.get_origin(arg) is typing.Literal:
+            named = [(_plain(value), value) for value in typing.get_args(arg)]
+        else:
+            named = []
+            texts += [(parse, write) for kind, parse, write in _TIMES if arg is kind]
+        for value, member in named:
+            if type(value) in (str, int, float, bool):
+                members.setdefault((type(value), value), member)
+            if type(value) is float and value.is_integer():
+                members.setdefault((int, int(value)), member)
+    if not members and not texts:
+        return None
+
+    def read(value: Any) -> Any:
+        kind = type(value)
+        if kind in (str, int, float, bool):
+            found = members.get((kind, value), _NOTHING)
+            if found is not _NOTHING:
+                return found
+        if kind is str:
+            for parse, write in texts:
+                try:
+                    moment = parse(value)
+                except ValueError:
+                    continue
+                if write(moment) == value:
+                    return moment
+        return _NOTHING
+
+    return read
+
+
+_TIMES: list[tuple[Any, Decoder, Callable[[Any], str]]] = [
+    (dt.timedelta, _times.read_duration, _times.write_duration),
+    (dt.time, dt.time.fromisoformat, dt.time.isoformat),
+]
+
+
 def _written_names(annotation: Any) -> frozenset[str] | None:
     """The keys under which a class is recorded; None for what is no class with fields."""
     kind: Any = typing.get_origin(annotation) or annotation
     if not isinstance(kind, type):
         return None
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         return frozenset(typing.get_type_hints(kind))
     if dataclasses.is_dataclass(kind):
         return frozenset(field.name for field in dataclasses.fields(kind))
@@ -336,11 +404,25 @@ def _pydantic(kind: Any) -> Decoder:
     return read
 
 
+def _pydantic_scalar(kind: Any) -> Decoder:
+    from pydantic import TypeAdapter
+
+    adapter: Any = TypeAdapter(kind)
+
+    def read(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except Exception as error:
+            raise PayloadInvalid(f"{kind.__qualname__}: {_told(error)}") from error
+
+    return read
+
+
 def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decoder | None:
     if issubclass(kind, enum.Enum):
         return _enum(kind)
-    if typing.is_typeddict(kind):
-        return _typed_dict(kind)
+    if is_typed_dict(kind):
+        return _typed_dict(kind, parameters)
     if dataclasses.is_dataclass(kind):
         init = [field for field in dataclasses.fields(kind) if field.init]
         required = {f.name for f in init if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
@@ -354,7 +436,7 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
         names = [(field.name, field.alias or field.name.lstrip("_")) for field in attributes if field.init]
         return _fields(kind, names, {field.name for field in attributes if field.init and field.default is attr.NOTHING}, parameters)
     if issubclass(kind, tuple):
-        return _named_tuple(kind)
+        return _named_tuple(kind, parameters)
     if issubclass(kind, (set, frozenset)) or kind is collections.abc.Set:
         return _collection(Any, frozenset if issubclass(kind, frozenset) else set, _SETS)
     if issubclass(kind, pathlib.PurePath) or kind is os.PathLike:
@@ -366,6 +448,8 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
         return _exact(list)
     if issubclass(kind, dict):
         return _mapping(kind, Any, Any)
+    if hasattr(kind, "__get_pydantic_core_schema__"):  # its types that are no models: HttpUrl
+        return _pydantic_scalar(kind)
     for scalar in (str, int, float):
         if issubclass(kind, scalar):
             inner = decoder_of(scalar)
@@ -373,25 +457,10 @@ def _build_class(kind: type, parameters: dict[Any, Any] | None = None) -> Decode
     raise PayloadInvalid(f"values of type {kind.__qualname__} cannot be read back: use a dataclass, a model, or a plain type")
 
 
-def _hints(kind: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(kind, include_extras=True)
-    except NameError as error:
-        raise PayloadInvalid(f"an annotation of {kind.__qualname__} cannot be resolved: {error}") from error
-
-
-def _substituted(annotation: Any, parameters: dict[Any, Any] | None) -> Any:
-    if not parameters:
-        return annotation
-    if annotation in parameters:
-        return parameters[annotation]
-    inner = getattr(annotation, "__parameters__", ())
-    return annotation[tuple(parameters.get(name, name) for name in inner)] if inner else annotation
-
-
 def _fields(kind: type, names: list[tuple[str, str]], required: set[str], parameters: dict[Any, Any] | None) -> Decoder:
-    hints = _hints(kind)
-    plan = [(name, argument, decoder_or_none(_substituted(hints.get(name, Any), parameters)), name in required) for name, argument in names]
+    check_constructor(kind, {argument for _, argument in names})
+    hints = annotations_of(kind, parameters)
+    plan = [(name, argument, decoder_or_none(hints.get(name, Any)), name in required) for name, argument in names]
 
     def read(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -431,9 +500,15 @@ def _enum(kind: Any) -> Decoder:
     return read
 
 
-def _typed_dict(kind: Any) -> Decoder:
-    decoders = {name: decoder_of(hint) for name, hint in _hints(kind).items()}
-    required: frozenset[str] = kind.__required_keys__
+def _typed_dict(kind: Any, parameters: dict[Any, Any] | None = None) -> Decoder:
+    hints = annotations_of(kind, parameters)
+    decoders = {name: decoder_of(hint) for name, hint in hints.items()}
+    required: set[str] = set(kind.__required_keys__)
+    for name, hint in hints.items():
+        # Under `from __future__ import annotations` the class itself takes the word for a part of a text, and every key for a required one.
+        words = qualifiers(hint)
+        if words:
+            (required.discard if "NotRequired" in words else required.add)(name)
 
     def read(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -447,11 +522,11 @@ def _typed_dict(kind: Any) -> Decoder:
     return read
 
 
-def _named_tuple(kind: Any) -> Decoder:
+def _named_tuple(kind: Any, parameters: dict[Any, Any] | None = None) -> Decoder:
     fields: tuple[str, ...] | None = getattr(kind, "_fields", None)
     if fields is None:
         return lambda value: _made(kind, _sequence(value))
-    hints = _hints(kind)
+    hints = annotations_of(kind, parameters)
     decoders = [decoder_of(hints.get(name, Any)) for name in fields]
 
     def read(value: Any) -> Any:

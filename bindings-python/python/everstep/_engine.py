@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import difflib
 import json
 import logging
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from . import _native
 from ._error_base import EverstepError
-from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate, WrongLoop
+from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, Forked, RegisteredLate, WrongLoop
 from ._failures import DeclaredErrors, error_of
 from ._loop_client import LoopClient
 from ._ops_gen import OP_DRAIN, OP_LAUNCH, OP_REGISTER
@@ -25,8 +27,10 @@ from ._thread_client import ThreadClient
 log = logging.getLogger("everstep")
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
-#: What an exit of the interpreter without `close` waits for at most.
-EXIT_BUDGET_MS = 2_000
+#: What an exit of the interpreter waits at most for a close that another thread is in the middle of.
+_EXIT_BUDGET_S = 2.0
+#: Files that were open, by device and number, when this process was forked from one with an engine.
+_inherited: set[tuple[int, int]] = set()
 
 
 class Engine:
@@ -47,8 +51,9 @@ class Engine:
         self.handle: int | None = None
         self.launched = False
         self._warned_unlaunched = False
-        self.closing = False
         self.closed = False
+        #: Of a close that has begun: which thread does it, and when it is over.
+        self._closing: tuple[int, concurrent.futures.Future[None]] | None = None
         self._threads: ThreadClient | None = None
         self._home: LoopClient | None = None
         self._home_thread: threading.Thread | None = None
@@ -84,6 +89,7 @@ class Engine:
             if self.closed:
                 raise Closed("this engine is closed; make a new one")
             if self.handle is None:
+                self._refuse_inherited()
                 try:
                     self.handle = _native.open(self._settings())
                     for function in self.functions.values():
@@ -91,6 +97,22 @@ class Engine:
                 except _native.NativeError as error:
                     raise error_of(*error.args) from None
             return self.handle
+
+    def _refuse_inherited(self) -> None:
+        """A child has its parent's SQLite in memory, with locks that only the parent holds: it would wait for ever for one that is never given back, or
+        write to a log that the parent's close deletes."""
+        if not _inherited:
+            return
+        database = self.config.get("database") or os.environ.get("EVERSTEP_DATABASE_URL") or "everstep.db"
+        try:
+            file = os.stat(database.removeprefix("sqlite:"))
+        except (OSError, ValueError):
+            return  # a server, or a file that is not there yet
+        if (file.st_dev, file.st_ino) in _inherited:
+            raise Forked(
+                "this process was forked while its parent had this SQLite database open, and SQLite's locks do not outlive a fork: fork before "
+                "anything uses the engine, start processes anew (multiprocessing's spawn or forkserver), or use PostgreSQL"
+            )
 
     def _settings(self) -> str:
         try:
@@ -189,7 +211,7 @@ class Engine:
             self.threads().start()
             self.connected(await self.home().request(OP_LAUNCH, ()))
         except BaseException:
-            await asyncio.get_running_loop().run_in_executor(None, self._give_up_launch)
+            await _off_the_loop(self._give_up_launch)
             raise
 
     def _give_up_launch(self) -> None:
@@ -223,60 +245,72 @@ class Engine:
         self._home_thread.start()
         ready.wait()
 
-    def close(self, deadline_ms: int) -> None:
-        """Claim no more, let runs finish or park, hand the rest over, end every thread."""
-        self._close_from_outside()
-        with self._lock:
-            if self.closed or self.handle is None or self.pid != os.getpid():
-                self.closed = self.closed or self.handle is None
-                return
-            if self.closing:
-                return
-            self.closing = True
-            handle = self.handle
-        if self.launched and deadline_ms > 0:
-            try:
+    def close(self, deadline_ms: int, wait: float | None = None) -> None:
+        """Claim no more, let runs finish or park, hand the rest over, end every thread. `wait`: at most so long for a close that is under way."""
+        handle, over = self._begin_close()
+        if handle is None:
+            if over is not None:
+                concurrent.futures.wait((over,), wait)
+            return
+        try:
+            if self.launched and deadline_ms > 0:
                 self.threads().request(OP_DRAIN, (deadline_ms,), timeout_ms=deadline_ms + 5_000)
-            except EverstepError as error:
-                log.warning("drain: %s", error)
-        self._end(handle)
+        except EverstepError as error:
+            log.warning("drain: %s", error)
+        finally:
+            # Ctrl-C too ends the drain, not the end that follows: runs owned by an engine that nobody can close any more would wait for this process's end.
+            self._end(handle)
 
-    def _close_from_outside(self) -> None:
+    async def close_async(self, deadline_ms: int) -> None:
+        handle, over = self._begin_close()
+        if handle is None:
+            if over is not None:
+                await asyncio.wrap_future(over)
+            return
+        try:
+            if self.launched and deadline_ms > 0:
+                await self.here().request(OP_DRAIN, (deadline_ms,))
+        except EverstepError as error:
+            log.warning("drain: %s", error)
+        finally:
+            await _off_the_loop(self._end, handle)
+
+    def _begin_close(self) -> tuple[int | None, concurrent.futures.Future[None] | None]:
+        """The handle that the caller has to end; without one, the close to wait for, if there is another under way."""
         scope = SCOPE.get()
         if scope is not None and scope.execution.engine is self:
             raise ConfigInvalid("close() inside a run would wait for that run; close from outside")
-
-    async def close_async(self, deadline_ms: int) -> None:
-        self._close_from_outside()
         with self._lock:
+            if self._closing is not None:
+                thread, over = self._closing
+                # A signal handler in the middle of its own thread's close would wait for itself; the tasks of a loop do not.
+                return None, over if thread != threading.get_ident() or asyncio._get_running_loop() is not None else None
             if self.closed or self.handle is None or self.pid != os.getpid():
                 self.closed = self.closed or self.handle is None
-                return
-            if self.closing:
-                return
-            self.closing = True
-            handle = self.handle
-        if self.launched and deadline_ms > 0:
-            try:
-                await self.here().request(OP_DRAIN, (deadline_ms,))
-            except EverstepError as error:
-                log.warning("drain: %s", error)
-        await asyncio.get_running_loop().run_in_executor(None, self._end, handle)
+                return None, None
+            over = concurrent.futures.Future[None]()
+            over.set_running_or_notify_cancel()  # who waits for it and is cancelled does not cancel it
+            self._closing = (threading.get_ident(), over)
+            return self.handle, over
 
     def _end(self, handle: int) -> None:
         """Ends what uses the handle, then the handle. Readers leave their loops first: the number of a closed fd is soon another file's."""
         self.closed = True
-        for execution in list(self.executions.values()):
-            execution.client.stop_execution(execution, "closed")
-        home = self._home
-        if self._home_thread is not None and home is not None and home.loop is not None:
-            home.loop.call_soon_threadsafe(home.loop.stop)
-            self._home_thread.join(2.0)
-        for client in [*self._loops.values(), *([home] if home is not None and self._home_thread is None else [])]:
-            client.leave()
-        _native.close(handle, 1_000)
-        if self._threads is not None:
-            self._threads.end()
+        try:
+            for execution in list(self.executions.values()):
+                execution.client.stop_execution(execution, "closed")
+            home = self._home
+            if self._home_thread is not None and home is not None and home.loop is not None:
+                home.loop.call_soon_threadsafe(home.loop.stop)
+                self._home_thread.join(2.0)
+            for client in [*self._loops.values(), *([home] if home is not None and self._home_thread is None else [])]:
+                client.leave()
+        finally:
+            _native.close(handle, 1_000)
+            if self._threads is not None:
+                self._threads.end()
+            if self._closing is not None:
+                self._closing[1].set_result(None)
 
     def warn_unlaunched(self) -> None:
         """Said before a wait that nothing here will end; another worker may."""
@@ -294,10 +328,27 @@ def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
             log.error("a task raised %s, which ends nothing here", type(error).__name__)
 
 
+def _off_the_loop(function: Callable[..., None], *args: Any) -> asyncio.Future[None]:
+    """On a thread of its own, to its end even if the caller is cancelled: the loop's default executor may be full of the program's work, or shut down."""
+    over = concurrent.futures.Future[None]()
+    over.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            function(*args)
+        except BaseException as error:
+            over.set_exception(error)
+        else:
+            over.set_result(None)
+
+    threading.Thread(target=work, name="everstep-close", daemon=True).start()
+    return asyncio.wrap_future(over)
+
+
 def _at_exit(reference: weakref.ref[Engine]) -> None:
     engine = reference()
     if engine is not None and not engine.closed and engine.pid == os.getpid():
-        engine.close(0)
+        engine.close(0, _EXIT_BUDGET_S)
 
 
 def forget_after_fork(engine: Engine) -> None:
@@ -310,8 +361,26 @@ def forget_after_fork(engine: Engine) -> None:
 
 
 def _in_child() -> None:
-    for engine in list(_engines):
+    engines = list(_engines)
+    if any(engine.handle is not None for engine in engines):
+        _inherited.update(_open_files())
+    for engine in engines:
         forget_after_fork(engine)
+
+
+def _open_files() -> set[tuple[int, int]]:
+    found: set[tuple[int, int]] = set()
+    try:
+        numbers = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        return found
+    for number in numbers:
+        try:
+            file = os.fstat(number)
+        except OSError:
+            continue  # that of the listing itself
+        found.add((file.st_dev, file.st_ino))
+    return found
 
 
 if hasattr(os, "register_at_fork"):

@@ -117,6 +117,23 @@ class LoopClient:
             raise
 
     def forget(self, token: int) -> None:
+        """Who waited for it was cancelled."""
+        entry = self._pending.get(token)
+        if entry is None:
+            return
+        execution = entry[1]
+        if execution is not None and execution.stopped is None:
+            # Its answer is still taken, for nobody: it may ask for a turn, without which no later answer of this run is ever handed out.
+            execution.given_up.add(token)
+        else:
+            self._drop(token)
+
+    def ended(self, execution: Execution) -> None:
+        """Nothing asks for the answers of this execution any more."""
+        for token in (*execution.given_up, *execution.begun):
+            self._drop(token)
+
+    def _drop(self, token: int) -> None:
         if self._pending.pop(token, None) is not None and not self.engine.closed:
             _native.cancel(self.handle, self.id, token)
 
@@ -142,10 +159,9 @@ class LoopClient:
     # -- events
 
     def _on_wake(self) -> None:
-        handle, client = self.handle, self.id
-        _native.clear_wake(handle, client)
-        while events := _native.try_drain(handle, client, _MAX):
-            self._take(events)
+        # One drain a wake-up: what comes in meanwhile, or is more than this many, makes the fd readable again.
+        _native.clear_wake(self.handle, self.id)
+        self._take(_native.try_drain(self.handle, self.id, _MAX))
 
     def _pump_events(self) -> None:
         while not self.engine.closed:
@@ -165,8 +181,11 @@ class LoopClient:
                         future.set_result(frame)
                     else:
                         future.set_exception(error_of(*frame[:2]))
-                if kind >= _TURN and execution is not None:
-                    self.want_turn(execution)
+                if execution is not None:
+                    if kind >= _TURN:
+                        self.want_turn(execution)
+                    if execution.given_up:
+                        execution.given_up.discard(token)
                 continue
             try:
                 self._event(token, kind & 0xFF, frame)

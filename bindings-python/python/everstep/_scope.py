@@ -10,6 +10,8 @@ import time
 import types
 from typing import TYPE_CHECKING, Any
 
+from ._ops_gen import FLAG_SHIELDED
+
 if TYPE_CHECKING:
     from ._engine import Engine
 
@@ -17,14 +19,16 @@ if TYPE_CHECKING:
 class RunningStep:
     """A step's function while it runs: what a signal reaches."""
 
-    __slots__ = ("attempt", "event", "idempotency_key", "name", "seq", "signal", "task")
+    __slots__ = ("attempt", "event", "idempotency_key", "name", "seq", "shielded", "signal", "task")
 
-    def __init__(self, name: str, seq: int, attempt: int, idempotency_key: str, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, name: str, seq: int, attempt: int, idempotency_key: str, task: asyncio.Task[Any] | None, flags: int = 0) -> None:
         self.name = name
         self.seq = seq
         self.attempt = attempt
         self.idempotency_key = idempotency_key
         self.task = task
+        #: Clean-up: a cancel of the run lets it end.
+        self.shielded = bool(flags & FLAG_SHIELDED)
         #: cancel | timeout | branch, once one came.
         self.signal: str | None = None
         self.event: threading.Event | None = None
@@ -49,6 +53,7 @@ class Execution:
         "client",
         "deadline",
         "engine",
+        "given_up",
         "id",
         "idempotency_key",
         "is_async",
@@ -86,6 +91,8 @@ class Execution:
         self.turning = False
         #: Answers to come to calls whose coroutines have not run yet (asyncio).
         self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
+        #: Tokens nobody waits for any more, whose answers are still to come (asyncio).
+        self.given_up: set[int] = set()
         #: Running steps by (branch, seq).
         self.running: dict[tuple[str, int], RunningStep] = {}
         #: Root and branch tasks (asyncio), so that a stop reaches all of them.
@@ -106,7 +113,8 @@ class Execution:
         if kind == "cancel":
             self.cancelled = (str(frame[1] or ""), str(frame[2] or "") if len(frame) > 2 else "")
             for step in list(self.running.values()):
-                step.raise_signal("cancel")
+                if not step.shielded:
+                    step.raise_signal("cancel")
         elif kind == "timeout":
             # A step that runs as a job of its own has no place in another run.
             step = self.running.get((frame[1], frame[2])) or self.running.get(("", -1))

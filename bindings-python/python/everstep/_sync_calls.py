@@ -74,7 +74,7 @@ def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], 
 
 def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Outcome:
     execution = scope.execution
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None, scope.flags)
     place = (scope.branch, verdict[1])
     execution.running[place] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))

@@ -31,7 +31,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
 from ._sync_calls import answer, check_thread
-from ._tx_sources import Source, is_conflict, is_lost, is_refusal, knows_no_engine
+from ._tx_sources import Source, is_conflict, is_lost, is_refusal, knows_no_engine, uninterrupted
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -97,7 +97,7 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
     """Opens, runs, and ends one transaction. What is asked of the engine next: (outcome, op, arguments)."""
     execution = scope.execution
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None, scope.flags)
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
@@ -251,11 +251,12 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
     task = asyncio.current_task()
     assert task is not None
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task)
+    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task, scope.flags)
     execution.running[(scope.branch, verdict[1])] = running
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
     transaction: Any = None
+    told = False
     try:
         if source is None:
             return await _own_async(scope, running, function, args, kwargs, at)
@@ -267,21 +268,30 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             if word == "ok":
                 # A signal must not tear the COMMIT apart: from here on the outcome is the database's.
                 del execution.running[(scope.branch, verdict[1])]
-                word = await asyncio.shield(_committed_async(transaction))
+                committing = asyncio.ensure_future(_committed_async(transaction))
+                try:
+                    word = await asyncio.shield(committing)
+                except asyncio.CancelledError:
+                    if execution.stopped is not None or await _ended_otherwise(committing):
+                        raise
+                    # The program's own cancel. The rows are stored, and the checkpoint with them, so the engine has to know.
+                    execution.client.submit_quietly(OP_TX_DONE, (*at, committing.result(), output))
+                    told = True
+                    raise
             else:
                 await transaction.rollback()
             return Outcome(output, value, ()), OP_TX_DONE, (*at, word, output)
         except BaseException as error:
             lost = is_lost(error, transaction.given)  # asked before the connection is given back
-            await _quietly_async(transaction.rollback)
+            await uninterrupted(_quietly_async(transaction.rollback))
             if is_conflict(error) or (lost and running.signal is None):
                 return _again(function, error, at)
             raise
         finally:
-            await _quietly_async(transaction.close)
+            await uninterrupted(_quietly_async(transaction.close))
     except asyncio.CancelledError:
         if running.signal is None or execution.stopped is not None:
-            if execution.stopped is None:
+            if execution.stopped is None and not told:
                 execution.client.submit_quietly(OP_FINISH_STEP, (*at, *CUT_SHORT.fields))
             raise
         uncancel(task)
@@ -301,6 +311,19 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
         SCOPE.reset(reset)
         execution.running.pop((scope.branch, verdict[1]), None)
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+async def _ended_otherwise(committing: asyncio.Future[str]) -> bool:
+    """Waits for the COMMIT, which is not cut in two by a cancel; True: it failed, and nothing is stored."""
+    try:
+        await uninterrupted(_outcome_of(committing))
+    except asyncio.CancelledError:
+        pass  # the one that is on its way already
+    return committing.cancelled() or committing.exception() is not None
+
+
+async def _outcome_of(committing: asyncio.Future[str]) -> None:
+    await asyncio.wait((committing,))
 
 
 async def _guarded_async(transaction: Any, sql: str, params: list[Any]) -> str:
@@ -374,7 +397,7 @@ async def run_plain_async(engine: Engine, function: Registered, args: tuple[Any,
         await transaction.commit()
         return value
     except BaseException:
-        await _quietly_async(transaction.rollback)
+        await uninterrupted(_quietly_async(transaction.rollback))
         raise
     finally:
-        await _quietly_async(transaction.close)
+        await uninterrupted(_quietly_async(transaction.close))

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from ._errors_gen import ConfigInvalid, TransactionFailed
 
+T = TypeVar("T")
 _CONFLICTS = ("40001", "40P01")
 
 
@@ -76,6 +77,26 @@ def is_refusal(error: BaseException) -> bool:
 def knows_no_engine(error: BaseException) -> bool:
     """The guard found no tables of the engine: this is another database."""
     return sqlstate_of(error) in ("42P01", "3F000")
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits to the end what a cancel must not cut in two; a cancel that came meanwhile is raised afterwards.
+
+    A race that is over both signals the step of a loser and cancels its task. The second of these used to hit the rollback that the first had begun, and
+    the pool got its connection back in the middle of a transaction."""
+    task = asyncio.ensure_future(work)
+    cancel: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancel = error
+        except Exception:
+            break  # its own, raised below
+    if cancel is not None and not task.cancelled():
+        task.exception()  # seen; who was cancelled does not ask for it
+        raise cancel
+    return task.result()
 
 
 class Transaction:
@@ -310,7 +331,7 @@ class Source:
         try:
             await transaction.begin()
         except BaseException:
-            await transaction.close()
+            await uninterrupted(transaction.close())
             raise
         return transaction
 

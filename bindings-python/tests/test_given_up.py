@@ -1,0 +1,51 @@
+"""Answers that nobody waits for any more: the program cancelled its own step. The rest of the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from conftest import Database
+
+from everstep import AsyncEverstep
+
+SOON = timedelta(seconds=10)
+
+
+def test_a_step_cancelled_while_its_answer_waits_takes_no_other_answer_with_it(database: Database) -> None:
+    """The first of two answers asks for the turn that hands out the second. It was dropped with its step, and the run waited for ever."""
+
+    async def main() -> None:
+        app = AsyncEverstep(**{**database.settings, "replay": None})  # what is recorded already adds no rows
+        both = asyncio.Event()
+        running = 0
+
+        @app.step
+        async def quick(n: int) -> int:
+            nonlocal running
+            running += 1
+            if running == 2:
+                both.set()
+            await both.wait()
+            return n
+
+        @app.workflow
+        async def work() -> list[int]:
+            recorded = app.info()["counters"]["rows"]
+            first, second = asyncio.create_task(quick(1)), asyncio.create_task(quick(2))
+            await both.wait()
+            for _ in range(3):
+                await asyncio.sleep(0)  # both have said how they ended, the second, which did not have to wait, first
+            while app.info()["counters"]["rows"] < recorded + 2:
+                pass  # the loop is busy while both are recorded
+            second.cancel()
+            return [await first, await quick(3)]
+
+        async with app:
+            run = await work.start()
+            assert await run.result(SOON) == [1, 3]
+            client = app._engine.home()
+            # All that is left are answers of this program's own requests.
+            assert not [token for token, (_, execution) in client._pending.items() if execution is not None]
+
+    asyncio.run(main())
