@@ -215,7 +215,9 @@ function signal(execution: Execution, frame: Frame): void {
   switch (kind) {
     case "cancel": {
       execution.cancelled = { by: text(first), why: text(second) };
-      for (const step of execution.running()) step.raise("cancel", new Cancelled(text(first), text(second)));
+      for (const step of execution.running()) {
+        if (!step.shielded) step.raise("cancel", new Cancelled(text(first), text(second)));
+      }
       return;
     }
     case "timeout": {

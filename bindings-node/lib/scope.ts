@@ -6,6 +6,7 @@ import type { Engine } from "./engine.js";
 import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
 import { PACKAGE_FOLDER } from "./native.js";
+import { FLAG_SHIELDED } from "./ops_gen.js";
 
 /** What cut a step short. */
 export type Signal = "cancel" | "timeout" | "branch" | "stop";
@@ -38,6 +39,8 @@ export class RunningStep {
     readonly attempt: number,
     readonly idempotencyKey: string,
     readonly place: string,
+    /** Clean-up: a cancel of the run lets it end. */
+    readonly shielded = false,
   ) {}
 
   raise(signal: Signal, reason: unknown): void {
@@ -138,6 +141,10 @@ export class Scope {
     readonly branch: string,
     readonly flags: number,
   ) {}
+
+  get isShielded(): boolean {
+    return (this.flags & FLAG_SHIELDED) !== 0;
+  }
 }
 
 /** Nothing: outside any run. A step: inside its function, in a run or, where it has no execution, called outside one. */

@@ -102,7 +102,7 @@ class StepCall implements Waiter, Leaving {
   private attempt([, seq, attempt, idempotencyKey]: Frame): void {
     const { execution, step } = this;
     execution.replaying = false;
-    const running = new RunningStep(execution, step.name, this.scope.branch, Number(seq), Number(attempt), String(idempotencyKey), this.at);
+    const running = new RunningStep(execution, step.name, this.scope.branch, Number(seq), Number(attempt), String(idempotencyKey), this.at, this.scope.isShielded);
     running.onLeave = this;
     this.running = running;
     execution.begun(running);

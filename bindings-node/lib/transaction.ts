@@ -53,7 +53,7 @@ export function callTransaction(scope: Scope, step: Registered, location: string
         case VERDICT_RUN: {
           execution.replaying = false;
           const [, seq, attempt, idempotencyKey] = verdict;
-          const running = new RunningStep(execution, step.name, scope.branch, Number(seq), Number(attempt), String(idempotencyKey), location);
+          const running = new RunningStep(execution, step.name, scope.branch, Number(seq), Number(attempt), String(idempotencyKey), location, scope.isShielded);
           const ended = await attemptOf({ scope, step, input, running, at: [scope.branch, running.seq, running.attempt] });
           sent = ended.sent;
           verdict = await execution.client.ask(execution, ended.op, ended.values);

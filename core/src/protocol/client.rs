@@ -130,14 +130,9 @@ impl Client {
         let drained = q.draining > 0;
         drop(q);
         if wake {
-<<<<<<< HEAD
             self.wake_host();
-=======
-            // The counter saturates only after 2^64 wake-ups nobody read: the fd is readable then, which is all it must be.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         }
         if wake && drained {
->>>>>>> h-python
             self.arrived.notify_all();
         }
     }

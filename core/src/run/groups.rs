@@ -59,6 +59,10 @@ impl Exec {
         };
         for lost in st.close_group(group.clone(), format!("{group}/{child}")) {
             if let Some(call) = st.calls.remove(&lost) {
+                if let Phase::InTransaction { done, .. } = call.phase {
+                    // Nobody hears any more how it ends, and the winner's own completion stands behind its number.
+                    self.give_up_number(&mut st, done, out);
+                }
                 out.complete(&self.client, call.token, verdict::stopped("branch_closed"));
             }
             st.history.forget_waiting(&lost);

@@ -59,7 +59,9 @@ final class Execution {
     switch (frame.text(0)) {
       case "cancel" -> {
         cancelled = new Cancelled(frame.text(1), frame.text(2));
-        running.values().forEach(step -> step.raise("cancel"));
+        running.values().stream()
+            .filter(step -> !step.shielded)
+            .forEach(step -> step.raise("cancel"));
       }
       case "timeout" -> {
         RunningStep step = running.get(new Place(frame.text(1), frame.number(2)));

@@ -100,7 +100,7 @@ final class Runner implements Runnable {
   /** A step that runs by itself. */
   private @Nullable Object @Nullable [] job(WorkflowContext ctx) {
     RunningStep running =
-        new RunningStep(execution, function.name, execution.attempt, execution.idempotencyKey);
+        new RunningStep(execution, function.name, execution.attempt, execution.idempotencyKey, 0);
     execution.running.put(Execution.JOB, running);
     ctx.enter(running);
     StepCalls.Outcome outcome;

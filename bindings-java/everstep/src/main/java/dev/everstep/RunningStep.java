@@ -12,7 +12,11 @@ final class RunningStep implements StepContext {
   private @Nullable String signal;
   private boolean ended;
 
-  RunningStep(Execution execution, String name, int attempt, String key) {
+  /** Clean-up: a cancel of the run lets it end. */
+  final boolean shielded;
+
+  RunningStep(Execution execution, String name, int attempt, String key, int flags) {
+    this.shielded = (flags & Ops.FLAG_SHIELDED) != 0;
     this.execution = execution;
     this.name = name;
     this.attempt = attempt;

@@ -54,7 +54,7 @@ final class StepCalls {
 
     RunningStep running() {
       return new RunningStep(
-          ctx.execution, function.name, (int) verdict.number(2), verdict.text(3));
+          ctx.execution, function.name, (int) verdict.number(2), verdict.text(3), ctx.flags);
     }
 
     /** Records the outcome of this attempt. */
