@@ -29,6 +29,8 @@ type runningStep struct {
 	// Text, in the verdict it came in: few steps ask.
 	idempotencyKey []byte
 	context        *stepContext
+	// Clean-up: a cancel of the run lets it end.
+	shielded bool
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
 }
@@ -147,7 +149,9 @@ func (x *execution) signal(data []byte) {
 		steps := x.stepsWhere(func(place) bool { return true })
 		x.mu.Unlock()
 		for _, step := range steps {
-			step.raise(kind, cause)
+			if !step.shielded {
+				step.raise(kind, cause)
+			}
 		}
 	case "timeout":
 		at := place{r.Str(), r.Int()}

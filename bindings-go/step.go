@@ -236,6 +236,7 @@ func (x *execution) outcome(v verdict, sent []byte) ([]byte, error) {
 func (b *branch) attempt(ctx context.Context, d *stepDefinition, v verdict, run invocation) ([]byte, *frame.Writer) {
 	x := b.execution
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
+	inner.step.shielded = b.flags&ops.FlagShielded != 0
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step

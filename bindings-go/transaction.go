@@ -208,6 +208,7 @@ func (x *execution) transacted(
 	run func(context.Context) ([]byte, uint32, *frame.Writer, error), again func(error) bool,
 ) transactionEnd {
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
+	inner.step.shielded = b.flags&ops.FlagShielded != 0
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step

@@ -298,12 +298,16 @@ pub fn submit(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u3
         }
         op::TX_OPEN => {
             let Some(exec) = exec(engine, &mut r)? else { return ended(client, token) };
-            let (branch, seq) = (r.str()?, r.int()? as i32);
-            let site = exec.site_of(branch, seq).ok_or_else(|| EngineError::plain(Code::Stopped))?;
+            let (branch, seq) = (r.str()?.to_owned(), r.int()? as i32);
+            let site = exec.site_of(&branch, seq)?;
             engine.answer(client.clone(), token, move |engine| async move {
                 let tx = engine.within_budget(|| engine.store.begin(&site)).await?;
+                if let Err(gone) = exec.site_of(&branch, seq) {
+                    tx.rollback().await;
+                    return Err(gone);
+                }
                 let mut w = Writer::new();
-                w.int(engine.transactions.add(tx));
+                w.int(engine.transactions.add(exec.id, (branch.as_str().into(), seq), tx));
                 Ok(w.finish())
             });
         }

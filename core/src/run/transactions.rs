@@ -22,27 +22,41 @@ const MOST_CONFLICTS: u32 = 60;
 
 type Shared = Arc<tokio::sync::Mutex<Option<Box<dyn StoreTransaction>>>>;
 
+/// One open transaction, and the call it belongs to.
+struct Open {
+    exec: u64,
+    place: Place,
+    tx: Shared,
+}
+
 /// Transactions open on the engine's own connection.
 #[derive(Default)]
 pub struct Transactions {
-    open: Mutex<(i64, HashMap<i64, Shared>)>,
+    open: Mutex<(i64, HashMap<i64, Open>)>,
 }
 
 impl Transactions {
-    pub fn add(&self, tx: Box<dyn StoreTransaction>) -> i64 {
+    pub fn add(&self, exec: u64, place: Place, tx: Box<dyn StoreTransaction>) -> i64 {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.0 += 1;
         let id = open.0;
-        open.1.insert(id, Arc::new(tokio::sync::Mutex::new(Some(tx))));
+        open.1.insert(id, Open { exec, place, tx: Arc::new(tokio::sync::Mutex::new(Some(tx))) });
         id
     }
 
     pub fn get(&self, id: i64) -> Option<Shared> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.get(&id).cloned()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.get(&id).map(|open| open.tx.clone())
     }
 
     pub fn remove(&self, id: i64) -> Option<Shared> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id).map(|open| open.tx)
+    }
+
+    /// Of a call that is not waited for any longer: its host may never hear of the answer that brought it.
+    pub fn remove_of(&self, exec: u64, place: &Place) -> Option<Shared> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = *open.1.iter().find(|(_, open)| open.exec == exec && open.place == *place)?.0;
+        open.1.remove(&id).map(|open| open.tx)
     }
 }
 
@@ -52,9 +66,10 @@ impl Exec {
         st.calls.contains_key(&place).then_some(place)
     }
 
-    pub fn site_of(&self, branch: &str, seq: i32) -> Option<Site> {
+    pub fn site_of(&self, branch: &str, seq: i32) -> Result<Site> {
+        let st = self.lock();
         let place: Place = (branch.into(), seq);
-        self.lock().calls.get(&place).map(|call| call.site.clone())
+        st.calls.get(&place).map(|call| call.site.clone()).ok_or_else(|| nobody_waits(&st))
     }
 
     /// The checkpoint of this transaction, with its completion number taken.
@@ -94,7 +109,7 @@ impl Exec {
         if st.stopped.is_some() {
             return Err(stopped());
         }
-        let place = self.place_of(&st, branch, seq).ok_or_else(stopped)?;
+        let place = self.place_of(&st, branch, seq).ok_or_else(|| nobody_waits(&st))?;
         let incarnation = engine.incarnation().ok_or_else(stopped)?;
         let epoch = st.epoch;
         let step = self.checkpoint(engine, &mut st, &place, output).ok_or_else(stopped)?;
@@ -264,6 +279,14 @@ impl Exec {
                 }
             }
         });
+    }
+}
+
+/// Not `stopped` where only this call is over (its branch has lost, its time was out): that would take the whole execution down.
+fn nobody_waits(st: &ExecState) -> EngineError {
+    match st.stopped {
+        Some(_) => EngineError::plain(Code::Stopped),
+        None => EngineError::new(Code::TransactionFailed, "Nobody waits for this transaction any longer: another branch was first, or its time was out."),
     }
 }
 
