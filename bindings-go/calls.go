@@ -153,6 +153,10 @@ func (x *execution) finishStep(t ticket, op uint32, arguments *frame.Writer) (ve
 // request is a question from inside this execution that brings no verdict.
 func (x *execution) request(ctx context.Context, op uint32, arguments *frame.Writer) (frame.Reader, error) {
 	r, err := x.client.request(ctx, op, arguments)
+	if err != nil && ctx != nil && ctx.Err() != nil && !x.hasStopped() {
+		// The context's own end, whose cause may read like a stop: another branch was first. The execution goes on.
+		return r, err
+	}
 	if err != nil {
 		return r, x.refused(err)
 	}

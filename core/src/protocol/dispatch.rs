@@ -301,6 +301,7 @@ pub fn submit(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u3
             let (branch, seq) = (r.str()?.to_owned(), r.int()? as i32);
             let site = exec.site_of(&branch, seq)?;
             engine.answer(client.clone(), token, move |engine| async move {
+                engine.roll_back_of(exec.id, &(branch.as_str().into(), seq));
                 let tx = engine.within_budget(|| engine.store.begin(&site)).await?;
                 if let Err(gone) = exec.site_of(&branch, seq) {
                     tx.rollback().await;

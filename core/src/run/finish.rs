@@ -38,6 +38,10 @@ impl Exec {
             return out.complete(&self.client, f.token, verdict::stopped(why));
         };
         call.token = f.token;
+        if call.kind == kind::TRANSACTION {
+            // One the host did not close itself: it may have given up before it heard that it was open.
+            engine.roll_back_of(self.id, &place);
+        }
         if call.policy.timeout_ms.is_some() {
             engine.timers.forget_call(self.id, &place);
         }

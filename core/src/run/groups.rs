@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::begin::{Asked, Entered, Recorded};
 use super::exec::{Exec, Phase, under};
-use super::transactions::roll_back;
 use super::verdict;
 use crate::engine::error::Result;
 use crate::engine::{Engine, Outbox};
@@ -60,9 +59,7 @@ impl Exec {
         };
         for lost in st.close_group(group.clone(), format!("{group}/{child}")) {
             if let Some(call) = st.calls.remove(&lost) {
-                if let Some(open) = engine.transactions.remove_of(self.id, &lost) {
-                    engine.spawn(move |_| async move { roll_back(Some(open)).await });
-                }
+                engine.roll_back_of(self.id, &lost);
                 if let Phase::InTransaction { done, .. } = call.phase {
                     // Nobody hears any more how it ends, and the winner's own completion stands behind its number.
                     self.give_up_number(&mut st, done, out);

@@ -52,11 +52,19 @@ impl Transactions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&id).map(|open| open.tx)
     }
 
-    /// Of a call that is not waited for any longer: its host may never hear of the answer that brought it.
-    pub fn remove_of(&self, exec: u64, place: &Place) -> Option<Shared> {
+    fn remove_of(&self, exec: u64, place: &Place) -> Option<Shared> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *open.1.iter().find(|(_, open)| open.exec == exec && open.place == *place)?.0;
         open.1.remove(&id).map(|open| open.tx)
+    }
+}
+
+impl Engine {
+    /// End what is open for a call that is over: its host may never have heard of the answer that brought it.
+    pub fn roll_back_of(self: &Arc<Self>, exec: u64, place: &Place) {
+        if let Some(open) = self.transactions.remove_of(exec, place) {
+            self.spawn(move |_| async move { roll_back(Some(open)).await });
+        }
     }
 }
 
