@@ -95,10 +95,14 @@ function done({ scope, at }: Attempt, word: string, output: Text, value?: unknow
   return { sent: { fields: [], output, value }, op: OP_TX_DONE, values: [scope.execution.id, ...at, word, output === EMPTY ? null : output] };
 }
 
+/** The user's function is not waited for any longer, and may still be running. */
+class Left extends Error {}
+
 /** The user's function. A signal that says it is not waited for is an error here: the transaction must be rolled back. */
 async function runBody({ step, input, running }: Attempt, given: unknown): Promise<unknown> {
   const value = await left(running, () => HERE.run(running, step.body as Body, given, input, new StepContext(running)));
-  if (value === LEFT || running.signal !== undefined) throw new Error(`the transaction was cut short (${String(running.signal)})`);
+  if (value === LEFT) throw new Left("the transaction is not waited for any longer");
+  if (running.signal !== undefined) throw new Error(`the transaction was cut short (${running.signal})`);
   // From here on the outcome is the database's: a signal must not tear the COMMIT apart.
   running.onLeave = undefined;
   return value;
@@ -116,7 +120,7 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
     else await transaction.rollback();
     return done(attempt, word, output, value);
   } catch (error) {
-    await quietly(() => transaction.rollback());
+    await quietly(() => (error instanceof Left && transaction.abandon !== undefined ? transaction.abandon() : transaction.rollback()));
     if (isConflict(error)) return done(attempt, "conflict", EMPTY);
     throw error;
   } finally {

@@ -8,6 +8,11 @@ export interface OpenTransaction<T> {
   guard(sql: string, params: readonly (string | null)[]): Promise<unknown>;
   commit(): Promise<void>;
   rollback(): Promise<void>;
+  /**
+   * In place of `rollback`, where the function is not waited for any longer and may still be running: nothing it does from here on may reach the
+   * database, not outside a transaction either. Only for drivers that hand out the bare connection.
+   */
+  abandon?(): Promise<void> | void;
   /** Gives the connection back; after commit or rollback. */
   close(): Promise<void> | void;
 }

@@ -54,6 +54,7 @@ export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): 
         throw error;
       }
       let over = false;
+      let abandoned = false;
       return {
         given: client as ClientOf<Pool>,
         guard: async (sql, params) => {
@@ -71,7 +72,13 @@ export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): 
           over = true;
           await query("rollback");
         },
+        abandon() {
+          // After a ROLLBACK the function's next statement would stand for itself: it gets a connection that is gone instead.
+          over = abandoned = true;
+          client.release(true);
+        },
         close() {
+          if (abandoned) return;
           client.removeListener("error", onError);
           client.release(broken);
         },
