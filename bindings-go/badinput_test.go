@@ -3,6 +3,7 @@ package everstep_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -181,6 +182,28 @@ func TestAContextDerivedInAWorkflowEndsItsCalls(t *testing.T) {
 		return plusOne.Do(context.WithValue(ctx, hidden{}, 1), 1)
 	})
 	must(t, err)
+}
+
+func TestManyStartsBelongInAStep(t *testing.T) {
+	app := open(t, file(t))
+	one := register(t, app, "one", func(_ everstep.Context, n int) (int, error) { return n, nil })
+	many := register(t, app, "many", func(ctx everstep.Context, _ everstep.None) (int, error) {
+		if _, err := one.StartMany(ctx, []int{1, 2}); !errors.Is(err, everstep.ErrOutsideRun) {
+			return 0, fmt.Errorf("in a workflow: %w", err)
+		}
+		return everstep.Do(ctx, "step", func(ctx context.Context) (int, error) {
+			runs, err := one.StartMany(ctx, []int{1, 2})
+			return len(runs), err
+		})
+	})
+	launch(t, app)
+	run, err := many.Start(context.Background(), everstep.None{})
+	must(t, err)
+	started, err := run.Result(context.Background(), everstep.WithTimeout(patience))
+	must(t, err)
+	if started != 2 {
+		t.Errorf("%d runs were started", started)
+	}
 }
 
 func TestCallsBelongWhereTheyBelong(t *testing.T) {

@@ -181,6 +181,13 @@ func (w *Workflow[In, Out]) StartMany(ctx context.Context, inputs []In, given ..
 	if err != nil {
 		return nil, err
 	}
+	b, err := w.app.parent(ctx, "StartMany")
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		return nil, refuse(ErrOutsideRun, "StartMany inside a workflow is not recorded, and every replay would start the runs again: call Start for each, or do it in a step")
+	}
 	idOf, named := o.idOf.(func(In) string)
 	if o.idOf != nil && !named {
 		return nil, refuse(ErrConfigInvalid, "WithIDs takes a function of the workflow's input")

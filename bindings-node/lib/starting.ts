@@ -3,6 +3,7 @@
 import { decode, encode } from "./codec.js";
 import { recorded } from "./calls.js";
 import type { Engine } from "./engine.js";
+import { OutsideRun } from "./errors_gen.js";
 import { errorOf } from "./failures.js";
 import { type Read, Text, type Value } from "./frame.js";
 import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
@@ -40,6 +41,9 @@ export async function start<O>(target: Target, input: unknown, options: StartOpt
 /** One round trip for many runs. Throws for the first item that was refused; the others stand, and ids make a second call attach to them. */
 export async function startMany<O>(target: Target, inputs: Iterable<unknown>, options: StartOptions, id: ((input: never) => string) | undefined): Promise<Run<O>[]> {
   const { engine, name, registered } = target;
+  if (recordingScope(engine) !== undefined) {
+    throw new OutsideRun("startMany inside a workflow is not recorded, and every replay would start the runs again: call start for each, or do it in a step");
+  }
   const plain = runRecord(options);
   const ids: (string | undefined)[] = [];
   const items: Value[] = [];

@@ -17,6 +17,18 @@ function fails(code: string, message?: RegExp): (error: unknown) => boolean {
 }
 
 onEveryStore("bad input", (stage) => {
+  it("many starts belong in a step", async () => {
+    const app = stage.engine();
+    const one = app.workflow("one", async (n: number) => n);
+    const inside = app.step("inside", async () => (await Promise.all((await one.startMany([1, 2])).map((run) => run.result()))).length);
+    const many = app.workflow("many", async () => {
+      await assert.rejects(one.startMany([1, 2]), fails("outside_run", /not recorded/));
+      return await inside();
+    });
+    await app.launch();
+    assert.equal(await (await many.start()).result({ timeout: { seconds: 20 } }), 2);
+  });
+
   it("ids, names, queues, options", async () => {
     const app = stage.engine();
     const wf = app.workflow("checkout", async (n: number) => n);

@@ -328,3 +328,27 @@ def test_the_error_of_a_loser_is_nobodys(database: Database, caplog: pytest.LogC
     asyncio.run(main())
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+def test_many_starts_belong_in_a_step(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.workflow
+    def one(n: int) -> int:
+        return n
+
+    @app.step
+    def inside() -> int:
+        return sum(run.result(SOON) for run in one.start_many([1, 2]))
+
+    @app.workflow
+    def many() -> list[Any]:
+        try:
+            one.start_many([1, 2])
+        except everstep.OutsideRun as error:
+            return [error.message, inside()]
+        return []
+
+    with app:
+        message, total = many.start().result(SOON)
+        assert "not recorded" in message and total == 3

@@ -170,6 +170,7 @@ async fn exercise(store: &Arc<dyn Store>) {
         Effect::Send(message(parent, "t", "1")),
         Effect::SetEvent { key: "k".into(), value: Payload::json(b"1".to_vec()) },
         Effect::CloseWait,
+        Effect::CloseWaitOf(at(9)),
     ];
     let sent = message(parent, "t", "1");
     effects.push(Effect::Consume { message: sent.id });

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import _codec
-from ._errors_gen import ConfigInvalid, RunCancelled, UnknownWorkflow
+from ._errors_gen import ConfigInvalid, OutsideRun, RunCancelled, UnknownWorkflow
 from ._failures import Failure, error_of
 from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
 from ._options import RunOptions, text
@@ -71,6 +71,10 @@ def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], 
 
 def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[Any], id: Callable[[Any], str] | None) -> tuple[int, tuple[Any, ...]]:
     _check_startable(target)
+    if parent_scope(target.engine) is not None:
+        raise OutsideRun(
+            "start_many() inside a workflow is not recorded, and every replay would start the runs again: call start() for each, or do it in a step"
+        )
     base = merged(target.defaults, options)
     plain = base.record()
     items: list[tuple[Any, Any]] = []

@@ -112,7 +112,7 @@ fn size(write: &Write) -> usize {
                 Effect::Send(m) => m.value.data.len(),
                 Effect::SetEvent { value, .. } => value.data.len(),
                 Effect::StartChild(run) => run.input.data.len(),
-                Effect::Consume { .. } | Effect::CloseWait => 0,
+                Effect::Consume { .. } | Effect::CloseWait | Effect::CloseWaitOf(_) => 0,
             });
             step.output.data.len() + effects.sum::<usize>()
         }

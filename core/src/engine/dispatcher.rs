@@ -404,6 +404,10 @@ impl Engine {
             exec.lane,
             write,
             Box::new(move |engine, write, answer, _| {
+                if let (Ok(Verdict::Changed { .. }), Write::Release { run, epoch, .. }) = (&answer, &write) {
+                    // Something woke it meanwhile: it is not to wait.
+                    return engine.end_with(&ended, Write::GiveBack { run: *run, epoch: *epoch });
+                }
                 if let (Ok(Verdict::Fenced), Write::Block { .. } | Write::GiveBack { .. }) = (&answer, &write) {
                     // Another epoch or owner decides about it now; if it is still ours, `reconcile` finds it.
                     let engine = engine.clone();

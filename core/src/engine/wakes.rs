@@ -165,7 +165,7 @@ impl Engine {
                     }
                 }
                 Effect::StartChild(run) => self.hint_new(run),
-                Effect::Consume { .. } | Effect::CloseWait => {}
+                Effect::Consume { .. } | Effect::CloseWait | Effect::CloseWaitOf(_) => {}
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::run::transactions::{roll_back, statement_error};
 use crate::run::verdict;
 use crate::run::waits::WaitFor;
-use crate::store::{ClosePolicy, Due, Effect, Parent, Payload, Placeholders, SqlValue, WaitKind};
+use crate::store::{ClosePolicy, Due, Effect, Parent, Payload, Placeholders, SqlValue, WaitKind, Write};
 
 fn unknown(number: u32) -> EngineError {
     EngineError::new(Code::FrameInvalid, format!("there is no such operation here: {number}"))
@@ -43,6 +43,9 @@ struct Head<'a> {
     token: u64,
     flags: i64,
 }
+
+/// Before a run that its process could not run is tried again, there or elsewhere.
+const AGAIN_MS: i64 = 1000;
 
 /// It is part of a row's key, and PostgreSQL takes no key of more than a third of a page.
 const LONGEST_BRANCH: usize = 2000;
@@ -227,13 +230,13 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
         }
         op::ABANDON => {
             let why = r.str()?.to_owned();
-            let epoch = {
-                let mut st = exec.lock();
-                let epoch = st.epoch;
-                exec.stop(&mut st, "abandoned", &why, out);
-                epoch
-            };
-            engine.end_with(exec, crate::store::Write::GiveBack { run: exec.run, epoch });
+            let mut st = exec.lock();
+            let (run, epoch, inbox) = (exec.run, st.epoch, st.inbox);
+            // What this process cannot run at all it would take again at once, and again.
+            let broken = matches!(why.as_str(), "internal" | "no_thread" | "unknown_workflow") && st.cancel.is_none();
+            exec.stop(&mut st, "abandoned", &why, out);
+            drop(st);
+            engine.end_with(exec, if broken { Write::Release { run, epoch, inbox, due: Some(Due::After(AGAIN_MS)) } } else { Write::GiveBack { run, epoch } });
             Ok(vec![])
         }
         op::LEAVE_BRANCH => {

@@ -197,7 +197,7 @@ impl Exec {
         if let Write::Step { run, epoch, mut step } = write {
             step.failed = true;
             step.output = Payload::json(document);
-            step.effects.retain(|e| matches!(e, crate::store::Effect::CloseWait));
+            step.effects.retain(|e| matches!(e, crate::store::Effect::CloseWait | crate::store::Effect::CloseWaitOf(_)));
             self.write_step(engine, place, Write::Step { run, epoch, step }, false);
         }
     }

@@ -8,7 +8,7 @@ use super::verdict;
 use crate::engine::error::Result;
 use crate::engine::{Engine, Outbox};
 use crate::protocol::ops::kind;
-use crate::store::Payload;
+use crate::store::{Effect, Payload};
 
 impl Exec {
     pub fn begin_group(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, decided: bool, out: &mut Outbox) -> Result<Vec<u8>> {
@@ -57,9 +57,14 @@ impl Exec {
         let Some((place, mut call)) = st.groups.remove_entry(&(branch.into(), seq)) else {
             return out.complete(&self.client, token, verdict::stopped("superseded"));
         };
+        let mut effects = Vec::new();
         for lost in st.close_group(group.clone(), format!("{group}/{child}")) {
             if let Some(call) = st.calls.remove(&lost) {
                 engine.roll_back_of(self.id, &lost);
+                if matches!(call.phase, Phase::Waiting(_)) {
+                    // Else a run that races a sleep again and again has a row for each, read whenever it is claimed.
+                    effects.push(Effect::CloseWaitOf(self.position(&lost)));
+                }
                 if let Phase::InTransaction { done, .. } = call.phase {
                     // Nobody hears any more how it ends, and the winner's own completion stands behind its number.
                     self.give_up_number(&mut st, done, out);
@@ -73,7 +78,7 @@ impl Exec {
         call.phase = Phase::Opening;
         st.calls.insert(place.clone(), call);
         let output = Payload::json(winner_json(&child).into_bytes());
-        self.record(engine, &mut st, &place, Recorded { failed: false, output, host_bytes: false, effects: vec![] });
+        self.record(engine, &mut st, &place, Recorded { failed: false, output, host_bytes: false, effects });
     }
 }
 

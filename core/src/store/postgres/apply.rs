@@ -341,6 +341,7 @@ fn admit<'w>(context: &Context<'_>, locks: &Locks, before: &Before, work: &mut W
                     }
                     Effect::Consume { message } => work.consumed.push((*run, *message, step.done)),
                     Effect::CloseWait => work.closed.push((*run, &step.at)),
+                    Effect::CloseWaitOf(at) => work.closed.push((*run, at)),
                 }
             }
             work.steps.push((at, StepRow { run: *run, epoch: *epoch, step }));

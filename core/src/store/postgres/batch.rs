@@ -60,7 +60,7 @@ impl<'w> Seen<'w> {
             Effect::SetEvent { key, .. } => self.events.insert((run, key)),
             Effect::StartChild(child) => self.start(child),
             Effect::Consume { message } => self.consumed.insert(*message),
-            Effect::CloseWait => true,
+            Effect::CloseWait | Effect::CloseWaitOf(_) => true,
         }
     }
 }

@@ -271,7 +271,7 @@ fn refusal(write: &Write) -> Option<String> {
                 Effect::Send(m) => message(m),
                 Effect::SetEvent { key, value } => text(key).or_else(|| payload(value)),
                 Effect::StartChild(r) => run(r),
-                Effect::Consume { .. } | Effect::CloseWait => None,
+                Effect::Consume { .. } | Effect::CloseWait | Effect::CloseWaitOf(_) => None,
             })
         })
     };

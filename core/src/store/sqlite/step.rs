@@ -257,6 +257,10 @@ async fn effects(batch: &mut Batch<'_>, fresh: Vec<&Recorded<'_>>, verdicts: &mu
                     closed.push(written.run.into());
                     closed.extend(position_vals(at));
                 }
+                Effect::CloseWaitOf(at) => {
+                    closed.push(written.run.into());
+                    closed.extend(position_vals(at));
+                }
             }
         }
     }

@@ -42,6 +42,8 @@ pub enum Effect {
     Consume { message: Uuid },
     /// Delete the `waiter` row of this position.
     CloseWait,
+    /// The wait at another place is over too: this is the record of a race that it has lost.
+    CloseWaitOf(Position),
 }
 
 #[derive(Debug, Clone)]
