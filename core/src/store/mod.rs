@@ -227,16 +227,11 @@ pub(crate) fn cancelled_type(by: &str) -> &'static str {
     if by == BY_DEADLINE { "DeadlinePassed" } else { "RunCancelled" }
 }
 
-/// Who asked for a cancel and why, as its error says it; either may be empty.
-pub(crate) fn cancelled_text(by: &str, why: &str) -> String {
+/// What awaits the result of a cancelled run: who asked for it and why, either of which may be empty.
+pub(crate) fn cancelled_value(by: &str, why: &str) -> Payload {
     let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    format!("cancelled{by}{why}")
-}
-
-/// What awaits the result of a run that ends without code of its own: cancelled while it waited, its deadline or time to start over.
-pub(crate) fn cancelled_value(by: &str, why: &str) -> Payload {
-    let message = cancelled_text(by, why);
+    let message = format!("cancelled{by}{why}");
     let document = serde_json::json!({ "type": "RunCancelled", "code": "run_cancelled", "message": message, "stack": null, "cause": null, "details": null, "retryable": false });
     Payload::json(document.to_string().into_bytes())
 }
