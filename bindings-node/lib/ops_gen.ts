@@ -44,6 +44,7 @@ export const OP_RETRY_RUN = 55;
 export const OP_REWIND_RUN = 56;
 export const OP_PUT_QUEUE = 57;
 export const OP_LIST_QUEUES = 58;
+export const OP_PAUSE_QUEUE = 59;
 
 export const EVENT_COMPLETED = 0;
 export const EVENT_FAILED = 1;

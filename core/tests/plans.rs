@@ -141,6 +141,7 @@ async fn exercise(store: &Arc<dyn Store>) {
         |name: &str| Queue { name: name.into(), paused: false, limit: None, worker_limit: None, key_limit: None, hold: false, rate: None, operator: false };
     store.put_queue(&Queue { limit: Some(1000), key_limit: Some(1000), hold: true, ..queue("limited") }, false).await.expect("puts");
     store.put_queue(&queue("free"), true).await.expect("puts");
+    store.pause_queue("free", false).await.expect("writes");
     store.queues().await.expect("reads");
     let (free, limited, plain) = (route_of("free", "job"), route_of("limited", "job"), route());
     let routes = [free.clone(), limited.clone(), plain.clone()];

@@ -67,6 +67,7 @@ const CHECKS: &[(&str, Check)] = checks![
     claims::queue_limits_hold,
     claims::key_limits_hold,
     claims::paused_queues_wait,
+    claims::a_pause_changes_nothing_else_of_a_queue,
     claims::delayed_and_expired,
     claims::given_back_first,
     claims::queues_change,

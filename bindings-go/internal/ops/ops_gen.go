@@ -48,6 +48,7 @@ const (
 	RewindRun    uint32 = 56
 	PutQueue     uint32 = 57
 	ListQueues   uint32 = 58
+	PauseQueue   uint32 = 59
 )
 
 const (

@@ -244,13 +244,29 @@ impl Engine {
             operator: by_operator,
         };
         let queue = self.within_budget(|| self.store.put_queue(&queue, by_operator)).await?;
+        Ok(self.queue_changed(&queue))
+    }
+
+    /// One statement of the store: whoever read the queue first and wrote it back whole would undo another's change of its limits.
+    pub async fn pause_queue(self: &Arc<Self>, name: &str, paused: bool) -> Result<Vec<u8>> {
+        super::identity::check_name("the queue's name", name)?;
+        match self.within_budget(|| self.store.pause_queue(name, paused)).await? {
+            Some(queue) => Ok(self.queue_changed(&queue)),
+            None => {
+                self.refresh_queues().await?;
+                Err(self.unknown_queue(name))
+            }
+        }
+    }
+
+    fn queue_changed(&self, queue: &Queue) -> Vec<u8> {
         self.queues.remember(queue.clone());
         self.served.changed();
         self.wakes.tell(WakeHint::Queues);
         self.claims.look();
         let mut w = Writer::new();
-        records::queue(&mut w, &queue);
-        Ok(w.finish())
+        records::queue(&mut w, queue);
+        w.finish()
     }
 
     pub async fn list_queues(&self) -> Result<Vec<u8>> {

@@ -56,9 +56,13 @@ impl Engine {
         if name.is_empty() || self.queues.get(name).is_some() {
             return Ok(());
         }
+        Err(self.unknown_queue(name))
+    }
+
+    pub fn unknown_queue(&self, name: &str) -> EngineError {
         let names = self.queues.names();
         let near = identity::nearest(name, names.iter().map(String::as_str)).map_or(String::new(), |n| format!(" Did you mean \"{n}\"?"));
-        Err(EngineError::new(Code::UnknownQueue, format!("There is no queue \"{name}\".{near} Create it with app.queue(\"{name}\").")))
+        EngineError::new(Code::UnknownQueue, format!("There is no queue \"{name}\".{near} Declare it before launch, or make it now as an operator."))
     }
 
     /// A tick has seen another queue version.

@@ -440,6 +440,13 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
                 e.put_queue(&frame).await
             });
         }
+        op::PAUSE_QUEUE => {
+            let (name, paused) = (r.str()?.to_owned(), r.bool()?);
+            engine.answer(client.clone(), token, move |e| async move {
+                e.connect().await?;
+                e.pause_queue(&name, paused).await
+            });
+        }
         op::LIST_QUEUES => engine.answer(client.clone(), token, |e| async move {
             e.connect().await?;
             e.list_queues().await

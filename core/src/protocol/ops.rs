@@ -63,6 +63,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { number: 56, name: "rewind_run", mode: Mode::Submit, args: &["run:str", "branch:str", "seq:int", "by:str?"], returns: &["outcome:str"] },
     Operation { number: 57, name: "put_queue", mode: Mode::Submit, args: &["queue:QUEUE", "by_operator:bool"], returns: &["queue:QUEUE"] },
     Operation { number: 58, name: "list_queues", mode: Mode::Submit, args: &[], returns: &["queues:list"] },
+    Operation { number: 59, name: "pause_queue", mode: Mode::Submit, args: &["name:str", "paused:bool"], returns: &["queue:QUEUE"] },
 ];
 
 pub mod op {
@@ -152,6 +153,8 @@ pub mod op {
     pub const PUT_QUEUE: u32 = 57;
     /// Each a QUEUE.
     pub const LIST_QUEUES: u32 = 58;
+    /// By an operator: nothing more is claimed from the queue, or the pause ends. Nothing else of it changes; unknown_queue where nobody has made it.
+    pub const PAUSE_QUEUE: u32 = 59;
 }
 
 pub mod event {

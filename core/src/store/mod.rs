@@ -161,6 +161,8 @@ pub trait Store: Send + Sync + 'static {
     async fn offer_blocked(&self, build: &str, workflows: &[String]) -> Result<i64>;
     /// Insert or update. `by_operator` false: an operator's earlier change wins.
     async fn put_queue(&self, queue: &Queue, by_operator: bool) -> Result<Queue>;
+    /// An operator's pause, or its end; the rest of the row stands as it is. None: there is no such queue.
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<Option<Queue>>;
     async fn queues(&self) -> Result<Vec<Queue>>;
     /// Write these routes: their workflows are known from now on.
     async fn announce(&self, routes: &[Route]) -> Result<()>;

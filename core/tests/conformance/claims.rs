@@ -140,6 +140,16 @@ pub async fn paused_queues_wait(bench: Arc<Bench>) {
     assert_eq!(worker.claim(&[route], 10).await[0].key, run);
 }
 
+pub async fn a_pause_changes_nothing_else_of_a_queue(bench: Arc<Bench>) {
+    let limited = Queue { limit: Some(7), hold: true, ..queue("q") };
+    bench.store.put_queue(&limited, false).await.expect("puts");
+    for paused in [true, false] {
+        let now = bench.store.pause_queue("q", paused).await.expect("pauses").expect("is there");
+        assert_eq!(now, Queue { paused, operator: true, ..limited.clone() });
+    }
+    assert!(bench.store.pause_queue("p", true).await.expect("reads").is_none());
+}
+
 pub async fn delayed_and_expired(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let route = route_of("q", "job");

@@ -259,6 +259,13 @@ impl Store for PostgresStore {
         Ok(put)
     }
 
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<Option<Queue>> {
+        let changed = queues::pause(&mut self.pool.session(&self.shared).await?, name, paused).await?;
+        *self.limits.lock().await = None;
+        self.hints.tell(self, None, vec![WakeHint::Queues]);
+        Ok(changed)
+    }
+
     async fn queues(&self) -> Result<Vec<Queue>> {
         queues::all(&mut self.pool.session(&self.shared).await?).await
     }

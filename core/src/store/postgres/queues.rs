@@ -32,6 +32,11 @@ returning ",
     columns!()
 );
 
+const PAUSE: &str = concat!(
+    "update {s}.queue set paused = $3, operator = true, version = version + 1 where namespace = $1 and name = $2 returning ",
+    columns!()
+);
+
 fn queue(row: &PgRow) -> Result<Queue> {
     let rate: (Option<i32>, Option<i64>) = (read(row.try_get(6))?, read(row.try_get(7))?);
     Ok(Queue {
@@ -78,4 +83,9 @@ pub(super) async fn put(session: &mut Session, wanted: &Queue, by_operator: bool
         return queue(row);
     }
     Ok(one(session, &wanted.name).await?.unwrap_or_else(|| wanted.clone()))
+}
+
+pub(super) async fn pause(session: &mut Session, name: &str, paused: bool) -> Result<Option<Queue>> {
+    let statement = session.q(PAUSE).bind(session.shared.namespace.clone()).bind(name).bind(paused);
+    session.rows(statement).await?.first().map(queue).transpose()
 }

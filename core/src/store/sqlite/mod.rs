@@ -315,6 +315,10 @@ impl Store for SqliteStore {
         self.bounded(self.put(queue, by_operator)).await
     }
 
+    async fn pause_queue(&self, name: &str, paused: bool) -> Result<Option<Queue>> {
+        self.bounded(self.pause(name, paused)).await
+    }
+
     async fn queues(&self) -> Result<Vec<Queue>> {
         self.bounded(self.all_queues()).await
     }

@@ -219,6 +219,7 @@ impl Bench {
         let queue =
             Queue { name: "qq".into(), paused: false, limit: Some(5), worker_limit: Some(5), key_limit: Some(5), hold: true, rate: None, operator: false };
         self.store.put_queue(&queue, false).await.expect("puts");
+        self.store.pause_queue("qq", false).await.expect("writes");
         self.store.queues().await.expect("reads");
         self.store.announce(&[run("qq", false).route]).await.expect("writes");
         self.store.workflow_names().await.expect("reads");

@@ -31,6 +31,12 @@ impl SqliteStore {
         tx.finish(outcome).await
     }
 
+    pub(super) async fn pause(&self, name: &str, paused: bool) -> Result<Option<Queue>> {
+        let mut tx = self.write().await?;
+        let outcome = pause(&mut tx, &self.namespace, name, paused).await;
+        tx.finish(outcome).await
+    }
+
     pub(super) async fn all_queues(&self) -> Result<Vec<Queue>> {
         let mut conn = self.read().await?;
         let sql = "select name, paused, fleet_limit, worker_limit, key_limit, hold, rate_count, rate_period_ms, operator from queue where namespace = ? order by name";
@@ -67,4 +73,10 @@ async fn put(conn: &mut Connection, namespace: &str, wanted: &Queue, by_operator
     let row = vals![namespace, &wanted.name, wanted.paused, wanted.limit, wanted.worker_limit, wanted.key_limit, wanted.hold, count, period, wanted.operator,];
     conn.exec(sql, row).await?;
     Ok(wanted)
+}
+
+async fn pause(conn: &mut Connection, namespace: &str, name: &str, paused: bool) -> Result<Option<Queue>> {
+    let sql = "update queue set paused = ?, operator = 1, version = version + 1 where namespace = ? and name = ?";
+    conn.exec(sql, vals![paused, namespace, name]).await?;
+    conn.fetch_one(COLUMNS, vals![namespace, name]).await?.map(|row| queue(&row)).transpose()
 }

@@ -48,6 +48,7 @@ final class Ops {
   static final int REWIND_RUN = 56;
   static final int PUT_QUEUE = 57;
   static final int LIST_QUEUES = 58;
+  static final int PAUSE_QUEUE = 59;
 
   static final int EVENT_COMPLETED = 0;
   static final int EVENT_FAILED = 1;
