@@ -13,6 +13,8 @@ use crate::protocol::ops::event;
 use crate::store::{ControlVerdict, NewMessage, Payload, Position, Queue, RunFilter, RunKey, RunState, Verdict, WakeHint, Write};
 
 const CHILDREN_PAGE: i64 = 500;
+/// Runs of one page of a list.
+const MOST_LISTED: i64 = 1000;
 
 pub fn run_key(text: &str) -> Result<RunKey> {
     text.parse().map_err(|_| EngineError::new(Code::RunNotFound, "This is no run's key: a key is a UUID."))
@@ -328,6 +330,9 @@ fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
         let (at, key) = after.split_once(':').ok_or_else(bad)?;
         filter.after = Some((at.parse().map_err(|_| bad())?, key.parse().map_err(|_| bad())?));
     }
-    filter.limit = f.opt_int()?.unwrap_or(100).clamp(1, 1000);
+    filter.limit = f.opt_int()?.unwrap_or(100);
+    if !(1..=MOST_LISTED).contains(&filter.limit) {
+        return Err(EngineError::new(Code::ConfigInvalid, format!("limit must be between 1 and {MOST_LISTED}, it is {}", filter.limit)));
+    }
     Ok(filter)
 }

@@ -26,6 +26,17 @@ pub struct Claims {
     labels: Mutex<Vec<String>>,
     /// Runs here that may have killed their last two processes, with how often they were there.
     suspects: Mutex<HashMap<RunKey, i32>>,
+    /// Clients that had no slot when their routes were to be looked at.
+    full: Mutex<HashSet<u32>>,
+}
+
+/// What a look has left.
+#[derive(Default)]
+struct Left {
+    /// A batch was full, so there may be more.
+    more: bool,
+    /// A client had no slot: its routes were not looked at.
+    unseen: bool,
 }
 
 /// What a process without a lease makes of what it hears.
@@ -136,6 +147,13 @@ impl Claims {
         }
     }
 
+    /// A client has a slot again: what was not looked at for want of one is looked at now.
+    pub fn slot_of(&self, client: u32) {
+        if self.full.lock().unwrap_or_else(PoisonError::into_inner).remove(&client) {
+            self.look();
+        }
+    }
+
     pub fn became_ready(&self, workflow: &str) {
         self.behind.lock().unwrap_or_else(PoisonError::into_inner).insert(workflow.to_owned());
         self.look();
@@ -200,10 +218,12 @@ impl Engine {
                 Err(e) => Err(e),
             };
             match looked {
-                Ok(more) => {
+                Ok(left) => {
                     failures = 0;
-                    if more {
+                    if left.more {
                         self.claims.maybe.store(true, Ordering::Release);
+                    } else if left.unseen {
+                        self.tell_left();
                     } else if !self.claims.maybe.load(Ordering::Acquire) {
                         self.claims.nothing_left();
                     }
@@ -252,9 +272,13 @@ impl Engine {
     /// Others without a lease leave to us what we have heard of: those who could take it must know when we cannot.
     fn say_what_is_left(&self) {
         if self.claims.maybe.load(Ordering::Acquire) && self.incarnation().is_some() && self.phase() == Phase::Launched {
-            for on in self.claims.leaves() {
-                self.wakes.tell(WakeHint::Left(on));
-            }
+            self.tell_left();
+        }
+    }
+
+    fn tell_left(&self) {
+        for on in self.claims.leaves() {
+            self.wakes.tell(WakeHint::Left(on));
         }
     }
 
@@ -267,20 +291,24 @@ impl Engine {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(|s| s.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 
-    /// Claim for each client with free slots. True: a batch was full, so there may be more.
-    async fn claim_once(self: &Arc<Self>) -> crate::store::Result<bool> {
+    /// Claim for each client with free slots.
+    async fn claim_once(self: &Arc<Self>) -> crate::store::Result<Left> {
         let served = self.served();
-        let mut more = false;
+        let mut left = Left::default();
         for (client, routes) in &served.by_client {
             let client = *client;
             let Some(slots) = self.slots_of(client) else { continue };
             let free = slots.load(Ordering::Relaxed);
             if free <= 0 {
-                // Left unlooked-at: another look when a slot comes free.
-                more = true;
+                // Another look when one of its slots comes free; not before, or the process asks the database without pause.
+                self.claims.full.lock().unwrap_or_else(PoisonError::into_inner).insert(client);
+                left.unseen = true;
+                if slots.load(Ordering::Relaxed) > 0 {
+                    self.claims.slot_of(client);
+                }
                 continue;
             }
-            let Ok(incarnation) = self.ensure_lease().await else { return Ok(true) };
+            let Ok(incarnation) = self.ensure_lease().await else { return Ok(Left { more: true, ..left }) };
             let max = free.min(MOST);
             slots.fetch_sub(max, Ordering::Relaxed);
             let request = ClaimRequest { incarnation, claim_token: self.random(), routes: routes.clone(), max, held_by_queue: self.held_by_queue() };
@@ -291,10 +319,10 @@ impl Engine {
             self.slots_changed(client, max - taken);
             let claimed = claimed?;
             Counters::add(&self.counters.claimed, taken as u64);
-            more |= taken == max;
+            left.more |= taken == max;
             self.execute_all(claimed).await;
         }
-        Ok(more)
+        Ok(left)
     }
 
     fn held_by_queue(&self) -> Vec<(String, i32)> {

@@ -350,6 +350,7 @@ impl Engine {
         if let Some(slots) = self.slots_of(client) {
             slots.fetch_add(by, Ordering::Relaxed);
             if by > 0 {
+                self.claims.slot_of(client);
                 self.claims.slots_freed();
             }
         }

@@ -6,7 +6,7 @@ use super::error::{EngineError, Result};
 use super::identity::check_name;
 use crate::protocol::errors::Code;
 use crate::protocol::frame::Reader;
-use crate::run::retry::{PartialRetry, RetryPolicy};
+use crate::run::retry::PartialRetry;
 use crate::store::{Dedup, DedupPolicy, DedupScope, Due};
 
 /// `options` of `register`, JSON.
@@ -49,7 +49,7 @@ pub struct StartOptions {
     pub cost: i32,
     pub created_by: Option<String>,
     pub dedup: Option<Dedup>,
-    pub retry: Option<RetryPolicy>,
+    pub retry: Option<PartialRetry>,
     pub on_finish: Option<String>,
     pub trace_parent: Option<String>,
     pub trace_state: Option<String>,
@@ -62,7 +62,7 @@ pub struct StartOptions {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct RunOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryPolicy>,
+    pub retry: Option<PartialRetry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_finish: Option<String>,
 }
@@ -102,8 +102,12 @@ impl StartOptions {
             let message = format!("priority must be between -{MOST_PRIORITY} and {MOST_PRIORITY}, it is {priority}");
             return Err(EngineError::new(Code::ConfigInvalid, message));
         }
-        let delay = r.opt_ms()?.map(|ms| Due::After(ms.max(0)));
-        let start = r.opt_int()?.map(Due::at).or(delay.filter(|d| *d != Due::After(0)));
+        let delay = r.opt_ms()?.filter(|ms| *ms > 0).map(Due::After);
+        let start = r.opt_int()?.map(Due::at);
+        if delay.is_some() && start.is_some() {
+            return Err(EngineError::new(Code::ConfigInvalid, "delay and start_at both say when the run starts: name one of them"));
+        }
+        let start = start.or(delay);
         let expires_ms = not_below("expires", 0, r.opt_ms()?)?;
         let deadline_ms = not_below("deadline", 0, r.opt_ms()?)?;
         let version = r.opt_str()?.map(str::to_owned);
@@ -132,7 +136,7 @@ impl StartOptions {
             cost,
             created_by,
             dedup,
-            retry: retry.map(|r| r.policy()),
+            retry,
             on_finish: name("on_finish", r.opt_str()?)?,
             trace_parent: r.opt_str()?.map(str::to_owned),
             trace_state: r.opt_str()?.map(str::to_owned),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -24,6 +24,9 @@ const SETTLED_BRANCHES_ALWAYS: Duration = Duration::from_millis(500);
 /// So many runs may be on their way out before new ones have to wait. Without a bound memory follows the rate of starts: what comes in at
 /// 5,000/s and is released every 200 ms holds a thousand runs too many, and neither the host language nor the allocator gives that back.
 const CROWD: i64 = 100;
+/// A run that a dead process left here and that waits longer than this without having recorded anything is released: whoever owns nothing is not struck
+/// again when this process dies too, and what sleeps for a month would else be blocked by the fifth deploy that goes wrong.
+const STRUCK_WAITS_MS: i64 = 1000;
 /// While half of `max_parked` wait long, so many runs at once may be started as already claimed; further ones are ready first and come in pages.
 /// A thousand starts in one call would otherwise be a thousand runs in memory before the first of them parks.
 const AT_ONCE: i64 = 250;
@@ -36,6 +39,8 @@ pub struct Releases {
     pressed: Notify,
     /// The last look could release nothing of the surplus: new runs do not wait for what does not leave.
     stuck: AtomicBool,
+    /// Some of the parked came here from a dead process.
+    struck: AtomicBool,
 }
 
 impl Releases {
@@ -59,10 +64,14 @@ impl Engine {
             if tokio::time::timeout(LOOK, self.releases.pressed.notified()).await.is_ok() {
                 tokio::time::sleep(GATHER).await;
             }
-            if self.exec_count() <= self.config.max_parked && !always {
+            let struck = self.releases.struck.swap(false, Ordering::Relaxed);
+            if self.exec_count() <= self.config.max_parked && !always && !struck {
                 continue;
             }
             let mut parked: Vec<_> = self.all_execs().into_iter().filter_map(|e| e.lock().parked_since.map(|since| (since, e.clone()))).collect();
+            if struck {
+                self.release_struck(&parked);
+            }
             let surplus = if always { parked.len() } else { parked.len().saturating_sub(self.config.max_parked) };
             if surplus == 0 {
                 continue;
@@ -75,12 +84,7 @@ impl Engine {
                 }
                 let (on_its_way, settled) = {
                     let st = exec.lock();
-                    let settled = match (st.concurrent, always) {
-                        (true, false) => since.elapsed() >= SETTLED_BRANCHES,
-                        (true, true) => since.elapsed() >= SETTLED_BRANCHES_ALWAYS,
-                        (false, _) => since.elapsed() >= SETTLED || (!always && st.only_sleeps() && !st.handed),
-                    };
-                    (st.releasing, settled)
+                    (st.releasing, st.settled(since, always))
                 };
                 if on_its_way || (settled && self.release(&exec, always)) {
                     leaving = true;
@@ -88,6 +92,24 @@ impl Engine {
                 }
             }
             self.releases.stuck.store(!leaving, Ordering::Relaxed);
+        }
+    }
+
+    /// A run from a dead process has come to wait before it recorded anything.
+    pub fn struck_parked(&self) {
+        self.releases.struck.store(true, Ordering::Relaxed);
+    }
+
+    fn release_struck(self: &Arc<Self>, parked: &[(Instant, Arc<Exec>)]) {
+        for (since, exec) in parked {
+            let (leaves, settled) = {
+                let st = exec.lock();
+                let long = st.earliest_due().is_some_and(|due| due.is_none_or(|ms| ms > STRUCK_WAITS_MS));
+                (long && exec.is_struck(&st) && !st.releasing, st.settled(*since, false))
+            };
+            if leaves && !(settled && self.release(exec, true)) {
+                self.struck_parked();
+            }
         }
     }
 
@@ -181,6 +203,15 @@ impl Engine {
 }
 
 impl ExecState {
+    /// Whether its code has come to rest, as far as that can be told.
+    fn settled(&self, since: Instant, always: bool) -> bool {
+        match (self.concurrent, always) {
+            (true, false) => since.elapsed() >= SETTLED_BRANCHES,
+            (true, true) => since.elapsed() >= SETTLED_BRANCHES_ALWAYS,
+            (false, _) => since.elapsed() >= SETTLED || (!always && self.only_sleeps() && !self.handed),
+        }
+    }
+
     /// Milliseconds until the first of its waits is over, if any ends by time. None: something here is not a wait.
     pub fn earliest_due(&self) -> Option<Option<i64>> {
         let mut due: Option<i64> = None;

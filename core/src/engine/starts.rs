@@ -11,6 +11,7 @@ use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
 use crate::protocol::ops::event;
 use crate::run::exec::Exec;
+use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::run::text;
 use crate::store::{ClaimedRun, NewRun, Parent, Payload, RunKey, RunState, StoreKind, Verdict, Write};
 
@@ -42,7 +43,7 @@ impl Engine {
         let queue = o.queue.unwrap_or_default();
         let label = o.label.or_else(|| of.and_then(|r| r.label.clone())).unwrap_or_default();
         let options = RunOptions {
-            retry: o.retry.or_else(|| of.and_then(|r| r.retry.as_ref()).map(|r| r.policy())),
+            retry: PartialRetry::merged(o.retry, of.and_then(|r| r.retry.as_ref())),
             on_finish: o.on_finish.or_else(|| of.and_then(|r| r.on_finish.clone())),
         };
         Ok(NewRun {
@@ -222,7 +223,7 @@ impl Engine {
                 let id = run.id_text.as_deref().unwrap_or_default();
                 Err(EngineError::new(
                     Code::RunPurged,
-                    format!("A run with id \"{id}\" existed and was removed by retention. Start it again only with reuse=\"purged\"."),
+                    format!("A run with id \"{id}\" existed and was removed by retention. Start it again only with the option reuse_purged."),
                 ))
             }
             Ok(Verdict::Deduplicated { run: holder }) => {
@@ -263,13 +264,13 @@ impl Engine {
             return;
         };
         let options = RunOptions::from_text(run.options.as_deref());
-        let own_retry = registered.options.retry.as_ref().map(|r| r.policy());
         let setup = crate::run::exec::ExecSetup {
             id: self.next_exec.fetch_add(1, Ordering::Relaxed),
             client,
             client_id: registered.client,
             lane: self.lane_of(run.key),
-            retry: options.retry.or(own_retry).unwrap_or_else(crate::run::retry::RetryPolicy::none),
+            // Merged where it was started too; but that process need not know the workflow.
+            retry: PartialRetry::merged(options.retry, registered.options.retry.as_ref()).map_or_else(RetryPolicy::none, |r| r.policy()),
             on_finish: options.on_finish.or(registered.options.on_finish),
         };
         let unreadable = (!run.input.is_known()).then(|| text::unknown_codec(&format!("The input of run {}", run.key), run.input.codec));
@@ -289,9 +290,9 @@ impl Engine {
             .bool(claimed.replaying);
         w.opt_str(claimed.id_text.as_deref()).opt_bytes(claimed.input.value());
         w.opt_str(claimed.attributes.as_deref()).opt_str(claimed.trace_parent.as_deref()).str(&key.to_string()).opt_int(claimed.deadline_in_ms);
-        exec.tell(event::RUN_READY, w.finish(), out);
-        if let (true, Some(ms)) = (registered.is_step, exec.retry.timeout_ms) {
-            self.timers.after(ms, exec.id, &exec.whole(), crate::run::timers::Due::Timeout(exec.run_attempt));
+        match registered.is_step {
+            true => exec.begin_job(self, w.finish(), out),
+            false => exec.tell(event::RUN_READY, w.finish(), out),
         }
     }
 

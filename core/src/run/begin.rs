@@ -57,9 +57,11 @@ impl Exec {
         if st.history.get(&place).is_some() {
             return self.enter_recorded(engine, st, &asked, place, &site, out);
         }
-        if let (Some(cancel), false) = (&st.cancel, shielded) {
-            let answer = verdict::cancelled(&cancel.by, &cancel.why);
-            self.note_cancel(engine, st, &place, site, &[], out);
+        let cancelled = st.cancel.is_some() && !shielded;
+        if cancelled && (asked.kind == kind::GROUP || !self.client.ordered || st.alone()) {
+            let answer = st.cancelled();
+            let effects = st.forget_open_wait(&place);
+            self.note_cancel(engine, st, &place, site, &effects, out);
             return Ok(Entered::Answer(answer));
         }
         let named = matches!(asked.kind, kind::STEP | kind::TRANSACTION);
@@ -83,6 +85,15 @@ impl Exec {
             shielded,
             phase: Phase::Opening,
         };
+        if cancelled {
+            // The first time it was seen behind everything recorded, and clean-up followed: here it waits for the turns of all that.
+            let replaying = st.history.replaying();
+            st.calls.insert(place.clone(), Call { phase: Phase::Deferred, ..call });
+            if !replaying {
+                self.cancel_call(engine, st, &place, out);
+            }
+            return Ok(Entered::Answer(verdict::pending(replaying, place.1)));
+        }
         if let Some(digest) = asked.digest.filter(|_| named)
             && let Some(other) = st.history.elsewhere(digest, &place)
         {
@@ -109,10 +120,13 @@ impl Exec {
         out: &mut Outbox,
     ) -> Result<Entered> {
         let record = st.history.get(&place).ok_or_else(|| EngineError::plain(Code::Internal))?;
-        if record.kind == kind::CANCEL_SEEN {
+        if record.kind == kind::CANCEL_SEEN && (!self.client.ordered || asked.kind == kind::GROUP) {
             st.history.take(&place);
-            let (by, why) = st.cancel.as_ref().map_or(("", ""), |c| (c.by.as_str(), c.why.as_str()));
-            return Ok(Entered::Answer(verdict::cancelled(by, why)));
+            return Ok(Entered::Answer(st.cancelled()));
+        }
+        if record.kind == kind::CANCEL_SEEN {
+            st.history.wait(place.clone(), asked.token);
+            return Ok(Entered::Answer(verdict::pending(true, place.1)));
         }
         if !(1..=kind::CANCEL_SEEN).contains(&record.kind) {
             let message = format!(
@@ -208,9 +222,14 @@ impl Exec {
 
     /// After a turn with nothing else to hand out: calls whose digest stands elsewhere are judged.
     pub fn judge_deferred(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, out: &mut Outbox) -> bool {
-        let places: Vec<Place> = st.calls.iter().filter(|(_, c)| matches!(c.phase, Phase::Deferred)).map(|(p, _)| p.clone()).collect();
+        let mut places: Vec<Place> = st.calls.iter().filter(|(_, c)| matches!(c.phase, Phase::Deferred)).map(|(p, _)| p.clone()).collect();
+        places.sort();
         for place in &places {
             let Some(call) = st.calls.get(place) else { continue };
+            if st.cancel.is_some() && !call.shielded {
+                self.cancel_call(engine, st, place, out);
+                continue;
+            }
             let other = call.digest.and_then(|d| st.history.elsewhere(d, place));
             if let Some(other) = other {
                 let message = text::reordered(self, place, &call.site.name, &call.site.location, other);
@@ -245,9 +264,26 @@ impl Exec {
         EngineError::new(code, message)
     }
 
+    /// A call in flight ends with the cancel. Its answer stands in the order of completions like any other: given out at once it would overtake what is on its
+    /// way to the database, and a replay would bring the two the other way round.
+    pub fn cancel_call(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, out: &mut Outbox) {
+        let Some(call) = st.calls.get(place) else { return };
+        let mut effects = if matches!(call.phase, Phase::Waiting(_)) { vec![Effect::CloseWait] } else { vec![] };
+        let (site, seen) = (call.site.clone(), call.seen);
+        effects.extend(st.forget_open_wait(place));
+        let (answer, done) = (st.cancelled(), st.take_done());
+        self.write_cancel(engine, st, place, site, (done, seen), &effects);
+        self.complete(st, place, done, answer, out);
+    }
+
     /// Record that the workflow saw the cancel here, so that replay sees it at the same place. Nobody waits for the commit.
     pub fn note_cancel(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, site: Site, effects: &[Effect], out: &mut Outbox) {
-        let done = st.take_done();
+        let numbers = (st.take_done(), st.seen());
+        self.write_cancel(engine, st, place, site, numbers, effects);
+        self.give_up_number(st, numbers.0, out);
+    }
+
+    fn write_cancel(self: &Arc<Self>, engine: &Arc<Engine>, st: &ExecState, place: &Place, site: Site, (done, seen): (i32, i32), effects: &[Effect]) {
         let step = StepWrite {
             at: Position { segment: self.segment, branch: place.0.clone(), seq: place.1 },
             kind: kind::CANCEL_SEEN,
@@ -255,14 +291,13 @@ impl Exec {
             digest: None,
             failed: false,
             done,
-            seen: st.seen(),
+            seen,
             attempt: 1,
             took_us: 0,
             token: engine.random(),
             output: Payload::default(),
             effects: effects.to_vec(),
         };
-        self.give_up_number(st, done, out);
         let write = Write::Step { run: self.run, epoch: st.epoch, step: Box::new(step) };
         let exec = self.clone();
         engine.write(self.lane, write, Box::new(move |engine, write, answer, out| exec.after_quiet(engine, write, answer, out)));

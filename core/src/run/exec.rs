@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::history::{History, Place};
+use super::history::{History, Place, behind};
 use super::retry::RetryPolicy;
 use super::verdict;
 use crate::engine::Outbox;
@@ -12,7 +12,7 @@ use crate::key_map::KeyMap;
 use crate::protocol::client::{Client, Event, TURN};
 use crate::protocol::frame::Writer;
 use crate::protocol::ops::event;
-use crate::store::{CancelRequest, ClaimedRun, OpenWait, Position, RunKey, Site};
+use crate::store::{CancelRequest, ClaimedRun, Effect, OpenWait, Position, RunKey, Site};
 
 /// How far a call that is not recorded yet has come.
 #[derive(Debug)]
@@ -217,6 +217,11 @@ impl Exec {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A process died with it, and it has recorded nothing since: another death counts against it.
+    pub fn is_struck(&self, st: &ExecState) -> bool {
+        self.crashes > 0 && st.next_done == self.first_done
+    }
+
     pub fn position(&self, place: &Place) -> Position {
         Position { segment: self.segment, branch: place.0.clone(), seq: place.1 }
     }
@@ -272,8 +277,8 @@ impl Exec {
     pub fn turn(&self, st: &mut ExecState) -> (bool, Option<(u64, Vec<u8>)>) {
         st.turn_wanted = false;
         if let Some((token, record)) = st.history.turn() {
-            let seq = record.at.seq;
-            let frame = super::begin::replayed(&record, seq);
+            let cancelled = record.kind == crate::protocol::ops::kind::CANCEL_SEEN;
+            let frame = if cancelled { st.cancelled() } else { super::begin::replayed(&record, record.at.seq) };
             // What follows from it has not run yet and may ask for the next record. A live completion that came in between would overtake that one, on a
             // thread of the engine's, so there is always one more turn behind a recorded completion.
             st.turn_wanted = true;
@@ -339,7 +344,23 @@ impl ExecState {
 
     /// Whether a wait or an attempt from before is open at this place or behind it in its branch.
     pub fn open_behind(&self, place: &Place) -> bool {
-        self.open_waits.keys().chain(self.attempts.keys()).any(|p| p.0 == place.0 && p.1 >= place.1)
+        self.open_waits.keys().chain(self.attempts.keys()).any(|p| behind(p, place))
+    }
+
+    /// A wait of an execution before this one, at a call that ends otherwise now: its row is to go.
+    pub fn forget_open_wait(&mut self, place: &Place) -> Vec<Effect> {
+        self.open_waits.remove(place).map(|_| Effect::CloseWait).into_iter().collect()
+    }
+
+    /// The verdict of a call that the cancel ends.
+    pub fn cancelled(&self) -> Vec<u8> {
+        let (by, why) = self.cancel.as_ref().map_or(("", ""), |c| (c.by.as_str(), c.why.as_str()));
+        verdict::cancelled(by, why)
+    }
+
+    /// Nothing else of this run is in flight: what is answered now overtakes nothing.
+    pub fn alone(&self) -> bool {
+        self.calls.is_empty() && self.finished.is_empty() && !self.history.replaying()
     }
 
     pub fn branch_closed(&self, branch: &str) -> bool {

@@ -87,14 +87,11 @@ impl Exec {
 
     /// The host cut a step short: for a cancel this is where the workflow sees it; otherwise nothing is recorded.
     fn finish_stopped(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, out: &mut Outbox) {
-        let Some(call) = st.calls.remove(place) else { return };
-        match &st.cancel {
-            Some(cancel) if !call.shielded => {
-                let frame = verdict::cancelled(&cancel.by, &cancel.why);
-                self.note_cancel(engine, st, place, call.site, &[], out);
-                out.complete(&self.client, call.token, frame);
-            }
-            _ => out.complete(&self.client, call.token, verdict::stopped("stopped")),
+        let Some(shielded) = st.calls.get(place).map(|c| c.shielded) else { return };
+        if st.cancel.is_some() && !shielded {
+            self.cancel_call(engine, st, place, out);
+        } else if let Some(call) = st.calls.remove(place) {
+            out.complete(&self.client, call.token, verdict::stopped("stopped"));
         }
     }
 
@@ -214,7 +211,13 @@ impl Exec {
                     return;
                 }
                 let started = matches!(&write, Write::Attempt { started: true, .. });
+                let over = st.cancel.is_some() && st.calls.get(&place).is_some_and(|c| !c.shielded);
                 match answer {
+                    // The cancel came while the row was on its way: another attempt, or the first, would be work for nothing.
+                    Ok(Verdict::Committed | Verdict::Adopt(_)) if over => {
+                        exec.cancel_call(engine, &mut st, &place, out);
+                        exec.after_change(engine, &mut st);
+                    }
                     Ok(Verdict::Committed | Verdict::Adopt(_)) if started => {
                         let Some(call) = st.calls.get_mut(&place) else { return };
                         let token = call.token;
@@ -300,17 +303,15 @@ impl Exec {
         let mut w = crate::protocol::frame::Writer::new();
         w.str("cancel").str(&cancel.by).str(&cancel.why);
         self.tell(event::SIGNAL, w.finish(), out);
-        let open: Vec<Place> = st
+        let mut open: Vec<Place> = st
             .calls
             .iter()
             .filter(|(_, c)| !c.shielded && matches!(c.phase, Phase::Waiting(_) | Phase::BackOff | Phase::Deferred))
             .map(|(p, _)| p.clone())
             .collect();
+        open.sort();
         for place in open {
-            let Some(call) = st.calls.remove(&place) else { continue };
-            let effects = if matches!(call.phase, Phase::Waiting(_)) { vec![crate::store::Effect::CloseWait] } else { vec![] };
-            self.note_cancel(engine, st, &place, call.site, &effects, out);
-            out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
+            self.cancel_call(engine, st, &place, out);
         }
     }
 
@@ -351,7 +352,7 @@ impl Exec {
             error_type = Some(cancelled_type(&cancel.by).into());
         }
         let token_row = engine.random();
-        let write = if state == RunState::Failed && retryable && self.retry.again(self.run_attempt) {
+        let write = if state == RunState::Failed && retryable && self.retry.again(self.run_attempt) && !self.retry.at_most_once {
             let after_ms = self.retry.back_off_ms(self.run_attempt, engine.random_unit());
             Write::RetryRun { run: self.run, epoch: st.epoch, after_ms, attempt: self.run_attempt, token: token_row, error: value }
         } else {
@@ -362,6 +363,12 @@ impl Exec {
         self.write_end(engine, token, write);
     }
 
+    /// The engine ends the run itself: its host has not heard of it.
+    pub fn end_unheard(self: &Arc<Self>, engine: &Arc<Engine>, write: Write) {
+        self.lock().finishing = true;
+        self.write_end(engine, 0, write);
+    }
+
     fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
         let exec = self.clone();
         engine.write(
@@ -370,7 +377,7 @@ impl Exec {
             Box::new(move |engine, write, answer, out| match answer {
                 Ok(Verdict::Committed) => {
                     engine.run_ended(&exec, &write, out);
-                    out.complete(&exec.client, token, vec![]);
+                    exec.answer_end(token, out);
                 }
                 Ok(Verdict::Refused { message }) => {
                     // What the user returned cannot be stored: the run fails with that, never silently.
@@ -392,13 +399,11 @@ impl Exec {
                 }
                 Ok(_) => {
                     let again = exec.clone();
-                    let client = exec.client.clone();
-                    out.complete(&client, token, vec![]);
+                    exec.answer_end(token, out);
                     engine.ask_owner(
                         &exec,
                         Box::new(move |engine, epoch| {
-                            let cancelled = again.lock().cancel.is_some();
-                            let write = if cancelled { as_cancelled(with_epoch(write, epoch)) } else { with_epoch(write, epoch) };
+                            let write = again.as_cancelled(engine, with_epoch(write, epoch));
                             again.write_end(engine, 0, write);
                         }),
                     );
@@ -406,6 +411,32 @@ impl Exec {
                 Err(e) => out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() }),
             }),
         );
+    }
+
+    /// 0: nobody asked, or has been answered.
+    fn answer_end(&self, token: u64, out: &mut Outbox) {
+        if token != 0 {
+            out.complete(&self.client, token, vec![]);
+        }
+    }
+
+    /// A cancel that overtook the end decides it, in the words of the cancel, and what is to follow the run follows it all the same.
+    fn as_cancelled(&self, engine: &Arc<Engine>, write: Write) -> Write {
+        let Some(cancel) = self.lock().cancel.clone() else { return write };
+        let (Write::Outcome { run, epoch, token, .. } | Write::RetryRun { run, epoch, token, .. }) = write else { return write };
+        let value = cancelled_value(&cancel.by, &cancel.why);
+        Write::Outcome {
+            run,
+            epoch,
+            state: RunState::Cancelled,
+            token,
+            error_type: Some(cancelled_type(&cancel.by).into()),
+            error_message: Some(text::short(&cancel.why)),
+            then: self.on_finish.as_ref().map(|workflow| Box::new(engine.finish_run_start(self, workflow, RunState::Cancelled, &value, epoch))),
+            value,
+            // A retry does not say: the store looks.
+            children: true,
+        }
     }
 
     /// Slots follow what the run does: parked while everything waits.
@@ -423,6 +454,9 @@ impl Exec {
             }
             engine.parked_changed(if waiting { 1 } else { -1 }, st.releasable);
             engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
+            if waiting && self.is_struck(st) {
+                engine.struck_parked();
+            }
         }
         if waiting && !st.handed && !st.concurrent {
             engine.rehearse_release(self);
@@ -472,25 +506,4 @@ pub fn with_epoch(mut write: Write, now: i32) -> Write {
         Write::Start(_) | Write::Send(_) => {}
     }
     write
-}
-
-fn as_cancelled(write: Write) -> Write {
-    match write {
-        Write::Outcome { run, epoch, token, .. } | Write::RetryRun { run, epoch, token, .. } => {
-            let value = Payload::json(text::error_document("RunCancelled", Code::RunCancelled, "The run was cancelled.", false));
-            Write::Outcome {
-                run,
-                epoch,
-                state: RunState::Cancelled,
-                token,
-                value,
-                error_type: Some("RunCancelled".into()),
-                error_message: None,
-                then: None,
-                // A retry does not say: the store looks.
-                children: true,
-            }
-        }
-        other => other,
-    }
 }

@@ -30,6 +30,15 @@ pub struct History {
 /// or was in flight when the process died. A mismatch, if it is one, is found at the next call.
 const PATIENCE: u32 = 3;
 
+/// Whether `other` stands at `place`, behind it, or in a branch that a group there has opened: an `all` and an undecided `race` record nothing at their own.
+pub fn behind(other: &Place, place: &Place) -> bool {
+    if other.0 == place.0 {
+        return other.1 >= place.1;
+    }
+    let below = other.0.strip_prefix(&*place.0).and_then(|rest| rest.strip_prefix('/'));
+    below.and_then(|rest| rest.split('/').next()?.parse::<i32>().ok()).is_some_and(|seq| seq >= place.1)
+}
+
 impl History {
     pub fn new(steps: Vec<StepRecord>) -> Self {
         let mut h = History::default();
@@ -86,9 +95,9 @@ impl History {
         waiting.any(|r| r.digest.is_none() && *r.site.name == *name)
     }
 
-    /// Whether anything is recorded behind this place in its branch.
+    /// Whether anything is recorded at or behind this place in its branch.
     pub fn goes_on_behind(&self, place: &Place) -> bool {
-        self.records.keys().any(|p| p.0 == place.0 && p.1 > place.1)
+        self.records.keys().any(|p| behind(p, place))
     }
 
     /// The call has come again; its completion waits for its turn.
@@ -116,7 +125,7 @@ impl History {
         if self.waiting.is_empty() {
             return None;
         }
-        let (done, place) = self.order.front()?;
+        let Some((done, place)) = self.order.front() else { return self.late() };
         let needed = self.seens.partition_point(|seen| seen <= done);
         let ripe = self.waiting.contains_key(place) && self.begun >= needed;
         let at = if ripe {
@@ -130,6 +139,14 @@ impl History {
         };
         self.idle_turns = 0;
         let (_, place) = self.order.remove(at)?;
+        let token = self.waiting.remove(&place)?;
+        self.records.remove(&place).map(|record| (token, record))
+    }
+
+    /// A recorded call that came again only after live completions had been handed out: what was left of the order had been given up for them.
+    fn late(&mut self) -> Option<(u64, StepRecord)> {
+        let done = |place: &&Place| self.records.get(*place).map_or(i32::MAX, |record| record.done);
+        let place = self.waiting.keys().min_by_key(done).cloned()?;
         let token = self.waiting.remove(&place)?;
         self.records.remove(&place).map(|record| (token, record))
     }
@@ -227,6 +244,31 @@ mod tests {
         h.wait(place(1), 11);
         let turns = (1..10).find(|_| h.turn().is_some());
         assert_eq!(turns, Some(PATIENCE as i32));
+    }
+
+    #[test]
+    fn a_recorded_call_that_comes_after_a_live_completion_is_answered() {
+        let mut h = History::new(vec![record(0, 0, 0), record(1, 1, 0), record(2, 2, 0)]);
+        h.wait(place(0), 10);
+        while h.turn().is_none() {}
+        h.skip_unasked();
+        h.wait(place(2), 12);
+        h.wait(place(1), 11);
+        assert_eq!(h.turn().map(|t| t.0), Some(11));
+        assert_eq!(h.turn().map(|t| t.0), Some(12));
+        assert!(!h.anyone_waiting());
+    }
+
+    #[test]
+    fn what_stands_in_the_branches_of_a_group_stands_behind_its_place() {
+        let at = |branch: &str, seq| (Arc::from(branch), seq);
+        for other in [at("", 1), at("", 2), at("/1/0", 0), at("/2/k:a", 0), at("/1/0/0/3", 7)] {
+            assert!(behind(&other, &at("", 1)), "{other:?}");
+        }
+        for other in [at("", 0), at("/0/1", 5), at("/10", 0).clone()] {
+            assert_eq!(behind(&other, &at("", 1)), other.0.starts_with("/10"), "{other:?}");
+        }
+        assert!(behind(&at("/1/0/2/1", 0), &at("/1/0", 2)) && !behind(&at("/1/1", 9), &at("/1/0", 0)));
     }
 
     #[test]

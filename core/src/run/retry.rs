@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::frame::{FrameError, Reader};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct RetryPolicy {
     pub max_attempts: i32,
     pub initial_ms: i64,
@@ -40,15 +40,22 @@ impl RetryPolicy {
 }
 
 /// A policy as somebody asked for it; what it leaves out is the default's.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartialRetry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most_once: Option<bool>,
 }
 
@@ -63,15 +70,39 @@ impl PartialRetry {
             max_ms: p.opt_ms()?,
             jitter: p.opt_bool()?,
             timeout_ms: p.opt_ms()?,
-            at_most_once: Some(p.bool()?),
+            at_most_once: p.bool()?.then_some(true),
         }))
     }
 
     /// What no retry could mean, in words.
     pub fn refused(&self) -> Option<String> {
-        let whole = [("max_attempts", self.max_attempts), ("initial_ms", self.initial_ms), ("max_ms", self.max_ms), ("timeout_ms", self.timeout_ms)];
-        let below = whole.into_iter().find(|(_, value)| value.is_some_and(|n| n < 0)).map(|(name, _)| name);
-        below.or_else(|| self.factor.filter(|n| *n < 0.0).map(|_| "factor")).map(|name| format!("retry.{name} must not be below 0"))
+        let whole =
+            [("max_attempts", 1, self.max_attempts), ("initial_ms", 0, self.initial_ms), ("max_ms", 0, self.max_ms), ("timeout_ms", 0, self.timeout_ms)];
+        let below = whole.into_iter().find(|(_, least, value)| value.is_some_and(|n| n < *least)).map(|(name, least, _)| (name, least));
+        // A factor that is no number is below nothing, and at least nothing.
+        let below = below.or_else(|| self.factor.filter(|n| !(*n >= 1.0)).map(|_| ("factor", 1)));
+        below.map(|(name, least)| format!("retry.{name} must not be below {least}"))
+    }
+
+    /// This over another: what is left out here is the other's.
+    pub fn over(self, other: &PartialRetry) -> PartialRetry {
+        PartialRetry {
+            max_attempts: self.max_attempts.or(other.max_attempts),
+            initial_ms: self.initial_ms.or(other.initial_ms),
+            factor: self.factor.or(other.factor),
+            max_ms: self.max_ms.or(other.max_ms),
+            jitter: self.jitter.or(other.jitter),
+            timeout_ms: self.timeout_ms.or(other.timeout_ms),
+            at_most_once: self.at_most_once.or(other.at_most_once),
+        }
+    }
+
+    /// What a start asks for, over what was registered.
+    pub fn merged(asked: Option<PartialRetry>, registered: Option<&PartialRetry>) -> Option<PartialRetry> {
+        match (asked, registered) {
+            (Some(asked), Some(registered)) => Some(asked.over(registered)),
+            (asked, registered) => asked.or_else(|| registered.cloned()),
+        }
     }
 
     /// A policy of retries that names no number of attempts means the default; a record that is there for its timeout or for `at_most_once` alone
@@ -109,8 +140,21 @@ mod tests {
     fn a_negative_number_is_refused_by_name() {
         let refused = |asked: PartialRetry| asked.refused();
         assert_eq!(refused(PartialRetry { max_ms: Some(-1), ..PartialRetry::default() }).as_deref(), Some("retry.max_ms must not be below 0"));
-        assert_eq!(refused(PartialRetry { factor: Some(-0.5), ..PartialRetry::default() }).as_deref(), Some("retry.factor must not be below 0"));
-        assert_eq!(refused(PartialRetry { max_attempts: Some(0), ..PartialRetry::default() }), None);
+        for factor in [0.5, -1.0, f64::NAN] {
+            assert_eq!(refused(PartialRetry { factor: Some(factor), ..PartialRetry::default() }).as_deref(), Some("retry.factor must not be below 1"));
+        }
+        assert_eq!(refused(PartialRetry { max_attempts: Some(0), ..PartialRetry::default() }).as_deref(), Some("retry.max_attempts must not be below 1"));
+        assert_eq!(refused(PartialRetry { max_attempts: Some(1), factor: Some(1.0), ..PartialRetry::default() }), None);
+    }
+
+    #[test]
+    fn a_start_changes_only_what_it_names() {
+        let registered = PartialRetry { max_attempts: Some(7), at_most_once: Some(true), ..PartialRetry::default() };
+        let merged = |asked: PartialRetry| PartialRetry::merged(Some(asked), Some(&registered)).unwrap().policy();
+        let policy = merged(PartialRetry { timeout_ms: Some(5), ..PartialRetry::default() });
+        assert_eq!((policy.max_attempts, policy.timeout_ms, policy.at_most_once), (7, Some(5), true));
+        assert_eq!(merged(PartialRetry { max_attempts: Some(2), ..PartialRetry::default() }).max_attempts, 2);
+        assert!(PartialRetry::merged(None, None).is_none());
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub fn child_refused(workflow: &str, why: &Verdict) -> (&'static str, Code, Stri
         Verdict::Purged => (
             "RunPurged",
             Code::RunPurged,
-            "A run with the id of this child existed and was removed by retention. Start it again only with reuse=\"purged\".".into(),
+            "A run with the id of this child existed and was removed by retention. Start it again only with the option reuse_purged.".into(),
         ),
         Verdict::IdConflict { workflow: held, .. } => (
             "IdConflict",

@@ -219,6 +219,10 @@ impl Exec {
 
     fn again_after_conflict(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: &Place, out: &mut Outbox) {
         let Some(call) = st.calls.get_mut(place) else { return };
+        if st.cancel.is_some() && !call.shielded {
+            self.roll_back_number(st, place, out);
+            return self.cancel_call(engine, st, place, out);
+        }
         let conflicts = match &mut call.phase {
             Phase::InTransaction { conflicts, .. } => {
                 *conflicts += 1;

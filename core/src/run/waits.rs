@@ -90,17 +90,14 @@ impl Exec {
             engine.timers.after(ms, self.id, &place, Timer::Wait);
         }
         let Some(call) = st.calls.get_mut(&place) else { return };
-        if let (Some(cancel), false) = (&st.cancel, call.shielded) {
-            // The cancel came while the wait was being opened.
-            let (frame, site, token) = (verdict::cancelled(&cancel.by, &cancel.why), call.site.clone(), call.token);
-            st.calls.remove(&place);
-            let mut out = Outbox::default();
-            self.note_cancel(engine, st, &place, site, &[Effect::CloseWait], &mut out);
-            out.complete(&self.client, token, frame);
-            out.flush();
-            return;
-        }
+        let shielded = call.shielded;
         call.phase = Phase::Waiting(open);
+        if st.cancel.is_some() && !shielded {
+            // It came while the wait was being opened.
+            let mut out = Outbox::default();
+            self.cancel_call(engine, st, &place, &mut out);
+            return out.flush();
+        }
         if kind != WaitKind::Sleep {
             self.look_at_waits(engine, st);
         }

@@ -32,10 +32,8 @@ returning ",
     columns!()
 );
 
-const PAUSE: &str = concat!(
-    "update {s}.queue set paused = $3, operator = true, version = version + 1 where namespace = $1 and name = $2 returning ",
-    columns!()
-);
+const PAUSE: &str =
+    concat!("update {s}.queue set paused = $3, operator = true, version = version + 1 where namespace = $1 and name = $2 returning ", columns!());
 
 fn queue(row: &PgRow) -> Result<Queue> {
     let rate: (Option<i32>, Option<i64>) = (read(row.try_get(6))?, read(row.try_get(7))?);
