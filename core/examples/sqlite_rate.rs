@@ -114,6 +114,7 @@ async fn main() -> Done<()> {
         pooler: None,
         statement_timeout_ms: 30_000,
         allow_async_commit: false,
+        follow_up: |_, _| None,
     };
     let store = everstep::store::open(config)?;
     store.migrate().await?;

@@ -39,6 +39,7 @@ fn config(cluster: &Cluster) -> StoreConfig {
         pooler: None,
         statement_timeout_ms: 60_000,
         allow_async_commit: false,
+        follow_up: |_, _| None,
     }
 }
 

@@ -65,6 +65,7 @@ fn config(url: &str) -> StoreConfig {
         pooler: None,
         statement_timeout_ms: 30_000,
         allow_async_commit: false,
+        follow_up: |_, _| None,
     }
 }
 

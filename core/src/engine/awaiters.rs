@@ -208,7 +208,11 @@ impl Engine {
                 // A parent that was released is ready now.
                 self.claims.look();
             }
-            if exec.lock().has_children {
+            let mut st = exec.lock();
+            exec.answer_open_calls(&mut st, out);
+            let has_children = st.has_children;
+            drop(st);
+            if has_children {
                 self.close_children(*run);
             }
         }

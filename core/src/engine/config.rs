@@ -117,6 +117,7 @@ impl Config {
                 pooler: raw.pooler,
                 statement_timeout_ms: raw.statement_timeout_ms.unwrap_or(15_000),
                 allow_async_commit: raw.allow_async_commit.unwrap_or(false),
+                follow_up: super::starts::follow_up,
             },
             environment,
             version: raw.version.unwrap_or_default(),

@@ -293,6 +293,7 @@ impl Engine {
 
     /// Claim for each client with free slots.
     async fn claim_once(self: &Arc<Self>) -> crate::store::Result<Left> {
+        let _one = self.taking.lock().await;
         let served = self.served();
         let mut left = Left::default();
         for (client, routes) in &served.by_client {
@@ -407,6 +408,7 @@ impl Engine {
 
     /// After an unknown outcome, at each reconnect and every 30 s: what is ours in the database but not in memory is run or given back.
     pub async fn reconcile(self: &Arc<Self>) {
+        let _one = self.taking.lock().await;
         let Some(incarnation) = self.incarnation() else { return };
         let owned = self.persist(|| self.store.owned(incarnation)).await;
         let missing: Vec<RunKey> = {

@@ -296,6 +296,8 @@ impl Engine {
         if !idle_long {
             return;
         }
+        // A claim under way is no idleness, though nothing of it is in memory yet.
+        let Ok(_none_taken) = self.taking.try_lock() else { return };
         let _one = self.leasing.lock().await;
         let Some(incarnation) = self.incarnation() else { return };
         *self.lease.write().unwrap_or_else(PoisonError::into_inner) = None;

@@ -55,9 +55,11 @@ pub fn idempotency_key(run: RunKey, at: &Position) -> Uuid {
     Uuid::new_v8(first_16(hash(&[b"step", run.as_bytes(), &at.segment.to_be_bytes(), at.branch.as_bytes(), &at.seq.to_be_bytes()])))
 }
 
-/// A child's key, so that a start repeated after an unknown outcome is the same child.
-pub fn child_key(run: RunKey, at: &Position) -> RunKey {
-    Uuid::new_v8(first_16(hash(&[b"child", run.as_bytes(), &at.segment.to_be_bytes(), at.branch.as_bytes(), &at.seq.to_be_bytes()])))
+/// A child's key, so that a start repeated after an unknown outcome is the same child. Of what is started too: changed code that starts something else at a
+/// place that was rewound must not meet the child of before.
+pub fn child_key(run: RunKey, at: &Position, workflow: &str, input: &[u8]) -> RunKey {
+    let place = [at.segment.to_be_bytes(), at.seq.to_be_bytes()].concat();
+    Uuid::new_v8(first_16(hash(&[b"child", run.as_bytes(), &place, at.branch.as_bytes(), workflow.as_bytes(), input])))
 }
 
 /// A message's id: the same for the same (receiver, key), so that a repeated send is the same message.

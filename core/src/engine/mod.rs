@@ -88,6 +88,8 @@ pub struct Engine {
     starting: Mutex<HashSet<RunKey>>,
     lease: RwLock<Option<Uuid>>,
     leasing: tokio::sync::Mutex<()>,
+    /// One at a time takes runs on, from the store's answer to their executions: between the two a run is ours and nobody here knows it.
+    taking: tokio::sync::Mutex<()>,
     held: Mutex<Option<String>>,
     pub claims: dispatcher::Claims,
     wakes: wakes::Wakes,
@@ -131,6 +133,7 @@ impl Engine {
             starting: Mutex::default(),
             lease: RwLock::default(),
             leasing: tokio::sync::Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             held: Mutex::default(),
             claims: dispatcher::Claims::default(),
             wakes: wakes::Wakes::default(),

@@ -166,6 +166,9 @@ impl Engine {
                     let mut st = exec.lock();
                     st.releasing = false;
                     st.inbox = inbox;
+                    if exec.is_struck(&st) {
+                        engine.struck_parked();
+                    }
                     exec.look_at_waits(engine, &mut st);
                 }
                 Ok(_) => {

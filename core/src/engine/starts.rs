@@ -13,7 +13,7 @@ use crate::protocol::ops::event;
 use crate::run::exec::Exec;
 use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::run::text;
-use crate::store::{ClaimedRun, NewRun, Parent, Payload, RunKey, RunState, StoreKind, Verdict, Write};
+use crate::store::{ClaimedRun, Ended, NewRun, Parent, Payload, RunKey, RunState, StoreKind, Verdict, Write};
 
 /// Called with the outcome of one start: (run, attached).
 type Started = Box<dyn FnOnce(std::result::Result<(RunKey, bool), EngineError>, &mut Outbox) + Send>;
@@ -298,38 +298,59 @@ impl Engine {
 
     /// The run that `on_finish` starts, in the commit of the end itself.
     pub fn finish_run_start(&self, exec: &Exec, workflow: &str, state: RunState, value: &Payload, epoch: i32) -> NewRun {
-        // The payload goes in as it is: what the engine does not parse it cannot change.
-        let value = std::str::from_utf8(&value.data).ok().filter(|v| !v.is_empty()).unwrap_or("null");
-        let input = format!(r#"{{"run":"{}","workflow":{},"state":"{}","value":{value}}}"#, exec.run, serde_json::Value::from(&*exec.workflow), state.name());
-        NewRun {
-            key: identity::finish_key(exec.run, epoch),
-            id_text: None,
-            route: identity::route(&self.config.store.namespace, "", workflow, ""),
-            version: None,
-            priority: 0,
-            start: None,
-            expires_ms: None,
-            deadline_ms: None,
-            input: Payload::json(input.into_bytes()),
-            parent: Some(Parent { run: exec.run, root: exec.root, policy: crate::store::ClosePolicy::Abandon }),
-            forked_from: None,
+        let ended = Ended {
+            run: exec.run,
+            epoch,
+            state,
+            value: value.clone(),
+            workflow: exec.workflow.to_string(),
+            root: exec.root,
             trace_parent: exec.trace_parent.clone(),
-            trace_state: None,
-            attributes: None,
-            fairness_key: None,
-            cost: 1,
-            created_by: None,
-            dedup: None,
-            options: None,
-            reuse_purged: false,
-            claimed: false,
-            claim_token: self.random(),
-        }
+            options: String::new(),
+        };
+        following(&self.config.store.namespace, workflow, &ended)
     }
 
     /// Where the store makes no difference, hosts should not either.
     pub fn is_sqlite(&self) -> bool {
         self.store.kind() == StoreKind::Sqlite
+    }
+}
+
+/// What is to follow a run that the store ends: what its start has named, for no registration of this process need be the one it would have run under.
+pub fn follow_up(namespace: &str, ended: &Ended) -> Option<NewRun> {
+    let workflow = RunOptions::from_text(Some(&ended.options)).on_finish?;
+    Some(following(namespace, &workflow, ended))
+}
+
+fn following(namespace: &str, workflow: &str, ended: &Ended) -> NewRun {
+    // The payload goes in as it is: what the engine does not parse it cannot change.
+    let value = std::str::from_utf8(&ended.value.data).ok().filter(|v| !v.is_empty()).unwrap_or("null");
+    let (of, state) = (serde_json::Value::from(ended.workflow.as_str()), ended.state.name());
+    let input = format!(r#"{{"run":"{}","workflow":{of},"state":"{state}","value":{value}}}"#, ended.run);
+    NewRun {
+        key: identity::finish_key(ended.run, ended.epoch),
+        id_text: None,
+        route: identity::route(namespace, "", workflow, ""),
+        version: None,
+        priority: 0,
+        start: None,
+        expires_ms: None,
+        deadline_ms: None,
+        input: Payload::json(input.into_bytes()),
+        parent: Some(Parent { run: ended.run, root: ended.root, policy: crate::store::ClosePolicy::Abandon }),
+        forked_from: None,
+        trace_parent: ended.trace_parent.clone(),
+        trace_state: None,
+        attributes: None,
+        fairness_key: None,
+        cost: 1,
+        created_by: None,
+        dedup: None,
+        options: None,
+        reuse_purged: false,
+        claimed: false,
+        claim_token: uuid::Uuid::new_v4().as_u64_pair().0 as i64,
     }
 }
 

@@ -40,6 +40,20 @@ struct Queue {
     cancelled: Cancelled,
 }
 
+/// A batch ends with the event that goes beyond this: the host gets it as one block of memory.
+const BATCH_BYTES: usize = 8 << 20;
+
+impl Queue {
+    fn take(&mut self, max: usize) -> Vec<Event> {
+        let (mut n, mut bytes) = (0, 0);
+        while n < max && bytes < BATCH_BYTES && n < self.events.len() {
+            bytes += self.events[n].frame.len();
+            n += 1;
+        }
+        self.events.drain(..n).collect()
+    }
+}
+
 /// Tokens whose events are to be dropped. What an execution waited for when it ended is never answered, so only the newest are kept: an event of an older
 /// one would be ignored by the host, which waits for it no more.
 #[derive(Default)]
@@ -139,8 +153,7 @@ impl Client {
 
     pub fn try_drain(&self, max: usize) -> Vec<Event> {
         let mut q = self.lock();
-        let n = q.events.len().min(max);
-        let batch = q.events.drain(..n).collect();
+        let batch = q.take(max);
         let more = !q.events.is_empty();
         drop(q);
         if more {
@@ -160,8 +173,7 @@ impl Client {
             q = self.arrived.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
             q.draining -= 1;
         }
-        let n = q.events.len().min(max);
-        q.events.drain(..n).collect()
+        q.take(max)
     }
 
     pub fn wait(&self, token: u64, timeout: Duration) -> Option<Event> {
@@ -239,6 +251,16 @@ mod tests {
         rustix::io::read(&c.wake, &mut count).unwrap();
         assert_eq!(c.try_drain(4).len(), 2);
         assert!(rustix::io::read(&c.wake, &mut count).is_err());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_and_holds_one_event_at_least() {
+        let c = Client::new(true).unwrap();
+        c.push_all((1..=4).map(|token| Event { frame: vec![0; BATCH_BYTES / 2 + 1], ..event(token) }));
+        assert_eq!(c.try_drain(100).len(), 2);
+        assert_eq!(c.drain(100, Duration::ZERO).len(), 2);
+        c.push_all([Event { frame: vec![0; 2 * BATCH_BYTES], ..event(5) }]);
+        assert_eq!(c.try_drain(100).len(), 1);
     }
 
     #[test]

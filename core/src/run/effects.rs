@@ -46,7 +46,7 @@ impl Exec {
             Entered::Live(place) => place,
         };
         if child.id_text.is_none() {
-            child.key = identity::child_key(self.run, &self.position(&place));
+            child.key = identity::child_key(self.run, &self.position(&place), &child.route.workflow, &child.input.data);
         }
         child.claim_token = engine.random();
         child.claimed = false;

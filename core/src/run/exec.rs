@@ -252,6 +252,15 @@ impl Exec {
         }
     }
 
+    /// The run has ended: what it began and did not wait for (the loser of a raw race) is answered too, or its host would hold each for good.
+    pub fn answer_open_calls(&self, st: &mut ExecState, out: &mut Outbox) {
+        let open = st.calls.drain().map(|(_, call)| call.token);
+        let finished = std::mem::take(&mut st.finished).into_values().flatten().map(|(token, _)| token);
+        for token in open.chain(finished).chain(st.history.give_up_waiting()) {
+            out.push(&self.client, Event { token, kind: event::COMPLETED, frame: verdict::stopped("ended") });
+        }
+    }
+
     /// A call has its verdict, `done` in the order of completions; `out` gets it when its turn has come.
     pub fn complete(&self, st: &mut ExecState, place: &Place, done: i32, frame: Vec<u8>, out: &mut Outbox) {
         let item = st.calls.remove(place).map(|call| (call.token, frame));

@@ -421,7 +421,7 @@ impl Exec {
     }
 
     /// A cancel that overtook the end decides it, in the words of the cancel, and what is to follow the run follows it all the same.
-    fn as_cancelled(&self, engine: &Arc<Engine>, write: Write) -> Write {
+    pub fn as_cancelled(&self, engine: &Arc<Engine>, write: Write) -> Write {
         let Some(cancel) = self.lock().cancel.clone() else { return write };
         let (Write::Outcome { run, epoch, token, .. } | Write::RetryRun { run, epoch, token, .. }) = write else { return write };
         let value = cancelled_value(&cancel.by, &cancel.why);

@@ -156,6 +156,11 @@ impl History {
         self.waiting.remove(place);
     }
 
+    /// Tokens of all calls that wait for their turn: it never comes.
+    pub fn give_up_waiting(&mut self) -> Vec<u64> {
+        self.waiting.drain().map(|(_, token)| token).collect()
+    }
+
     /// Records under this branch will not come again: the branch lost its race.
     pub fn drop_branches(&mut self, gone: impl Fn(&str) -> bool) {
         let places: Vec<Place> = self.records.keys().filter(|p| gone(&p.0)).cloned().collect();

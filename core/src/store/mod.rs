@@ -77,6 +77,23 @@ pub struct StoreConfig {
     pub statement_timeout_ms: u64,
     /// Also work when `synchronous_commit` is off.
     pub allow_async_commit: bool,
+    /// What is to follow a run that the store itself ends. The options a run was started with are the engine's to read.
+    pub follow_up: FollowUp,
+}
+
+pub type FollowUp = fn(namespace: &str, ended: &Ended) -> Option<NewRun>;
+
+/// A run that is cancelled where no worker has it: before it started, while it waited elsewhere, or over its worker's head.
+pub struct Ended {
+    pub run: RunKey,
+    pub epoch: i32,
+    pub state: RunState,
+    pub value: Payload,
+    pub workflow: String,
+    pub root: RunKey,
+    pub trace_parent: Option<String>,
+    /// As its start has left them.
+    pub options: String,
 }
 
 impl std::fmt::Debug for StoreConfig {

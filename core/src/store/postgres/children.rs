@@ -39,9 +39,11 @@ pub(super) async fn take(session: &mut Session, parent: RunKey) -> Result<bool> 
     Ok(false)
 }
 
+/// None where the parent has been brought back meanwhile: they are wanted.
 const OPEN: &str = "\
 select c.child from {s}.child c
 where c.parent = $1 and c.policy = 1
+  and exists (select 1 from {s}.run p where p.id = $1 and p.state in (6, 7, 8) offset 0)
   and exists (select 1 from {s}.run r where r.id = c.child and r.state in (1, 2, 3, 5) offset 0)
 order by c.parent, c.child limit $2";
 

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::errors::{Fault, NO_DATABASE, classify, classify_user, timed_out};
-use crate::store::{Result, StoreConfig, StoreError};
+use crate::store::{FollowUp, Result, StoreConfig, StoreError};
 
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -41,6 +41,7 @@ pub(super) struct Shared {
     /// Quoted.
     pub(super) schema: String,
     pub(super) namespace: String,
+    pub(super) follow_up: FollowUp,
     pub(super) timeout: Duration,
     allow_async_commit: bool,
     mode: AtomicU8,
@@ -70,6 +71,7 @@ impl Shared {
             hosts: parse(&config.url)?,
             schema: super::schema::quoted(&config.schema)?,
             namespace: config.namespace.clone(),
+            follow_up: config.follow_up,
             timeout: Duration::from_millis(config.statement_timeout_ms.max(100)),
             allow_async_commit: config.allow_async_commit,
             mode: AtomicU8::new(match config.pooler {
@@ -146,7 +148,10 @@ impl Shared {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
         let mut last = StoreError::Unavailable("the URL names no host".into());
-        for (at, host) in self.hosts.iter().enumerate() {
+        // The one that answered last comes first: one that has gone would cost each connection its whole timeout.
+        let good = self.good.load(Ordering::Relaxed);
+        for at in (good..self.hosts.len()).chain(0..good) {
+            let host = &self.hosts[at];
             match self.connect_host(host, profile).await {
                 Ok(connection) => {
                     self.good.store(at, Ordering::Relaxed);

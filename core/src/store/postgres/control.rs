@@ -10,8 +10,8 @@ use super::changes::{self, AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
 use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
-use super::{PostgresStore, waits};
-use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
+use super::{PostgresStore, starts, waits};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Ended, Payload, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
 
 /// Who asks when a deadline passes, and the type of the error it ends in.
 /// Grace of a cancel that a deadline asks for.
@@ -200,11 +200,34 @@ async fn end(
     if !unlocked.is_empty() {
         return Ok(Asked::Again(unlocked));
     }
+    let follows = follow(session, run, was.epoch + 1, &value).await?;
     let work = Work { outcomes: vec![outcome], parents: vec![(run, close_ms)], ..Work::default() };
     let mut hints = apply::settle(session, locks, &work, &mut [], wakes).await?;
     hints.push(WakeHint::Finished);
     hints.extend(was.owner.map(WakeHint::Inbox));
+    hints.extend(follows.then_some(WakeHint::Ready));
     Ok(Asked::Done(ControlVerdict::Done, hints))
+}
+
+const OPTIONS: &str = "select i.workflow, i.root, i.trace_parent, i.options from {s}.run_info i where i.run_id = $1 and i.options is not null";
+
+/// Start what is to follow this end, in its own commit. False: nothing is.
+async fn follow(session: &mut Session, run: RunKey, epoch: i32, value: &Payload) -> Result<bool> {
+    let rows = session.rows(session.q(OPTIONS).bind(run)).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let ended = Ended {
+        run,
+        epoch,
+        state: RunState::Cancelled,
+        value: value.clone(),
+        workflow: read(row.try_get(0))?,
+        root: read(row.try_get(1))?,
+        trace_parent: read(row.try_get(2))?,
+        options: read(row.try_get(3))?,
+    };
+    let Some(next) = (session.shared.follow_up)(&session.shared.namespace, &ended) else { return Ok(false) };
+    starts::insert(session, None, 0, &[&next], false).await?;
+    Ok(true)
 }
 
 /// For a start that takes another's dedup key, in its transaction: the holder is held and not started.

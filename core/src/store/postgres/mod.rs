@@ -70,6 +70,8 @@ pub struct PostgresStore {
     /// Of the queues as they were when `limits` was last forgotten.
     queue_version: AtomicI64,
     swept: Mutex<Option<Instant>>,
+    /// Whose life the tick session's lock stands for.
+    lives: Mutex<Option<Uuid>>,
     /// Which database this is, for guards: known after `identity`.
     database: Mutex<Option<String>>,
 }
@@ -98,6 +100,7 @@ impl PostgresStore {
             limits: tokio::sync::Mutex::new(None),
             queue_version: AtomicI64::new(-1),
             swept: Mutex::new(None),
+            lives: Mutex::new(None),
             database: Mutex::new(None),
             shared,
         }))

@@ -95,6 +95,8 @@ pub(super) async fn anything_ready(store: &PostgresStore, routes: &[i64], older_
     rows.first().map_or(Ok(false), |row| read(row.try_get(0)))
 }
 
+const LET_GO: &str = "select pg_advisory_unlock_all()";
+
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Without a lease nothing was owned here that a lossy failover could have left behind; others may have.
 const SWEEP_IDLE: Duration = Duration::from_secs(600);
@@ -118,6 +120,11 @@ async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport
     let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
     let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
+    let before = std::mem::replace(&mut *store.lives.lock().unwrap_or_else(std::sync::PoisonError::into_inner), request.incarnation);
+    if before.is_some() && before != request.incarnation && !store.shared.pooled() {
+        // A lock an incarnation would fill the server's lock table in the course of days: a worker takes a lease whenever it has something to do.
+        session.rows(session.q(LET_GO)).await?;
+    }
     let statement = session
         .q(if sweep_due(store, request.incarnation.is_some()) { LOOK_AND_SWEEP } else { LOOK })
         .bind(request.incarnation)

@@ -129,6 +129,8 @@ async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
     let run = row.id;
     conn.exec("delete from outcome where run_id = ?", vals![run]).await?;
     conn.exec("delete from run_note where run_id = ?", vals![run]).await?;
+    // That a job which runs at most once has begun: whoever brings it back wants it to begin.
+    conn.exec("delete from attempt where run_id = ? and segment = ? and branch = '' and seq = -1 and started", vals![run, row.segment]).await?;
     conn.exec("delete from ready where run_id = ?", vals![run]).await?;
     conn.exec("delete from timer where run_id = ? and kind <> ?", vals![run, DEADLINE]).await?;
     free_slots(conn, std::slice::from_ref(row)).await?;

@@ -268,6 +268,7 @@ async fn no_statement_walks_a_table_that_grows() {
         pooler: None,
         statement_timeout_ms: 30_000,
         allow_async_commit: false,
+        follow_up: |_, _| None,
     };
     let bench = Bench { store: SqliteStore::open(config.clone()).expect("opens"), me: Uuid::new_v4() };
     bench.store.migrate().await.expect("migrates");

@@ -173,6 +173,7 @@ impl SqliteStore {
 
     pub(super) async fn children_to_cancel(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {
         let sql = "select child.child from child join run on run.id = child.child where child.parent = ? and child.policy = 1 \
+                   and exists (select 1 from run parent where parent.id = child.parent and parent.state in (6, 7, 8)) \
                    and run.state in (1, 2, 3, 5) order by child.child limit ?";
         let mut conn = self.read().await?;
         let rows = conn.fetch(sql, vals![parent, limit]).await?;
