@@ -26,6 +26,18 @@ pub async fn the_dead_are_reaped(bench: Arc<Bench>) {
     assert!(survivor.tick(&[]).await.peers.is_empty());
 }
 
+/// Its first registration was answered to nobody, and by the second it had been taken for dead.
+pub async fn who_comes_back_can_be_reaped_again(bench: Arc<Bench>) {
+    let (judge, late) = (bench.worker().await, Worker::register(bench.store.clone(), 1).await);
+    until("it is taken for dead", || async { Some(judge.tick(&[]).await).filter(|report| report.reaped == [late.id]) }).await;
+    judge.tick(&[]).await;
+    bench.store.register(&info(late.id, 60_000)).await.expect("registers");
+    let run = late.own().await;
+    let report = judge.tick(&[late.id]).await;
+    assert_eq!((report.reaped, report.orphans), (vec![late.id], 1));
+    assert_eq!(judge.claim(&[route()], 1).await[0].key, run);
+}
+
 pub async fn only_crashes_without_progress_count(bench: Arc<Bench>) {
     let judge = bench.worker().await;
     let route = [route()];

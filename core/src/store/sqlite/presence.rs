@@ -129,8 +129,10 @@ pub(super) async fn beat(conn: &mut Connection, incarnation: Uuid, lease_ms: i64
 
 /// Worker and lease rows go; the dead are remembered until no run is left in their name. False: somebody else was first.
 pub(super) async fn bury(conn: &mut Connection, now: i64, incarnation: Uuid, graceful: bool) -> Result<bool> {
-    let sql = "insert or ignore into dead_worker(incarnation, at, txid, pid, host, build, graceful) \
-               select incarnation, ?, 0, pid, host, build, ? from worker where incarnation = ?";
+    // It may have been buried before: a registration of unknown outcome is said again, and by then the first may have run out.
+    let sql = "insert into dead_worker(incarnation, at, txid, pid, host, build, graceful) \
+               select incarnation, ?, 0, pid, host, build, ? from worker where incarnation = ? \
+               on conflict (incarnation) do update set at = excluded.at, graceful = excluded.graceful, drained = 0";
     conn.exec(sql, vals![now, graceful, incarnation]).await?;
     conn.exec("delete from lease where incarnation = ?", vals![incarnation]).await?;
     Ok(conn.exec("delete from worker where incarnation = ?", vals![incarnation]).await? > 0)
