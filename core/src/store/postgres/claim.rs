@@ -203,13 +203,14 @@ const LOCK_QUEUE: &str = "select name from {s}.queue where namespace = $1 and na
 const TAKEN_SLOTS: &str = "\
 select coalesce(s.fairness_key, ''), count(*) from {s}.slot s where s.namespace = $1 and s.queue = $2 group by s.fairness_key";
 
-/// Candidates in order; a run that kept its slot (a queue that holds) comes whatever the counts say.
+/// Candidates in order; a run that kept its slot (a queue that holds) comes whatever the counts say: it is what fills its key.
 const CANDIDATES: &str = "\
 select p.route, p.priority, p.ord, p.run_id, coalesce(p.fairness_key, ''), r.slotted
 from unnest($1::bigint[]) as u(route)
 cross join lateral (
   select y.route, y.priority, y.ord, y.run_id, y.fairness_key from {s}.ready y
-  where y.route = u.route and not (coalesce(y.fairness_key, '') = any($2::text[]))
+  where y.route = u.route
+    and (not (coalesce(y.fairness_key, '') = any($2::text[])) or exists (select 1 from {s}.slot s where s.run_id = y.run_id offset 0))
   order by y.route, y.priority, y.ord limit $3) p
 left join lateral (select x.slotted from {s}.run x where x.id = p.run_id offset 0) r on true
 order by p.priority, p.ord limit $3";

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, leave_children, make_ready, release_all, waiters_of_results, wake};
+use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_results, wake};
 use crate::store::forget::{self, By, Recorded};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState, cancelled_type};
 
@@ -131,7 +131,7 @@ async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
     conn.exec("delete from run_note where run_id = ?", vals![run]).await?;
     conn.exec("delete from ready where run_id = ?", vals![run]).await?;
     conn.exec("delete from timer where run_id = ? and kind <> ?", vals![run, DEADLINE]).await?;
-    free_slots(conn, std::slice::from_ref(row)).await?;
+    lend_slots(conn, std::slice::from_ref(row)).await?;
     let sql = "insert or ignore into timer(run_id, kind, due_at) select run_id, ?, deadline_at from run_info where run_id = ? and deadline_at > ?";
     conn.exec(sql, vals![DEADLINE, run, now]).await?;
     let sql = "update run set state = 1, crashes = 0, crash_mark = -1, inbox = inbox + 1, timed = exists (select 1 from timer where timer.run_id = run.id) where id = ?";

@@ -9,7 +9,7 @@ use super::SqliteStore;
 use super::connection::{Connection, Location};
 use super::rows::{later, now_us};
 use super::value::{Columns as _, vals};
-use super::wake::{free_slots, make_ready};
+use super::wake::{lend_slots, make_ready};
 use crate::store::{Result, StoreError, WorkerInfo};
 
 /// Runs handed back in one pass of a graceful stop.
@@ -142,7 +142,7 @@ async fn hand_back(conn: &mut Connection, now: i64, incarnation: Uuid) -> Result
     let sql = concat!("select ", super::rows::run_columns!(), " from run where owner = ? order by id limit ?");
     let rows = conn.fetch(sql, vals![incarnation, PAGE]).await?;
     let runs: Vec<_> = rows.iter().map(super::rows::run_row).collect::<Result<_>>()?;
-    free_slots(conn, &runs).await?;
+    lend_slots(conn, &runs).await?;
     make_ready(conn, now, &runs, true).await?;
     let n = i64::try_from(runs.len()).unwrap_or(i64::MAX);
     if n < PAGE {

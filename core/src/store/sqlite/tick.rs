@@ -12,7 +12,7 @@ use super::presence::{beat, bury, undrained};
 use super::rows::{RunRow, later, now_us, run_columns, run_row, until_ms};
 use super::start::{CLOSE, DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, insert_ready, leave_children, make_ready, wake};
+use super::wake::{Wakes, free_slots, insert_ready, leave_children, lend_slots, make_ready, wake};
 use crate::failpoint::mutated;
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, EXPIRED, Peer, Result, RunKey, RunState, TickReport, TickRequest, cancelled_type};
 
@@ -133,7 +133,7 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
         let sql = concat!("select ", run_columns!(), " from run where owner = ? order by id limit ?");
         let rows = conn.fetch(sql, vals![incarnation, left]).await?;
         let runs: Vec<RunRow> = rows.iter().map(run_row).collect::<Result<_>>()?;
-        free_slots(conn, &runs).await?;
+        lend_slots(conn, &runs).await?;
         let at_once = if graceful { runs.clone() } else { count_crashes(conn, now, request, &runs).await? };
         report.ready |= !at_once.is_empty();
         make_ready(conn, now, &at_once, true).await?;
@@ -167,7 +167,7 @@ async fn count_crashes(conn: &mut Connection, now: i64, request: &TickRequest, r
         let crashes = if recorded > i64::from(run.crash_mark) && !mutated("crash_mark") { 1 } else { run.crashes + 1 };
         marks.extend(vals![run.id, crashes, recorded]);
         if crashes >= request.max_crashes {
-            blocked.push((run.id, crashes));
+            blocked.push((run, crashes));
         } else if crashes < 2 || run.state == RunState::Cancelling {
             at_once.push(run.clone());
         } else {
@@ -183,10 +183,11 @@ async fn count_crashes(conn: &mut Connection, now: i64, request: &TickRequest, r
     conn.exec_keys(sql, &[], held_back).await?;
     conn.write_rows("insert or replace into timer(run_id, kind, due_at) values {rows}", 3, timers).await?;
     for (run, crashes) in blocked {
-        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run]).await?;
+        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run.id]).await?;
+        free_slots(conn, std::slice::from_ref(run)).await?;
         let message = format!("The process that ran it died {crashes} times with nothing recorded in between.");
         let why = serde_json::json!({ "code": "poisoned", "message": message });
-        note_block(conn, now, run, &why.to_string()).await?;
+        note_block(conn, now, run.id, &why.to_string()).await?;
     }
     Ok(at_once)
 }
