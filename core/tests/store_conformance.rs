@@ -63,6 +63,7 @@ const CHECKS: &[(&str, Check)] = checks![
     waiting::waits_on_nobody,
     claims::in_order_and_bounded,
     claims::every_queue_has_its_turn,
+    claims::limited_queues_have_their_turn,
     claims::a_held_slot_is_kept,
     claims::history_comes_along,
     claims::queue_limits_hold,

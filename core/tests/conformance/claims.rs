@@ -51,6 +51,44 @@ pub async fn every_queue_has_its_turn(bench: Arc<Bench>) {
     assert!(claimed.iter().any(|run| run.key == lone), "a backlog of one queue holds up no other");
 }
 
+/// A queue with a limit is claimed by itself, and has its turn all the same. SQLite asks all in one look, and goes by age where there is not room for
+/// one of each.
+pub async fn limited_queues_have_their_turn(bench: Arc<Bench>) {
+    if !bench.is_postgres() {
+        return;
+    }
+    let worker = bench.worker().await;
+    let routes = ["a_long", "b_long", "short"].map(|name| route_of(name, "job"));
+    for name in ["b_long", "short"] {
+        bench.store.put_queue(&Queue { limit: Some(1000), ..queue(name) }, false).await.expect("puts");
+    }
+    let backlog = |route: &Route| (0..50).map(|_| start(NewRun { route: route.clone(), ..new_run() })).collect::<Vec<_>>();
+    worker.commit(&[backlog(&routes[0]), backlog(&routes[1])].concat()).await;
+    for max in [1, 2] {
+        let lone = enqueue(&worker, &routes[2], |_| ()).await;
+        let mut claimed = Vec::new();
+        for _ in 0..6 {
+            claimed.extend(worker.claim(&routes, max).await);
+        }
+        assert_eq!(claimed.len() as i64, 6 * max, "what one queue does not use another does");
+        assert!(claimed.iter().any(|run| run.key == lone), "backlogs of others hold nobody up");
+        let of = |name: &str| claimed.iter().filter(|run| run.route.queue == name).count();
+        assert!(of("a_long") > 1 && of("b_long") > 1, "nor a backlog another");
+    }
+    let rest = worker.claim(&routes, 200).await.len() as i64;
+    assert_eq!(rest, 100 + 2 - 6 - 12, "a claim takes all it has room for");
+    let own = |held: i32| ClaimRequest {
+        incarnation: worker.id,
+        claim_token: token(),
+        routes: vec![routes[1].clone(), routes[2].clone()],
+        max: 10,
+        held_by_queue: vec![("short".into(), held)],
+    };
+    bench.store.put_queue(&Queue { worker_limit: Some(6), ..queue("short") }, false).await.expect("puts");
+    worker.commit(&backlog(&routes[2])).await;
+    assert_eq!(bench.store.claim(&own(0)).await.expect("claims").len(), 6, "a second helping counts the first");
+}
+
 /// A queue that holds is a mutex: who has a slot keeps it until the end, and comes back to it whatever the counts say.
 pub async fn a_held_slot_is_kept(bench: Arc<Bench>) {
     let (mut worker, judge) = (bench.worker().await, bench.worker().await);
