@@ -207,8 +207,10 @@ pub async fn key_limits_hold(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let route = route_of("q", "job");
     bench.store.put_queue(&Queue { key_limit: Some(1), ..queue("q") }, false).await.expect("puts");
-    let batch: Vec<Write> = (0..300).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
-    worker.commit(&batch).await;
+    let batch: Vec<Write> = (0..5000).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
+    for chunk in batch.chunks(500) {
+        worker.commit(chunk).await;
+    }
     let small = enqueue(&worker, &route, |run| run.fairness_key = Some("small".into())).await;
     let claimed = worker.claim(std::slice::from_ref(&route), 10).await;
     assert_eq!(claimed.len(), 2);
