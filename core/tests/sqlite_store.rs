@@ -289,6 +289,34 @@ async fn a_process_that_has_gone_is_seen_at_once() {
     assert_eq!(directory.lock_files(), 0);
 }
 
+/// The first whose beat gets through after the file stood still must not bury those whose beats are still on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_of_the_file_takes_nobody_over() {
+    const LEASE_MS: i64 = 600;
+    let directory = Directory::new();
+    let (first, second, third) = (directory.migrated().await, directory.open(), directory.open());
+    let (here, there) = (register(&first).await, register(&second).await);
+    let run = own(&second, there).await;
+    assert!(second.beat(there, LEASE_MS).await.expect("beats"));
+    let lease_began = Instant::now();
+    let stall = third.begin(&site("work")).await.expect("begins");
+    let request = TickRequest { lease_ms: LEASE_MS, may_reap: true, ..tick(here) };
+    let ticking = tokio::spawn({
+        let (first, request) = (first.clone(), request.clone());
+        async move { first.tick(&request).await }
+    });
+    while lease_began.elapsed() < Duration::from_millis(LEASE_MS as u64 * 2) {
+        assert!(!ticking.is_finished(), "the file stands still");
+        tokio::task::yield_now().await;
+    }
+    stall.rollback().await;
+    let report = ticking.await.expect("ends").expect("ticks");
+    assert!(report.alive && report.reaped.is_empty(), "its beat had no chance: {report:?}");
+    assert!(second.beat(there, 60_000).await.expect("beats"));
+    assert!(first.tick(&request).await.expect("ticks").reaped.is_empty());
+    assert_eq!(second.owned(there).await.expect("reads")[0].key, run);
+}
+
 /// Each process claims, records and finishes until nothing is left: every run ends once, by one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn several_processes_share_one_file() {

@@ -1,6 +1,7 @@
 //! SQLite: the embedded default. One file, one writer, any number of processes.
 
 mod claim;
+mod clock;
 mod commit;
 mod connection;
 mod control;
@@ -69,6 +70,7 @@ pub struct Shared {
     next_reader: AtomicUsize,
     names: RwLock<Arc<Names>>,
     locks: std::sync::Mutex<HashMap<Uuid, File>>,
+    clock: std::sync::Mutex<clock::Clock>,
     hints: hints::Hints,
 }
 
@@ -98,6 +100,7 @@ impl SqliteStore {
             next_reader: AtomicUsize::new(0),
             names: RwLock::new(Arc::new(Names::default())),
             locks: std::sync::Mutex::new(HashMap::new()),
+            clock: std::sync::Mutex::default(),
             hints: hints::Hints::new(),
         };
         Ok(Arc::new(SqliteStore { shared: Arc::new(shared) }))
