@@ -223,9 +223,9 @@ async fn forget(conn: &mut Connection, row: &RunRow, gone: &[&Recorded], by: By)
         .collect();
     let sql = "with gone(run_id, segment, branch, seq) as (values {rows}) delete from step where (run_id, segment, branch, seq) in (select * from gone)";
     conn.write_rows(sql, 4, places).await?;
-    for record in gone {
-        conn.exec("update message set consumed = null where run_id = ? and consumed = ?", vals![row.id, record.done]).await?;
-    }
+    let receives = serde_json::Value::from(gone.iter().map(|r| r.done).collect::<Vec<_>>()).to_string();
+    let sql = "update message set consumed = null where run_id = ? and consumed in (select value from json_each(?))";
+    conn.exec(sql, vals![row.id, receives]).await?;
     let sql = "delete from attempt where run_id = ? and segment = ? and seq >= 0 and (? or not started) and not exists (select 1 from step where step.run_id = attempt.run_id \
                and step.segment = attempt.segment and step.branch = attempt.branch and step.seq = attempt.seq)";
     conn.exec(sql, vals![row.id, row.segment, by == By::Person]).await.map(drop)
