@@ -92,6 +92,7 @@ const CHECKS: &[(&str, Check)] = checks![
     races::runs_that_message_one_another,
     races::claims_share_nothing,
     races::waits_against_outcomes,
+    races::a_key_asked_for_while_its_run_ends,
 ];
 
 fn main() -> ExitCode {
