@@ -70,7 +70,12 @@ fn config(url: &str) -> StoreConfig {
 
 async fn register(store: &Arc<dyn Store>) -> Uuid {
     let incarnation = Uuid::new_v4();
-    let worker = WorkerInfo {
+    store.register(&worker(incarnation)).await.expect("registers");
+    incarnation
+}
+
+fn worker(incarnation: Uuid) -> WorkerInfo {
+    WorkerInfo {
         incarnation,
         lanes: 1,
         lease_ms: 60_000,
@@ -85,9 +90,7 @@ async fn register(store: &Arc<dyn Store>) -> Uuid {
         environment: "test".into(),
         protocol: 1,
         schema: 1,
-    };
-    store.register(&worker).await.expect("registers");
-    incarnation
+    }
 }
 
 fn tick(incarnation: Uuid) -> TickRequest {
@@ -431,6 +434,42 @@ async fn a_step_cannot_end_the_engines_transaction() {
     for sql in ["savepoint mine", "rollback to mine", "release mine"] {
         transaction.execute(sql, &[]).await.expect(sql);
     }
+    transaction.rollback().await;
+}
+
+#[tokio::test]
+async fn what_follows_a_statement_is_not_run() {
+    let directory = Directory::new();
+    let store = directory.migrated().await;
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("create table t (a integer primary key)", &[]).await.expect("creates");
+    assert!(matches!(transaction.execute("insert into t values (1); commit", &[]).await, Err(StoreError::Rejected { .. })));
+    transaction.execute("create trigger b after insert on t begin select 1; end;", &[]).await.expect("one statement");
+    assert_eq!(transaction.execute("select a from t;", &[]).await.expect("is still in it").rows.len(), 0);
+    transaction.rollback().await;
+}
+
+/// A statement may take the whole transaction with it. A step that swallows its error goes on outside of any.
+#[tokio::test]
+async fn a_transaction_that_was_undone_records_nothing() {
+    let directory = Directory::new();
+    let store = directory.migrated().await;
+    let me = register(&store).await;
+    let run = own(&store, me).await;
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("create table t (a integer primary key)", &[]).await.expect("creates");
+    assert!(matches!(transaction.commit(me, run, 1, &step(0)).await, Ok(Verdict::Committed)));
+
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("insert into t values (1)", &[]).await.expect("inserts");
+    transaction.execute("savepoint mine", &[]).await.expect("saves");
+    transaction.execute("insert into t values (1)", &[]).await.expect_err("is there");
+    transaction.execute("rollback to mine", &[]).await.expect("a savepoint outlives an error");
+    transaction.execute("insert or rollback into t values (1)", &[]).await.expect_err("is there");
+    transaction.execute("insert into t values (2)", &[]).await.expect_err("it would be committed by itself");
+    assert!(matches!(transaction.commit(me, run, 1, &step(1)).await, Ok(Verdict::Refused { .. })));
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    assert_eq!(transaction.execute("select a from t", &[]).await.expect("reads").rows.len(), 0);
     transaction.rollback().await;
 }
 
