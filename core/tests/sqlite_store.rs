@@ -473,6 +473,19 @@ async fn a_transaction_that_was_undone_records_nothing() {
     transaction.rollback().await;
 }
 
+/// A registration whose outcome is not known is said again.
+#[tokio::test]
+async fn a_registration_that_was_cut_short_can_be_said_again() {
+    let directory = Directory::new();
+    let (store, other) = (directory.migrated().await, directory.open());
+    let incarnation = Uuid::new_v4();
+    let stall = other.begin(&site("work")).await.expect("begins");
+    assert!(tokio::time::timeout(Duration::from_millis(1), store.register(&worker(incarnation))).await.is_err(), "the file stands still");
+    stall.rollback().await;
+    store.register(&worker(incarnation)).await.expect("registers");
+    assert!(store.beat(incarnation, 60_000).await.expect("beats"));
+}
+
 /// A call dropped half-way (a timeout of the caller) leaves a connection that the next call can use, and nothing of it behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_dropped_call_leaves_nothing_behind() {
