@@ -48,6 +48,7 @@ const CHECKS: &[(&str, Check)] = checks![
     fencing::outcome_frees_and_wakes,
     fencing::attempts_are_kept,
     fencing::one_batch_of_many_kinds,
+    fencing::lost_names_are_written_again,
     starts::existing_id_attaches,
     starts::conflicts_are_told,
     starts::tombstones_answer_purged,
