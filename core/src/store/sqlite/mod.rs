@@ -244,11 +244,11 @@ impl Store for SqliteStore {
 
     async fn moved(&self, incarnation: Uuid, runs: &[(RunKey, i32, i32)]) -> Result<Vec<OwnedNow>> {
         let keys: Vec<RunKey> = runs.iter().map(|(run, _, _)| *run).collect();
-        let seen: HashMap<RunKey, (i32, i32)> = runs.iter().map(|(run, inbox, epoch)| (*run, (*inbox, *epoch))).collect();
+        let seen: HashMap<RunKey, (i32, i32)> = runs.iter().map(|(run, epoch, inbox)| (*run, (*epoch, *inbox))).collect();
         let mut now = self.bounded(self.owned_now(incarnation, claim::Which::These(&keys))).await?;
         now.retain(|run| {
             let held = run.mine && matches!(run.state, RunState::Running | RunState::Cancelling);
-            !held || seen.get(&run.key) != Some(&(run.inbox, run.epoch))
+            !held || seen.get(&run.key) != Some(&(run.epoch, run.inbox))
         });
         Ok(now)
     }
