@@ -76,6 +76,7 @@ const CHECKS: &[(&str, Check)] = checks![
     takeover::the_dead_are_reaped,
     takeover::who_comes_back_can_be_reaped_again,
     takeover::only_crashes_without_progress_count,
+    takeover::after_a_retry_progress_counts_anew,
     takeover::graceful_stop_hands_over,
     takeover::the_living_are_left_alone,
     takeover::a_session_that_is_gone_is_a_hint,

@@ -77,6 +77,27 @@ pub async fn only_crashes_without_progress_count(bench: Arc<Bench>) {
     assert_eq!(judge.claim(&route, 1).await[0].crashes, 0);
 }
 
+/// What a retry forgets is not taken for what is yet to be recorded.
+pub async fn after_a_retry_progress_counts_anew(bench: Arc<Bench>) {
+    let judge = bench.worker().await;
+    let owner = bench.worker().await;
+    let run = owner.own().await;
+    for seq in 0..3 {
+        verdict!(owner.one(record(run, 1, StepWrite { failed: seq == 0, ..step(seq) })).await, Verdict::Committed);
+    }
+    judge.tick(&[owner.id]).await;
+    let owner = bench.worker().await;
+    let claimed = owner.claim(&[route()], 1).await.remove(0);
+    assert_eq!((claimed.crashes, claimed.steps.len()), (1, 3));
+    let retry = Write::RetryRun { run, epoch: claimed.epoch, after_ms: 0, attempt: 1, token: token(), error: Payload::json(b"{}".to_vec()) };
+    verdict!(owner.one(retry).await, Verdict::Committed);
+    let claimed = owner.claim(&[route()], 1).await.remove(0);
+    assert_eq!(claimed.steps.len(), 0);
+    verdict!(owner.one(record(run, claimed.epoch, step(0))).await, Verdict::Committed);
+    judge.tick(&[owner.id]).await;
+    assert_eq!(judge.claim(&[route()], 1).await[0].crashes, 1, "it got on");
+}
+
 pub async fn graceful_stop_hands_over(bench: Arc<Bench>) {
     let (leaving, staying) = (bench.worker().await, bench.worker().await);
     let run = leaving.own().await;

@@ -112,7 +112,8 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
         // A run that was asked to cancel has its clean-up to do, not to wait.
         let delayed = *after_ms > 0 && row.state != RunState::Cancelling;
         let state = if row.state == RunState::Cancelling { RunState::Cancelling } else { RunState::Ready };
-        let sql = "update run set state = ?, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ? where id = ?";
+        // The mark counts rows, and of those some have just been forgotten: it would take what is recorded next for none.
+        let sql = "update run set state = ?, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ?, crash_mark = -1 where id = ?";
         batch.conn.exec(sql, vals![state as i16, attempt + 1, row.timed || delayed, *run]).await?;
         if delayed {
             timers.extend(vals![*run, RETRY, due]);
