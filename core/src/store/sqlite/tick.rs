@@ -43,6 +43,9 @@ impl SqliteStore {
             let mut tx = self.write_next().await?;
             let outcome = beat(&mut tx, incarnation, request.lease_ms).await;
             report.alive = tx.finish(outcome).await?;
+            if !report.alive {
+                self.drop_lock(incarnation);
+            }
         }
         let due = {
             let mut conn = self.read().await?;
