@@ -292,6 +292,28 @@ async fn a_process_that_has_gone_is_seen_at_once() {
     assert_eq!(directory.lock_files(), 0);
 }
 
+/// Taken over while it stood still, it keeps nothing of the lease it had.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_lost_lease_keeps_no_file_open() {
+    let directory = Directory::new();
+    let (stalled, other) = (directory.migrated().await, directory.open());
+    let (lost, here) = (register(&stalled).await, register(&other).await);
+    let locks_of = |incarnation: Uuid| {
+        let name = format!(".lock-{}", incarnation.simple());
+        let open = std::fs::read_dir("/proc/self/fd").expect("reads").flatten();
+        open.filter_map(|e| std::fs::read_link(e.path()).ok()).filter(|path| path.to_string_lossy().contains(&name)).count()
+    };
+    assert_eq!(locks_of(lost), 1);
+    let report = other.tick(&TickRequest { known_dead: vec![lost], ..tick(here) }).await.expect("ticks");
+    assert_eq!(report.reaped, [lost]);
+    stalled.register(&worker(lost)).await.expect("said again, and the file is made again");
+    assert_eq!((locks_of(lost), directory.lock_files()), (1, 2));
+    other.tick(&TickRequest { known_dead: vec![lost], ..tick(here) }).await.expect("ticks");
+    assert!(!stalled.tick(&tick(lost)).await.expect("ticks").alive);
+    assert_eq!((locks_of(lost), directory.lock_files()), (0, 1));
+}
+
 /// The first whose beat gets through after the file stood still must not bury those whose beats are still on their way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_of_the_file_takes_nobody_over() {

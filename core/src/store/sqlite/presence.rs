@@ -27,8 +27,8 @@ impl SqliteStore {
     /// `flock` belongs to the open file, so another store in this very process sees it too, and the kernel drops it when the process ends.
     fn hold_lock(&self, incarnation: Uuid) -> Result<()> {
         let Some(path) = self.lock_path(incarnation) else { return Ok(()) };
-        // From a call of unknown outcome: opened anew it would be locked out by itself.
-        if self.locks().contains_key(&incarnation) {
+        // From a call of unknown outcome: opened anew it would be locked out by itself. Unless a reaper has taken the file away meanwhile.
+        if self.locks().contains_key(&incarnation) && path.exists() {
             return Ok(());
         }
         let failed = |e: std::io::Error| StoreError::Unavailable(format!("the worker's lock file: {e}"));
