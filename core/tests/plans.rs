@@ -244,6 +244,13 @@ async fn exercise(store: &Arc<dyn Store>) {
     store.steps(parent, None, 10).await.expect("reads");
     let any = RunFilter { limit: 10, ..RunFilter::default() };
     store.list(&any).await.expect("lists");
+    // Found by their state: the backlog that is walked else is longer than anything may be here.
+    let failing = new_run();
+    let failing_key = failing.key;
+    worker.own_with(failing).await;
+    worker.one(outcome_of(failing_key, 1, RunState::Failed)).await;
+    let failures = RunFilter { states: vec![RunState::Failed, RunState::Blocked], ..any.clone() };
+    assert!(store.list(&failures).await.expect("lists").iter().any(|run| run.key == failing_key));
     store.list(&RunFilter { parent: Some(parent), ..any }).await.expect("lists");
     store.hint(&[WakeHint::Ready]).await.expect("tells");
     store.now().await.expect("tells the time");

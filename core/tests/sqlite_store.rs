@@ -1,6 +1,9 @@
 //! What only the SQLite store has to show, beside the conformance checks both stores pass: several processes on one file, the lock
 //! files that tell who has gone, the one writer, and whose database a file is. A second store on the file stands for another process.
 
+#[path = "sqlite/presence.rs"]
+mod presence;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,7 +74,12 @@ fn config(url: &str) -> StoreConfig {
 
 async fn register(store: &Arc<dyn Store>) -> Uuid {
     let incarnation = Uuid::new_v4();
-    let worker = WorkerInfo {
+    store.register(&worker(incarnation)).await.expect("registers");
+    incarnation
+}
+
+fn worker(incarnation: Uuid) -> WorkerInfo {
+    WorkerInfo {
         incarnation,
         lanes: 1,
         lease_ms: 60_000,
@@ -86,9 +94,7 @@ async fn register(store: &Arc<dyn Store>) -> Uuid {
         environment: "test".into(),
         protocol: 1,
         schema: 1,
-    };
-    store.register(&worker).await.expect("registers");
-    incarnation
+    }
 }
 
 fn tick(incarnation: Uuid) -> TickRequest {
@@ -270,26 +276,6 @@ async fn a_copy_is_not_the_same_database() {
     assert_eq!(theirs.stored_identity.as_ref(), Some(&theirs.actual_identity), "restored in its place");
 }
 
-#[tokio::test]
-async fn a_process_that_has_gone_is_seen_at_once() {
-    let directory = Directory::new();
-    let (first, second) = (directory.migrated().await, directory.open());
-    let (gone, here) = (register(&first).await, register(&second).await);
-    let run = own(&first, gone).await;
-    assert_eq!(directory.lock_files(), 2);
-    let report = second.tick(&tick(here)).await.expect("ticks");
-    assert!(report.reaped.is_empty() && report.peers.len() == 1, "its lock is held: {report:?}");
-    // What the kernel does to a process that is killed: every connection and every lock goes, and no row is changed.
-    first.close().await;
-    let report = second.tick(&tick(here)).await.expect("ticks");
-    assert_eq!((report.reaped, report.orphans, report.ready), (vec![gone], 1, true), "its lease had a minute left");
-    let claimed = claim(&second, here, 10).await.remove(0);
-    assert_eq!((claimed.key, claimed.crashes, claimed.epoch), (run, 1, 3));
-    assert_eq!(directory.lock_files(), 1);
-    second.deregister(here).await.expect("deregisters");
-    assert_eq!(directory.lock_files(), 0);
-}
-
 /// Each process claims, records and finishes until nothing is left: every run ends once, by one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn several_processes_share_one_file() {
@@ -407,6 +393,42 @@ async fn a_step_cannot_end_the_engines_transaction() {
     transaction.rollback().await;
 }
 
+#[tokio::test]
+async fn what_follows_a_statement_is_not_run() {
+    let directory = Directory::new();
+    let store = directory.migrated().await;
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("create table t (a integer primary key)", &[]).await.expect("creates");
+    assert!(matches!(transaction.execute("insert into t values (1); commit", &[]).await, Err(StoreError::Rejected { .. })));
+    transaction.execute("create trigger b after insert on t begin select 1; end;", &[]).await.expect("one statement");
+    assert_eq!(transaction.execute("select a from t;", &[]).await.expect("is still in it").rows.len(), 0);
+    transaction.rollback().await;
+}
+
+/// A statement may take the whole transaction with it. A step that swallows its error goes on outside of any.
+#[tokio::test]
+async fn a_transaction_that_was_undone_records_nothing() {
+    let directory = Directory::new();
+    let store = directory.migrated().await;
+    let me = register(&store).await;
+    let run = own(&store, me).await;
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("create table t (a integer primary key)", &[]).await.expect("creates");
+    assert!(matches!(transaction.commit(me, run, 1, &step(0)).await, Ok(Verdict::Committed)));
+
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    transaction.execute("insert into t values (1)", &[]).await.expect("inserts");
+    transaction.execute("savepoint mine", &[]).await.expect("saves");
+    transaction.execute("insert into t values (1)", &[]).await.expect_err("is there");
+    transaction.execute("rollback to mine", &[]).await.expect("a savepoint outlives an error");
+    transaction.execute("insert or rollback into t values (1)", &[]).await.expect_err("is there");
+    transaction.execute("insert into t values (2)", &[]).await.expect_err("it would be committed by itself");
+    assert!(matches!(transaction.commit(me, run, 1, &step(1)).await, Ok(Verdict::Refused { .. })));
+    let mut transaction = store.begin(&site("work")).await.expect("begins");
+    assert_eq!(transaction.execute("select a from t", &[]).await.expect("reads").rows.len(), 0);
+    transaction.rollback().await;
+}
+
 /// A call dropped half-way (a timeout of the caller) leaves a connection that the next call can use, and nothing of it behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_dropped_call_leaves_nothing_behind() {
@@ -453,48 +475,6 @@ async fn a_closed_store_stays_closed() {
     assert!(matches!(store.list(&RunFilter::default()).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.commit(0, None, &[], false).await, Err(StoreError::Unavailable(_))));
     assert!(!directory.file().exists());
-}
-
-/// Heartbeats go ahead of everybody who waits for the writer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_beat_waits_for_one_transaction_at_most() {
-    let directory = Directory::new();
-    let store = directory.migrated().await;
-    let me = register(&store).await;
-    let first = store.begin(&site("work")).await.expect("begins");
-    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let queued: Vec<_> = (0..5)
-        .map(|_| {
-            let (store, order) = (store.clone(), order.clone());
-            tokio::spawn(async move {
-                let transaction = store.begin(&site("work")).await.expect("begins");
-                order.lock().expect("not poisoned").push("transaction");
-                transaction.rollback().await;
-            })
-        })
-        .collect();
-    // They have all asked once each has been polled; the beat comes last.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    let beat = {
-        let (store, order) = (store.clone(), order.clone());
-        tokio::spawn(async move {
-            assert!(store.beat(me, 60_000).await.expect("beats"));
-            order.lock().expect("not poisoned").push("beat");
-        })
-    };
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    first.rollback().await;
-    beat.await.expect("joins");
-    for task in queued {
-        task.await.expect("joins");
-    }
-    let order = order.lock().expect("not poisoned").clone();
-    let place = order.iter().position(|what| *what == "beat").expect("it has beaten");
-    assert!(place <= 1, "{order:?}");
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ const CHECKS: &[(&str, Check)] = checks![
     fencing::outcome_frees_and_wakes,
     fencing::attempts_are_kept,
     fencing::one_batch_of_many_kinds,
+    fencing::lost_names_are_written_again,
     starts::existing_id_attaches,
     starts::conflicts_are_told,
     starts::tombstones_answer_purged,
@@ -63,6 +64,8 @@ const CHECKS: &[(&str, Check)] = checks![
     waiting::waits_on_nobody,
     claims::in_order_and_bounded,
     claims::every_queue_has_its_turn,
+    claims::limited_queues_have_their_turn,
+    claims::a_held_slot_is_kept,
     claims::history_comes_along,
     claims::queue_limits_hold,
     claims::key_limits_hold,
@@ -72,7 +75,9 @@ const CHECKS: &[(&str, Check)] = checks![
     claims::given_back_first,
     claims::queues_change,
     takeover::the_dead_are_reaped,
+    takeover::who_comes_back_can_be_reaped_again,
     takeover::only_crashes_without_progress_count,
+    takeover::after_a_retry_progress_counts_anew,
     takeover::graceful_stop_hands_over,
     takeover::the_living_are_left_alone,
     takeover::a_session_that_is_gone_is_a_hint,
@@ -90,6 +95,7 @@ const CHECKS: &[(&str, Check)] = checks![
     races::runs_that_message_one_another,
     races::claims_share_nothing,
     races::waits_against_outcomes,
+    races::a_key_asked_for_while_its_run_ends,
 ];
 
 fn main() -> ExitCode {

@@ -160,10 +160,14 @@ fn attributes(text: &str) -> Result<String> {
     let refused = |why: &str| EngineError::new(Code::PayloadInvalid, format!("attributes must be a flat JSON object of strings, numbers and booleans: {why}"));
     let value: serde_json::Value = serde_json::from_str(text).map_err(|e| refused(&e.to_string()))?;
     let object = value.as_object().ok_or_else(|| refused("it is no object"))?;
-    match object.iter().find(|(_, v)| v.is_array() || v.is_object()) {
-        Some((k, _)) => Err(refused(&format!("\"{k}\" is nested"))),
-        None => Ok(text.to_owned()),
+    if let Some((k, _)) = object.iter().find(|(_, v)| v.is_array() || v.is_object()) {
+        return Err(refused(&format!("\"{k}\" is nested")));
     }
+    // PostgreSQL cannot look into a document that holds one: every list by an attribute would fail over this run.
+    if object.iter().any(|(k, v)| k.contains('\0') || v.as_str().is_some_and(|v| v.contains('\0'))) {
+        return Err(refused("a name or a text in it holds the character U+0000"));
+    }
+    Ok(text.to_owned())
 }
 
 fn dedup(key: String, scope: Option<&str>, policy: Option<&str>, ttl_ms: Option<i64>) -> Result<Dedup> {
@@ -181,4 +185,19 @@ fn dedup(key: String, scope: Option<&str>, policy: Option<&str>, ttl_ms: Option<
         other => return Err(refused(format!("dedup policy must be attach, reject or replace, not {other}"))),
     };
     Ok(Dedup { key, scope, policy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_flat_and_hold_what_both_databases_can_look_into() {
+        for text in [r#"{"a":1,"b":"two","c":true,"d":null}"#, "{}", r#"{"a":"\\u0000"}"#] {
+            assert_eq!(attributes(text).expect(text), text);
+        }
+        for text in ["[]", r#"{"a":[1]}"#, r#"{"a":{}}"#, r#"{"a":"x\u0000"}"#, r#"{"a\u0000":1}"#, "{"] {
+            assert_eq!(attributes(text).expect_err(text).code, Code::PayloadInvalid, "{text}");
+        }
+    }
 }

@@ -141,7 +141,9 @@ impl Exec {
             let message = text::unknown_codec(&format!("What run {} recorded at {}", self.run, text::place(&place)), record.output.codec);
             return Err(self.block(engine, st, Code::PayloadCodec, message, out));
         }
-        if record.kind != asked.kind || *record.site.name != *asked.name {
+        // A name the database has lost is unknown, not another: the digest still speaks.
+        let renamed = !record.site.name.is_empty() && *record.site.name != *asked.name;
+        if record.kind != asked.kind || renamed {
             let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, record);
             return Err(self.block(engine, st, Code::Mismatch, message, out));
         }

@@ -4,6 +4,8 @@
 //! stand calls that know nothing of it, and a transaction among them would happen twice. Neither is a failure forgotten that the program has dealt with: what
 //! it called then, it would call again.
 
+use std::collections::{HashMap, HashSet};
+
 use super::Position;
 
 /// A record, as far as this matters.
@@ -32,7 +34,8 @@ pub(crate) enum By {
 /// error; one that cannot be read may have any failure behind it.
 pub(crate) fn for_retry<'r>(records: &'r [Recorded], error: Option<&[u8]>, by: By) -> Vec<&'r Recorded> {
     let said = error.and_then(texts);
-    let unhandled = |r: &Recorded| !records.iter().any(|other| follows(other, r));
+    let calls = Calls::of(records.iter());
+    let unhandled = |r: &Recorded| !calls.one_is_after(r);
     // An error is handed on as it is, as a cause, or with its text in another's.
     let behind = |r: &Recorded| match (&said, r.error.as_deref().and_then(message)) {
         (Some(said), Some(message)) => said.iter().any(|text| text.contains(&message)),
@@ -71,32 +74,86 @@ pub(crate) fn for_resume(records: &[Recorded]) -> Vec<&Recorded> {
 
 fn since(records: &[Recorded], start: impl Fn(&Recorded) -> bool) -> Vec<&Recorded> {
     let starts: Vec<&Recorded> = records.iter().filter(|r| start(r)).collect();
-    records.iter().filter(|r| starts.iter().any(|s| s.done == r.done || follows(r, s) || was_decided_by(r, s))).collect()
+    let ends: HashSet<i32> = starts.iter().map(|s| s.done).collect();
+    let (calls, decisions) = (Calls::of(starts.iter().copied()), Decisions::over(&starts));
+    records.iter().filter(|r| ends.contains(&r.done) || calls.one_is_before(r) || decisions.was_made_by(r)).collect()
 }
 
-/// `later` was called after `of`, as the order of the program tells: behind it in its branch, or behind a group its branch belongs to.
-fn follows(later: &Recorded, of: &Recorded) -> bool {
-    if later.done <= of.done {
-        return false;
-    }
-    for ((branch, seq), (other, its)) in line(&later.at).into_iter().zip(line(&of.at)) {
-        if branch != other {
-            return false;
-        }
-        if seq != its {
-            return seq > its;
-        }
-    }
-    false
+/// Calls by their place, so that thousands are asked for what came before or after them in as many steps as a branch is deep. A call stands in a line of
+/// calls, the outermost first (see `line`); of two, the first place in the line where they part, and there it must be the same branch, says which the
+/// program called later. It also completed later: what was under way already is no consequence.
+struct Calls<'r> {
+    /// By branch: (seq, the last completion of all at or behind it, the first of all at or before it).
+    by_branch: HashMap<&'r str, Vec<(i32, i32, i32)>>,
 }
 
-/// `group` is the winner of an `any` or `race` that `of` stands in, decided later: another try may have another winner.
-fn was_decided_by(group: &Recorded, of: &Recorded) -> bool {
-    let (outer, inner) = (line(&group.at), line(&of.at));
-    group.done > of.done && outer.len() < inner.len() && inner.starts_with(&outer)
+impl<'r> Calls<'r> {
+    fn of(records: impl Iterator<Item = &'r Recorded>) -> Self {
+        let mut by_branch: HashMap<&str, Vec<(i32, i32, i32)>> = HashMap::new();
+        for record in records {
+            for (branch, seq) in line(&record.at) {
+                by_branch.entry(branch).or_default().push((seq, record.done, record.done));
+            }
+        }
+        for calls in by_branch.values_mut() {
+            calls.sort_unstable_by_key(|(seq, ..)| *seq);
+            let mut first = i32::MAX;
+            for call in calls.iter_mut() {
+                first = first.min(call.2);
+                call.2 = first;
+            }
+            let mut last = i32::MIN;
+            for call in calls.iter_mut().rev() {
+                last = last.max(call.1);
+                call.1 = last;
+            }
+        }
+        Calls { by_branch }
+    }
+
+    /// Whether one of them was called after `of`: behind it in its branch, or behind a group its branch belongs to.
+    fn one_is_after(&self, of: &Recorded) -> bool {
+        line(&of.at).iter().any(|(branch, seq)| {
+            let Some(calls) = self.by_branch.get(branch) else { return false };
+            calls.get(calls.partition_point(|(other, ..)| other <= seq)).is_some_and(|(_, last, _)| *last > of.done)
+        })
+    }
+
+    /// Whether `later` was called after one of them.
+    fn one_is_before(&self, later: &Recorded) -> bool {
+        line(&later.at).iter().any(|(branch, seq)| {
+            let Some(calls) = self.by_branch.get(branch) else { return false };
+            let before = calls.partition_point(|(other, ..)| other < seq);
+            before > 0 && calls[before - 1].2 < later.done
+        })
+    }
+}
+
+/// The groups these calls stand in, each with the first completion in it.
+struct Decisions<'r>(HashMap<(&'r str, i32), i32>);
+
+impl<'r> Decisions<'r> {
+    fn over(starts: &[&'r Recorded]) -> Self {
+        let mut groups: HashMap<(&str, i32), i32> = HashMap::new();
+        for start in starts {
+            let mut line = line(&start.at);
+            line.pop();
+            for group in line {
+                let first = groups.entry(group).or_insert(start.done);
+                *first = start.done.min(*first);
+            }
+        }
+        Decisions(groups)
+    }
+
+    /// `group` is the winner of an `any` or `race` that one of the calls stands in, decided later: another try may have another winner.
+    fn was_made_by(&self, group: &Recorded) -> bool {
+        self.0.get(&(&*group.at.branch, group.at.seq)).is_some_and(|first| group.done > *first)
+    }
 }
 
 /// The calls a position stands in, outermost first: 3 of `/4/1/2/k:a` is 4 of the main branch, 2 of `/4/1`, 3 of `/4/1/2/k:a`. Keys hold no slash.
+/// A branch names all it stands in: calls of one branch have the line before it in common.
 fn line(at: &Position) -> Vec<(&str, i32)> {
     let branch = &*at.branch;
     let mut line = Vec::new();
@@ -178,5 +235,44 @@ mod tests {
         let seen = Recorded { cancel_seen: true, ..record("/1/0", 2, 4) };
         let records = [record("", 0, 0), record("/1/0", 0, 1), seen, record("/1/1", 0, 5), record("", 2, 6)];
         assert_eq!(places(for_resume(&records)), [("/1/0".to_string(), 2), (String::new(), 2)]);
+    }
+
+    /// Two by two, as the words say it: too slow for a run of many records.
+    fn follows(later: &Recorded, of: &Recorded) -> bool {
+        let part = line(&later.at).into_iter().zip(line(&of.at)).find(|(one, other)| one != other);
+        later.done > of.done && part.is_some_and(|((branch, seq), (other, its))| branch == other && seq > its)
+    }
+
+    #[test]
+    fn what_follows_is_found_by_place_as_it_is_two_by_two() {
+        let branches = ["", "/1/0", "/1/1", "/2/k:a", "/1/0/2/0", "/1/0/2/1"];
+        let mut seed: u64 = 7;
+        let mut any = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for _ in 0..500 {
+            let records: Vec<Recorded> = (0..12).map(|_| record(branches[any(6) as usize], any(5) as i32, any(12) as i32)).collect();
+            let (starts, calls) = (&records[..3], Calls::of(records.iter()));
+            let decided = |group: &Recorded, of: &Recorded| {
+                let (outer, inner) = (line(&group.at), line(&of.at));
+                group.done > of.done && outer.len() < inner.len() && inner.starts_with(&outer)
+            };
+            for record in &records {
+                assert_eq!(calls.one_is_after(record), records.iter().any(|other| follows(other, record)));
+            }
+            let want = records.iter().filter(|r| starts.iter().any(|s| s.done == r.done || follows(r, s) || decided(r, s)));
+            let gone = since(&records, |r| starts.iter().any(|s| std::ptr::eq(s, r)));
+            assert_eq!(gone.into_iter().map(std::ptr::from_ref).collect::<Vec<_>>(), want.map(std::ptr::from_ref).collect::<Vec<_>>());
+        }
+    }
+
+    /// Looked at two by two these would take minutes.
+    #[test]
+    fn a_run_of_many_failures_is_retried() {
+        let records: Vec<Recorded> = (0..40_000).map(|n| failed(&format!("/0/{n}"), 0, n)).collect();
+        assert_eq!(for_retry(&records, None, By::Person).len(), records.len());
+        let records: Vec<Recorded> = (0..40_000).map(|n| failed("", n, n)).collect();
+        assert_eq!(for_retry(&records, None, By::Person).len(), 1);
     }
 }

@@ -147,7 +147,7 @@ pub trait Store: Send + Sync + 'static {
     async fn history(&self, run: RunKey, segment: i32, after: &Position) -> Result<(Vec<StepRecord>, bool)>;
     /// The present truth about these runs.
     async fn recheck(&self, incarnation: Uuid, runs: &[RunKey]) -> Result<Vec<OwnedNow>>;
-    /// Of the given (run, inbox seen), those whose row moved on: other inbox, epoch, owner or state.
+    /// Of the given (run, epoch, inbox seen), those whose row moved on: other inbox, epoch, owner or state.
     async fn moved(&self, incarnation: Uuid, runs: &[(RunKey, i32, i32)]) -> Result<Vec<OwnedNow>>;
     /// What each wait of this run would get now, in order. Receives of one topic get distinct messages, oldest first.
     async fn answer_waits(&self, run: RunKey, waits: &[OpenWait]) -> Result<Vec<WaitAnswer>>;

@@ -51,6 +51,96 @@ pub async fn every_queue_has_its_turn(bench: Arc<Bench>) {
     assert!(claimed.iter().any(|run| run.key == lone), "a backlog of one queue holds up no other");
 }
 
+/// A queue with a limit is claimed by itself, and has its turn all the same. SQLite asks all in one look, and goes by age where there is not room for
+/// one of each.
+pub async fn limited_queues_have_their_turn(bench: Arc<Bench>) {
+    if !bench.is_postgres() {
+        return;
+    }
+    let worker = bench.worker().await;
+    let routes = ["a_long", "b_long", "short"].map(|name| route_of(name, "job"));
+    for name in ["b_long", "short"] {
+        bench.store.put_queue(&Queue { limit: Some(1000), ..queue(name) }, false).await.expect("puts");
+    }
+    let backlog = |route: &Route| (0..50).map(|_| start(NewRun { route: route.clone(), ..new_run() })).collect::<Vec<_>>();
+    worker.commit(&[backlog(&routes[0]), backlog(&routes[1])].concat()).await;
+    for max in [1, 2] {
+        let lone = enqueue(&worker, &routes[2], |_| ()).await;
+        let mut claimed = Vec::new();
+        for _ in 0..6 {
+            claimed.extend(worker.claim(&routes, max).await);
+        }
+        assert_eq!(claimed.len() as i64, 6 * max, "what one queue does not use another does");
+        assert!(claimed.iter().any(|run| run.key == lone), "backlogs of others hold nobody up");
+        let of = |name: &str| claimed.iter().filter(|run| run.route.queue == name).count();
+        assert!(of("a_long") > 1 && of("b_long") > 1, "nor a backlog another");
+    }
+    let rest = worker.claim(&routes, 200).await.len() as i64;
+    assert_eq!(rest, 100 + 2 - 6 - 12, "a claim takes all it has room for");
+    let own = |held: i32| ClaimRequest {
+        incarnation: worker.id,
+        claim_token: token(),
+        routes: vec![routes[1].clone(), routes[2].clone()],
+        max: 10,
+        held_by_queue: vec![("short".into(), held)],
+    };
+    bench.store.put_queue(&Queue { worker_limit: Some(6), ..queue("short") }, false).await.expect("puts");
+    worker.commit(&backlog(&routes[2])).await;
+    assert_eq!(bench.store.claim(&own(0)).await.expect("claims").len(), 6, "a second helping counts the first");
+}
+
+/// A queue that holds is a mutex: who has a slot keeps it until the end, and comes back to it whatever the counts say.
+pub async fn a_held_slot_is_kept(bench: Arc<Bench>) {
+    let (mut worker, judge) = (bench.worker().await, bench.worker().await);
+    let routes = [route_of("one", "job"), route_of("keyed", "job")];
+    bench.store.put_queue(&Queue { limit: Some(1), hold: true, ..queue("one") }, false).await.expect("puts");
+    bench.store.put_queue(&Queue { key_limit: Some(1), hold: true, ..queue("keyed") }, false).await.expect("puts");
+    for route in &routes {
+        let keyed = |run: &mut NewRun| run.fairness_key = Some("a".into());
+        let run = enqueue(&worker, route, keyed).await;
+        let next = enqueue(&worker, route, keyed).await;
+        let claim = || {
+            let (worker, route) = (worker.clone(), route.clone());
+            async move {
+                let claimed = worker.claim(&[route], 10).await;
+                assert!(claimed.iter().all(|claimed| claimed.key == run), "another got past it");
+                claimed.into_iter().next()
+            }
+        };
+        let first = claim().await.expect("the first");
+        verdict!(worker.one(record(run, first.epoch, step(0))).await, Verdict::Committed);
+        verdict!(worker.one(Write::GiveBack { run, epoch: first.epoch }).await, Verdict::Committed);
+        let back = claim().await.expect("given back, and taken again");
+        verdict!(worker.one(Write::Release { run, epoch: back.epoch, inbox: back.inbox, due: None }).await, Verdict::Committed);
+        assert!(claim().await.is_none(), "it waits");
+        verdict!(worker.one(Write::Send(message(run, "t", "1"))).await, Verdict::Committed);
+        let woken = claim().await.expect("woken");
+        let retry = |epoch, after_ms| Write::RetryRun { run, epoch, after_ms, attempt: 1, token: token(), error: Payload::json(b"{}".to_vec()) };
+        verdict!(worker.one(retry(woken.epoch, 60_000)).await, Verdict::Committed);
+        assert!(claim().await.is_none(), "it is to be tried again in a minute");
+        assert_eq!(bench.store.rewind(run, &at(0), "ops").await.expect("answers"), ControlVerdict::Done);
+        claim().await.expect("rewound");
+        judge.tick(&[worker.id]).await;
+        worker = bench.worker().await;
+        let claimed = worker.claim(std::slice::from_ref(route), 10).await;
+        assert_eq!(claimed.iter().map(|run| run.key).collect::<Vec<_>>(), [run], "taken over from the dead");
+        bench.store.deregister(worker.id).await.expect("deregisters");
+        worker = bench.worker().await;
+        let claimed = worker.claim(std::slice::from_ref(route), 10).await;
+        assert_eq!(claimed.iter().map(|run| run.key).collect::<Vec<_>>(), [run], "handed over");
+        let block = Write::Block { run, epoch: claimed[0].epoch, why: "{\"code\":\"poisoned\"}".into() };
+        verdict!(worker.one(block).await, Verdict::Committed);
+        let claimed = worker.claim(std::slice::from_ref(route), 10).await;
+        assert_eq!(claimed.iter().map(|run| run.key).collect::<Vec<_>>(), [next], "who is blocked lets go");
+        verdict!(worker.one(outcome(next, claimed[0].epoch)).await, Verdict::Committed);
+        assert_eq!(bench.store.resume(run, "ops").await.expect("answers"), ControlVerdict::Done);
+        let last = worker.claim(std::slice::from_ref(route), 10).await.remove(0);
+        verdict!(worker.one(outcome(run, last.epoch)).await, Verdict::Committed);
+        enqueue(&worker, route, keyed).await;
+        assert_eq!(worker.claim(std::slice::from_ref(route), 10).await.len(), 1, "an end frees it");
+    }
+}
+
 pub async fn history_comes_along(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let run = worker.own().await;
@@ -117,8 +207,10 @@ pub async fn key_limits_hold(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let route = route_of("q", "job");
     bench.store.put_queue(&Queue { key_limit: Some(1), ..queue("q") }, false).await.expect("puts");
-    let batch: Vec<Write> = (0..300).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
-    worker.commit(&batch).await;
+    let batch: Vec<Write> = (0..5000).map(|_| start(NewRun { route: route.clone(), fairness_key: Some("big".into()), ..new_run() })).collect();
+    for chunk in batch.chunks(500) {
+        worker.commit(chunk).await;
+    }
     let small = enqueue(&worker, &route, |run| run.fairness_key = Some("small".into())).await;
     let claimed = worker.claim(std::slice::from_ref(&route), 10).await;
     assert_eq!(claimed.len(), 2);

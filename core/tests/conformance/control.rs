@@ -29,6 +29,7 @@ pub async fn cancel_at_once_or_asked(bench: Arc<Bench>) {
     let summary = bench.find(waiting).await.summary;
     assert_eq!((summary.state, summary.cancel_by.as_deref(), summary.cancel_why.as_deref()), (RunState::Cancelled, Some("ops"), Some("not wanted")));
 
+    assert!(worker.store.moved(worker.id, &[(running, 1, 0)]).await.expect("reads").is_empty(), "nothing has happened");
     assert_eq!(cancel(running).await.expect("answers"), ControlVerdict::Requested);
     assert_eq!(cancel(running).await.expect("answers"), ControlVerdict::Requested);
     let now = worker.store.moved(worker.id, &[(running, 1, 0)]).await.expect("reads").remove(0);

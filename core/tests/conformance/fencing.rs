@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use everstep::store::*;
+use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::bench::*;
@@ -234,4 +235,24 @@ pub async fn one_batch_of_many_kinds(bench: Arc<Bench>) {
     let blocked = bench.find(runs[2]).await.summary;
     assert_eq!((blocked.state, blocked.owner), (RunState::Blocked, None));
     assert!(blocked.blocked_why.is_some_and(|why| why.contains("mismatch")));
+}
+
+/// A failover to a server that lost the last commits, as far as a process can tell: its connections are cut, and a name it has written is not there.
+pub async fn lost_names_are_written_again(bench: Arc<Bench>) {
+    if !bench.is_postgres() {
+        return;
+    }
+    let worker = bench.worker().await;
+    let run = worker.own().await;
+    verdict!(worker.one(record(run, 1, step(0))).await, Verdict::Committed);
+    let lose = format!(
+        "delete from {}.site; select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'everstep' and pid <> pg_backend_pid()",
+        bench.config.schema
+    );
+    let mut by_hand = sqlx::PgConnection::connect(&bench.config.url).await.expect("connects");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lose)).execute(&mut by_hand).await.expect("cuts");
+    let write = [record(run, 1, step(1))];
+    until("it is recorded", || async { worker.store.commit(0, Some(worker.id), &write, true).await.ok().filter(|v| matches!(v[0], Verdict::Committed)) }).await;
+    let names: Vec<String> = bench.another().steps(run, None, 10).await.expect("reads").iter().map(|step| step.record.site.name.to_string()).collect();
+    assert_eq!(names, ["charge", "charge"]);
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use everstep::store::*;
+use sqlx::Connection;
 
 use crate::bench::*;
 
@@ -158,4 +159,35 @@ pub async fn waits_against_outcomes(bench: Arc<Bench>) {
             other => panic!("unexpected {other:?}"),
         }
     }
+}
+
+/// Everybody locks a run and then its key; a start asks for the key first, so it may not wait for the run. What stands between two statements of another
+/// process is held open here by hand.
+pub async fn a_key_asked_for_while_its_run_ends(bench: Arc<Bench>) {
+    if !bench.is_postgres() {
+        return;
+    }
+    let (one, two) = (bench.worker().await, Worker::register(bench.another(), 60_000).await);
+    let keyed = |policy| NewRun { dedup: Some(Dedup { key: "k".into(), scope: DedupScope::UntilDone, policy }), ..new_run() };
+    let holder = two.own_with(keyed(DedupPolicy::Attach)).await;
+    let mut between = sqlx::PgConnection::connect(&bench.config.url).await.expect("connects");
+    let mut say = async |sql: String| sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut between).await.expect("answers").len();
+
+    let schema = &bench.config.schema;
+    say(format!("begin; select 1 from {schema}.run where id = '{holder}' for no key update")).await;
+    verdict!(one.one(start(keyed(DedupPolicy::Attach))).await, Verdict::Attached { run, state: RunState::Running, .. } if run == holder);
+    for policy in [DedupPolicy::Reject, DedupPolicy::Replace] {
+        verdict!(one.one(start(keyed(policy))).await, Verdict::Deduplicated { run } if run == holder);
+    }
+    say("rollback".into()).await;
+
+    say(format!("begin; update {schema}.dedup set run_id = run_id where key = 'k'")).await;
+    let ending = tokio::spawn(async move { two.one(outcome(holder, 1)).await });
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while say("select 1 from pg_locks where not granted".into()).await == 0 {
+        assert!(std::time::Instant::now() < limit && !ending.is_finished(), "its end waits for the key");
+    }
+    say("commit".into()).await;
+    verdict!(ending.await.expect("ends"), Verdict::Committed);
+    verdict!(one.one(start(keyed(DedupPolicy::Reject))).await, Verdict::Started { .. });
 }

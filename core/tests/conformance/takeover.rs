@@ -26,6 +26,18 @@ pub async fn the_dead_are_reaped(bench: Arc<Bench>) {
     assert!(survivor.tick(&[]).await.peers.is_empty());
 }
 
+/// Its first registration was answered to nobody, and by the second it had been taken for dead.
+pub async fn who_comes_back_can_be_reaped_again(bench: Arc<Bench>) {
+    let (judge, late) = (bench.worker().await, Worker::register(bench.store.clone(), 1).await);
+    until("it is taken for dead", || async { Some(judge.tick(&[]).await).filter(|report| report.reaped == [late.id]) }).await;
+    judge.tick(&[]).await;
+    bench.store.register(&info(late.id, 60_000)).await.expect("registers");
+    let run = late.own().await;
+    let report = judge.tick(&[late.id]).await;
+    assert_eq!((report.reaped, report.orphans), (vec![late.id], 1));
+    assert_eq!(judge.claim(&[route()], 1).await[0].key, run);
+}
+
 pub async fn only_crashes_without_progress_count(bench: Arc<Bench>) {
     let judge = bench.worker().await;
     let route = [route()];
@@ -63,6 +75,27 @@ pub async fn only_crashes_without_progress_count(bench: Arc<Bench>) {
     assert!(summary.blocked_why.is_some_and(|why| why.contains("poisoned")));
     assert_eq!(bench.store.resume(run, "test").await.expect("resumes"), ControlVerdict::Done);
     assert_eq!(judge.claim(&route, 1).await[0].crashes, 0);
+}
+
+/// What a retry forgets is not taken for what is yet to be recorded.
+pub async fn after_a_retry_progress_counts_anew(bench: Arc<Bench>) {
+    let judge = bench.worker().await;
+    let owner = bench.worker().await;
+    let run = owner.own().await;
+    for seq in 0..3 {
+        verdict!(owner.one(record(run, 1, StepWrite { failed: seq == 0, ..step(seq) })).await, Verdict::Committed);
+    }
+    judge.tick(&[owner.id]).await;
+    let owner = bench.worker().await;
+    let claimed = owner.claim(&[route()], 1).await.remove(0);
+    assert_eq!((claimed.crashes, claimed.steps.len()), (1, 3));
+    let retry = Write::RetryRun { run, epoch: claimed.epoch, after_ms: 0, attempt: 1, token: token(), error: Payload::json(b"{}".to_vec()) };
+    verdict!(owner.one(retry).await, Verdict::Committed);
+    let claimed = owner.claim(&[route()], 1).await.remove(0);
+    assert_eq!(claimed.steps.len(), 0);
+    verdict!(owner.one(record(run, claimed.epoch, step(0))).await, Verdict::Committed);
+    judge.tick(&[owner.id]).await;
+    assert_eq!(judge.claim(&[route()], 1).await[0].crashes, 1, "it got on");
 }
 
 pub async fn graceful_stop_hands_over(bench: Arc<Bench>) {

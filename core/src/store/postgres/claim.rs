@@ -1,6 +1,7 @@
 //! Claiming ready runs. A queue without limits is claimed in one statement that never touches its row; a limited one under its row's lock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sqlx::Row;
@@ -89,6 +90,13 @@ from taken t
     cold_side!()
 );
 
+/// The queues without limits, or one with: each may have its share of a claim before any has more, and each claim begins with another, so that
+/// no backlog holds up another queue where a claim has room for one run only.
+struct Turn<'q> {
+    limited: Option<&'q str>,
+    got: i64,
+}
+
 pub(super) async fn claim(store: &PostgresStore, request: &ClaimRequest) -> Result<Vec<ClaimedRun>> {
     if request.max <= 0 || request.routes.is_empty() {
         return Ok(Vec::new());
@@ -97,11 +105,28 @@ pub(super) async fn claim(store: &PostgresStore, request: &ClaimRequest) -> Resu
     failpoint!("store.claim.before");
     let limited = limits(store, &mut session, &request.routes).await?;
     let free: Vec<&Route> = request.routes.iter().filter(|route| !limited.contains_key(&route.queue)).collect();
-    let mut rows = if free.is_empty() { Vec::new() } else { from_unlimited(store, &mut session, request, &free).await? };
-    for name in limited.keys() {
-        let left = request.max - rows.len() as i64;
-        if left > 0 {
-            rows.extend(from_limited(store, &mut session, request, name, left).await?);
+    let mut turns: Vec<Turn<'_>> = limited.keys().map(|name| Turn { limited: Some(name.as_str()), got: 0 }).collect();
+    if !free.is_empty() {
+        turns.push(Turn { limited: None, got: 0 });
+    }
+    let first = store.claims.fetch_add(1, Ordering::Relaxed) % turns.len();
+    turns.rotate_left(first);
+    let share = (request.max as u64).div_ceil(turns.len() as u64) as i64;
+    let mut rows = Vec::new();
+    for again in [false, true] {
+        for turn in &mut turns {
+            let left = request.max - rows.len() as i64;
+            // Who did not fill his share has nothing more.
+            if left <= 0 || (again && turn.got < share) {
+                continue;
+            }
+            let most = if again { left } else { left.min(share) };
+            let taken = match turn.limited {
+                None => from_unlimited(store, &mut session, request, &free, most).await?,
+                Some(name) => from_limited(store, &mut session, request, name, most, turn.got).await?,
+            };
+            turn.got += taken.len() as i64;
+            rows.extend(taken);
         }
     }
     failpoint!("store.claim.after");
@@ -120,14 +145,14 @@ pub(super) async fn claim(store: &PostgresStore, request: &ClaimRequest) -> Resu
     Ok(runs)
 }
 
-async fn from_unlimited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, routes: &[&Route]) -> Result<Vec<PgRow>> {
+async fn from_unlimited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, routes: &[&Route], max: i64) -> Result<Vec<PgRow>> {
     let statement = session
         .q(CLAIM)
         .bind(request.incarnation)
         .bind(request.claim_token)
         .bind(column(routes, |route| route.id))
         .bind(column(routes, |route| route.queue.as_str()))
-        .bind(request.max)
+        .bind(max)
         .bind(store.shared.namespace.as_str());
     session.rows(statement).await
 }
@@ -136,7 +161,7 @@ async fn from_unlimited(store: &PostgresStore, session: &mut Session, request: &
 pub(super) async fn warm(store: &PostgresStore) -> Result<()> {
     queues::all(&mut store.claim.session(&store.shared).await?).await?;
     let nobody = ClaimRequest { incarnation: uuid::Uuid::nil(), claim_token: 0, routes: Vec::new(), max: 0, held_by_queue: Vec::new() };
-    from_unlimited(store, &mut store.claim.session(&store.shared).await?, &nobody, &[]).await.map(|_| ())
+    from_unlimited(store, &mut store.claim.session(&store.shared).await?, &nobody, &[], 0).await.map(|_| ())
 }
 
 /// A row of `claimed_columns!`.
@@ -203,13 +228,14 @@ const LOCK_QUEUE: &str = "select name from {s}.queue where namespace = $1 and na
 const TAKEN_SLOTS: &str = "\
 select coalesce(s.fairness_key, ''), count(*) from {s}.slot s where s.namespace = $1 and s.queue = $2 group by s.fairness_key";
 
-/// Candidates in order; a run that kept its slot (a queue that holds) comes whatever the counts say.
+/// Candidates in order; a run that kept its slot (a queue that holds) comes whatever the counts say: it is what fills its key.
 const CANDIDATES: &str = "\
 select p.route, p.priority, p.ord, p.run_id, coalesce(p.fairness_key, ''), r.slotted
 from unnest($1::bigint[]) as u(route)
 cross join lateral (
   select y.route, y.priority, y.ord, y.run_id, y.fairness_key from {s}.ready y
-  where y.route = u.route and not (coalesce(y.fairness_key, '') = any($2::text[]))
+  where y.route = u.route
+    and (not (coalesce(y.fairness_key, '') = any($2::text[])) or exists (select 1 from {s}.slot s where s.run_id = y.run_id offset 0))
   order by y.route, y.priority, y.ord limit $3) p
 left join lateral (select x.slotted from {s}.run x where x.id = p.run_id offset 0) r on true
 order by p.priority, p.ord limit $3";
@@ -242,9 +268,10 @@ from taken t
 const LOOK: i64 = 200;
 const ROUNDS: usize = 5;
 
-async fn from_limited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64) -> Result<Vec<PgRow>> {
+/// `got`: what this claim has taken from it already.
+async fn from_limited(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64, got: i64) -> Result<Vec<PgRow>> {
     session.begin().await?;
-    match within_limits(store, session, request, name, max).await {
+    match within_limits(store, session, request, name, max, got).await {
         Ok(rows) => {
             session.commit().await?;
             Ok(rows)
@@ -256,7 +283,7 @@ async fn from_limited(store: &PostgresStore, session: &mut Session, request: &Cl
     }
 }
 
-async fn within_limits(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64) -> Result<Vec<PgRow>> {
+async fn within_limits(store: &PostgresStore, session: &mut Session, request: &ClaimRequest, name: &str, max: i64, got: i64) -> Result<Vec<PgRow>> {
     let namespace = store.shared.namespace.as_str();
     // Slots are counted by a later statement than the one that waits for the row: it must see what the holder before us took.
     session.rows(session.q(LOCK_QUEUE).bind(namespace).bind(name)).await?;
@@ -269,7 +296,7 @@ async fn within_limits(store: &PostgresStore, session: &mut Session, request: &C
         by_key.insert(read(row.try_get(0))?, read(row.try_get(1))?);
     }
     let used: i64 = by_key.values().sum();
-    let held = request.held_by_queue.iter().find(|(queue, _)| queue == name).map_or(0, |(_, held)| i64::from(*held));
+    let held = request.held_by_queue.iter().find(|(queue, _)| queue == name).map_or(0, |(_, held)| i64::from(*held)) + got;
     let mut left = max;
     if let Some(limit) = queue.limit {
         left = left.min(i64::from(limit) - used);

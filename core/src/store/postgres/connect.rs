@@ -2,7 +2,7 @@
 //! long-lived connections are kept here: each await has a deadline, and one that missed it, or broke, is dropped and never used again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     mode: AtomicU8,
     was_writable: AtomicBool,
     closed: AtomicBool,
+    /// How many connections were opened: what a new one meets may be another server than the one before knew.
+    opened: AtomicU64,
     /// Index of the host that answered last.
     good: AtomicUsize,
     texts: RwLock<HashMap<(usize, usize), Arc<str>>>,
@@ -81,6 +83,7 @@ impl Shared {
             }),
             was_writable: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
             good: AtomicUsize::new(0),
             texts: RwLock::new(HashMap::new()),
         })
@@ -88,6 +91,10 @@ impl Shared {
 
     pub(super) fn pooled(&self) -> bool {
         self.mode.load(Ordering::Relaxed) == POOLED
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     pub(super) fn close(&self) {
@@ -155,6 +162,7 @@ impl Shared {
             match self.connect_host(host, profile).await {
                 Ok(connection) => {
                     self.good.store(at, Ordering::Relaxed);
+                    self.opened.fetch_add(1, Ordering::SeqCst);
                     return Ok(connection);
                 }
                 Err(error @ StoreError::Setup { code: "database_not_durable", .. }) => return Err(error),

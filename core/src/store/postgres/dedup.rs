@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::connect::Session;
 use super::rows::{read, state};
 use super::starts;
-use crate::store::{DedupPolicy, DedupScope, NewRun, Result, RunKey, RunState, Verdict};
+use crate::store::{DedupPolicy, DedupScope, NewRun, Result, RunKey, RunState, StoreError, Verdict};
 
-/// A key whose time is over is taken in place; any other holder is answered, locked, by the second branch.
+/// A key whose time is over is taken in place; any other holder is answered by the second branch, which locks the key.
 const TAKE: &str = "\
 insert into {s}.dedup as d (namespace, queue, key, scope, run_id, expires_at)
 values ($1, $2, $3, $4, $5, statement_timestamp() + $6::bigint * interval '1 millisecond')
@@ -20,10 +20,14 @@ on conflict (namespace, queue, key) do update
       expires_at = case when d.expires_at <= statement_timestamp() then excluded.expires_at else d.expires_at end
 returning run_id";
 
+/// Not locked: everybody else locks a run and then its key, and here the key is held.
 const HOLDER: &str = "\
 select r.state, r.epoch, i.workflow from {s}.run r
 cross join lateral (select * from {s}.run_info i where i.run_id = r.id offset 0) i
-where r.id = $1 for no key update of r";
+where r.id = $1";
+
+/// For who must change it, without a wait: whoever holds it may want the key next, and gets on when this transaction gives way.
+const LOCK_HOLDER: &str = "select r.state, r.epoch from {s}.run r where r.id = $1 for no key update nowait";
 
 const HAND_OVER: &str = "\
 update {s}.dedup set run_id = $4, scope = $5, expires_at = statement_timestamp() + $6::bigint * interval '1 millisecond'
@@ -95,6 +99,11 @@ async fn take(session: &mut Session, run: &NewRun) -> Result<Option<Verdict>> {
     Ok(match dedup.policy {
         DedupPolicy::Attach => Some(Verdict::Attached { run: holder, state: held_by, workflow: read(row.try_get(2))? }),
         DedupPolicy::Replace if held_by == RunState::Ready && epoch == 0 => {
+            let rows = session.rows(session.q(LOCK_HOLDER).bind(holder)).await?;
+            let Some(row) = rows.first() else { return Err(StoreError::Conflict("the run that holds the key has just gone".into())) };
+            if (state(read(row.try_get(0))?)?, read::<i32>(row.try_get(1))?) != (RunState::Ready, 0) {
+                return Ok(Some(Verdict::Deduplicated { run: holder }));
+            }
             // First the key: the end of its holder would free it for anybody.
             hand_over(session, run, &namespace).await?;
             super::control::cancel_unstarted(session, holder, "dedup", "replaced by a later run of the same key").await?;

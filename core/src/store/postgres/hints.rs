@@ -1,6 +1,7 @@
 //! Hints between processes by LISTEN/NOTIFY: coalesced, in a commit of their own, and nothing depends on them.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,18 @@ struct Inner {
 pub(super) struct Hints {
     inner: Arc<Inner>,
     listener: Arc<tokio::sync::Mutex<Option<PgListener>>>,
+    connecting: Arc<AtomicBool>,
+}
+
+/// Lets the next one begin, also when the task is dropped with its runtime.
+struct Connecting(Hints);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.connecting.store(false, Ordering::SeqCst);
+        // Who waits for hints looks again, and begins another if there is no listener.
+        self.0.inner.arrived.notify_one();
+    }
 }
 
 fn word(hint: &WakeHint) -> String {
@@ -102,6 +115,7 @@ impl Hints {
                 last_busy: Mutex::new(None),
             }),
             listener: Arc::new(tokio::sync::Mutex::new(None)),
+            connecting: Arc::default(),
         }
     }
 
@@ -169,20 +183,12 @@ impl Hints {
     }
 
     /// Listen until something is heard. A listener that fails is dropped, and the next one begins by saying that hints may be missing.
-    async fn listen(&self, shared: &Shared) -> Vec<WakeHint> {
+    async fn listen(&self, shared: &Arc<Shared>) -> Vec<WakeHint> {
         let mut slot = self.listener.lock().await;
         let Some(listener) = slot.as_mut() else {
-            match tokio::time::timeout(shared.timeout, self.connect(shared)).await {
-                Ok(Ok(listener)) => {
-                    *slot = Some(listener);
-                    return vec![WakeHint::Resync];
-                }
-                Ok(Err(_)) | Err(_) => {
-                    // The engine's calls meet the same outage and report it; here there is nothing to do but to try again.
-                    tokio::time::sleep(RECONNECT).await;
-                    return Vec::new();
-                }
-            }
+            drop(slot);
+            self.begin_connecting(shared);
+            return std::future::pending().await;
         };
         loop {
             tokio::select! {
@@ -220,6 +226,28 @@ impl Hints {
     /// For a statement that says this hint in its own commit: channel and text.
     pub(super) fn notification(&self, hint: &WakeHint) -> (&str, String) {
         (&self.inner.channel, format!("{},{}", self.inner.sender.simple(), word(hint)))
+    }
+
+    /// In a task of its own: this very wait is dropped whenever something happens here, and where much does, no connection would ever be made.
+    fn begin_connecting(&self, shared: &Arc<Shared>) {
+        if self.connecting.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (turn, shared) = (Connecting(self.clone()), shared.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(shared.timeout, turn.0.connect(&shared)).await {
+                Ok(Ok(listener)) => {
+                    let mut slot = turn.0.listener.lock().await;
+                    if !shared.closed() {
+                        *slot = Some(listener);
+                        drop(slot);
+                        turn.0.arrive(vec![WakeHint::Resync]);
+                    }
+                }
+                // The engine's calls meet the same outage and report it; here there is nothing to do but to try again.
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(RECONNECT).await,
+            }
+        });
     }
 
     async fn connect(&self, shared: &Shared) -> sqlx::Result<PgListener> {
@@ -290,5 +318,39 @@ struct Sending<'a>(&'a Inner);
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         self.0.outgoing.lock().unwrap_or_else(PoisonError::into_inner).sending = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::store::StoreConfig;
+
+    #[tokio::test]
+    async fn a_connection_is_made_although_the_wait_for_it_is_dropped() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let config = StoreConfig {
+            url: format!("postgres://nobody@{}/none", server.local_addr().expect("an address")),
+            schema: "everstep".into(),
+            namespace: "default".into(),
+            lanes: 1,
+            pool: 1,
+            pooler: Some(false),
+            statement_timeout_ms: 30_000,
+            allow_async_commit: false,
+        };
+        let shared = Arc::new(Shared::new(&config).expect("the URL is good"));
+        let hints = Hints::new(&shared);
+        // Something happens here as soon as the server has been called.
+        let (mut caller, _) = tokio::select! {
+            _ = hints.listen(&shared) => panic!("nobody has said anything"),
+            called = server.accept() => called.expect("is called"),
+        };
+        let mut said = [0; 256];
+        assert!(caller.read(&mut said).await.expect("reads") > 0, "it asks for TLS");
+        caller.write_all(b"N").await.expect("answers");
+        assert!(caller.read(&mut said).await.expect("reads") > 0, "and goes on without");
     }
 }

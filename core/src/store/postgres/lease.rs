@@ -72,11 +72,13 @@ pub(super) async fn beat(store: &PostgresStore, incarnation: Uuid, lease_ms: i64
 /// Waits for batches in flight of that process: what they commit, the next owner will read.
 const DROP_LEASES: &str = "delete from {s}.lease where incarnation = $1";
 
+/// It may have been buried before: a registration of unknown outcome is said again, and by then the first may have run out. What it owned since must
+/// be looked for again.
 const BURY: &str = "\
 with w as (delete from {s}.worker where incarnation = $1 returning incarnation, pid, host, build)
 insert into {s}.dead_worker (incarnation, at, txid, pid, host, build, graceful)
 select w.incarnation, statement_timestamp(), pg_current_xact_id()::text::bigint, w.pid, w.host, w.build, $2 from w
-on conflict (incarnation) do nothing";
+on conflict (incarnation) do update set at = excluded.at, txid = excluded.txid, graceful = excluded.graceful, drained = false";
 
 /// In a transaction whose caller holds the worker row or is the worker itself.
 async fn bury(session: &mut Session, incarnation: Uuid, graceful: bool) -> Result<bool> {

@@ -37,7 +37,7 @@ mod waits;
 mod warm;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -67,6 +67,8 @@ pub struct PostgresStore {
     hints: hints::Hints,
     /// The paused and limited queues, and since when that is believed.
     limits: tokio::sync::Mutex<Option<(Instant, BTreeMap<String, Queue>)>>,
+    /// How many there were: each begins with another queue.
+    claims: AtomicUsize,
     /// Of the queues as they were when `limits` was last forgotten.
     queue_version: AtomicI64,
     swept: Mutex<Option<Instant>>,
@@ -98,6 +100,7 @@ impl PostgresStore {
             sites: Arc::default(),
             hints: hints::Hints::new(&shared),
             limits: tokio::sync::Mutex::new(None),
+            claims: AtomicUsize::new(0),
             queue_version: AtomicI64::new(-1),
             swept: Mutex::new(None),
             lives: Mutex::new(None),

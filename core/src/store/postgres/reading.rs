@@ -10,7 +10,7 @@ use super::connect::Session;
 use super::rows::{payload, read, state};
 use super::steps::{STEP_WIDTH, record, step_columns};
 use super::{PostgresStore, history};
-use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunSummary, StepView};
+use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView};
 
 macro_rules! summary_columns {
     () => {
@@ -143,9 +143,41 @@ const CHILDREN: &str = concat!(
     list_filter!()
 );
 
+/// Blocked, failed or cancelled, by the index of those.
+const ATTENTION: &str = concat!(
+    "select ",
+    summary_columns!(),
+    " from (select i.* from {s}.run a cross join lateral (select * from {s}.run_info i where i.run_id = a.id offset 0) i
+      where a.state in (5, 7, 8) and a.state = any($2::smallint[]) and $12::uuid is null offset 0) i",
+    list_where!(),
+    beside!(),
+    "\nwhere",
+    list_filter!()
+);
+
+const FEW: i64 = 2500;
+const COUNT_FEW: &str = "\
+select count(*) from (select 1 from {s}.run a where a.state in (5, 7, 8) and a.state = any($1::smallint[]) limit $2) a";
+
+/// Whether it is better to sort all that are in one of these states than to walk back through all runs until enough of them are found: where they are
+/// many, a few are found soon.
+async fn are_few(session: &mut Session, filter: &RunFilter) -> Result<bool> {
+    let attention = [RunState::Blocked, RunState::Failed, RunState::Cancelled];
+    if filter.states.is_empty() || !filter.states.iter().all(|state| attention.contains(state)) {
+        return Ok(false);
+    }
+    let states: Vec<i16> = filter.states.iter().map(|state| *state as i16).collect();
+    let rows = session.rows(session.q(COUNT_FEW).bind(states).bind(FEW)).await?;
+    Ok(rows.first().map(|row| read::<i64>(row.try_get(0))).transpose()?.is_some_and(|count| count < FEW))
+}
+
 pub(super) async fn list(store: &PostgresStore, filter: &RunFilter) -> Result<Vec<RunSummary>> {
     let mut session = store.pool.session(&store.shared).await?;
-    let text = if filter.parent.is_some() { CHILDREN } else { LIST };
+    let text = match filter.parent {
+        Some(_) => CHILDREN,
+        None if are_few(&mut session, filter).await? => ATTENTION,
+        None => LIST,
+    };
     let statement = session
         .q(text)
         .bind(store.shared.namespace.as_str())

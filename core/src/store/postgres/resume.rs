@@ -147,7 +147,9 @@ async fn recorded(session: &mut Session, run: RunKey, segment: i32) -> Result<Ve
 /// A retry goes on at the step that failed: it and what was called after it are forgotten. With no failed step, nothing is. `error`: the run's.
 pub(super) async fn forget_failed(session: &mut Session, run: RunKey, segment: i32, error: Option<&[u8]>, by: By) -> Result<()> {
     let records = recorded(session, run, segment).await?;
-    forget(session, run, segment, &forget::for_retry(&records, error, by), by).await
+    forget(session, run, segment, &forget::for_retry(&records, error, by), by).await?;
+    // The mark counts rows, and of those some have just been forgotten: it would take what is recorded next for none.
+    session.run(session.q(FORGET_MARK).bind(run)).await.map(|_| ())
 }
 
 async fn forget(session: &mut Session, run: RunKey, segment: i32, gone: &[&Recorded], by: By) -> Result<()> {
@@ -165,6 +167,7 @@ const FORGET_OUTCOME: &str = "delete from {s}.outcome where run_id = $1";
 /// That a job which runs at most once has begun: whoever brings it back wants it to begin.
 const FORGET_MARK: &str = "delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.branch = '' and a.seq = -1 and a.started";
 const FORGET_NOTE: &str = "delete from {s}.run_note where run_id = $1";
+const FORGET_MARK: &str = "update {s}.run set crash_mark = -1 where id = $1 and crash_mark <> -1";
 const FORGET_CRASHES: &str = "update {s}.run set crashes = 0, crash_mark = -1 where id = $1 and (crashes <> 0 or crash_mark <> -1)";
 
 /// A deadline that lies ahead still stands.

@@ -1,12 +1,14 @@
-//! Sites and routes are rows that never change: written before they are first used, remembered after.
+//! Sites and routes are rows that never change: written before they are first used, remembered after. Not for good: after a failover that lost the last
+//! commits, or a restore under a running process, the server does not hold what it was told. Such a server is met by a new connection, and each
+//! makes the memory start afresh.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::connect::Session;
+use super::connect::{Session, Shared};
 use super::rows::read;
 use crate::store::{Effect, MOST_NAMES, NewRun, Result, Route, Site, Write};
 
@@ -37,26 +39,49 @@ pub(super) async fn workflow_names(session: &mut Session) -> Result<Vec<String>>
 }
 
 #[derive(Default)]
+struct Known {
+    sites: HashMap<i64, Site>,
+    routes: HashMap<i64, Route>,
+    /// Connections that had been opened when it was begun.
+    opened: u64,
+}
+
+#[derive(Default)]
 pub(super) struct Sites {
-    sites: Mutex<HashMap<i64, Site>>,
-    routes: Mutex<HashMap<i64, Route>>,
+    known: Mutex<Known>,
 }
 
 impl Sites {
+    fn known(&self, shared: &Shared) -> MutexGuard<'_, Known> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.opened != shared.opened() || known.sites.len() > REMEMBERED {
+            *known = Known { opened: shared.opened(), ..Known::default() };
+        }
+        known
+    }
+
+    /// `since`: how many connections had been opened when this was written or read.
+    fn remember(&self, shared: &Shared, since: u64, sites: Vec<Site>, routes: Vec<Route>) {
+        let mut known = self.known(shared);
+        if known.opened == since {
+            known.sites.extend(sites.into_iter().map(|site| (site.id, site)));
+            known.routes.extend(routes.into_iter().map(|route| (route.id, route)));
+        }
+    }
+
     /// Write what this batch names and nobody of this process has written yet. A commit of its own, before the batch: inside the batch's
     /// transaction two processes that meet at a new name and at a run row could wait for each other.
     pub(super) async fn ensure(&self, session: &mut Session, writes: &[Write]) -> Result<()> {
         let (mut sites, mut routes) = (HashMap::new(), HashMap::new());
         {
-            let known_sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-            let known_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known(&session.shared);
             let mut site = |site: &Site| {
-                if !known_sites.contains_key(&site.id) {
+                if !known.sites.contains_key(&site.id) {
                     sites.insert(site.id, site.clone());
                 }
             };
             let mut route = |run: &NewRun| {
-                if !known_routes.contains_key(&run.route.id) {
+                if !known.routes.contains_key(&run.route.id) {
                     routes.insert(run.route.id, run.route.clone());
                 }
             };
@@ -88,19 +113,20 @@ impl Sites {
     }
 
     /// Whether this process has written it: then no connection is needed for it.
-    pub(super) fn remembers(&self, site: &Site) -> bool {
-        self.sites.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&site.id)
+    pub(super) fn remembers(&self, shared: &Shared, site: &Site) -> bool {
+        self.known(shared).sites.contains_key(&site.id)
     }
 
     pub(super) async fn write_sites(&self, session: &mut Session, mut sites: Vec<Site>) -> Result<()> {
         sites.sort_by_key(|site| site.id);
+        let since = session.shared.opened();
         let statement = session
             .q(INSERT_SITES)
             .bind(sites.iter().map(|s| s.id).collect::<Vec<_>>())
             .bind(sites.iter().map(|s| s.name.to_string()).collect::<Vec<_>>())
             .bind(sites.iter().map(|s| s.location.to_string()).collect::<Vec<_>>());
         session.run(statement).await?;
-        self.remember(sites);
+        self.remember(&session.shared, since, sites, Vec::new());
         Ok(())
     }
 
@@ -111,6 +137,7 @@ impl Sites {
 
     async fn write_routes(&self, session: &mut Session, mut routes: Vec<Route>) -> Result<()> {
         routes.sort_by_key(|route| route.id);
+        let since = session.shared.opened();
         let statement = session
             .q(INSERT_ROUTES)
             .bind(routes.iter().map(|r| r.id).collect::<Vec<_>>())
@@ -119,17 +146,8 @@ impl Sites {
             .bind(routes.iter().map(|r| r.label.clone()).collect::<Vec<_>>())
             .bind(session.shared.namespace.clone());
         session.run(statement).await?;
-        let mut known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(routes.into_iter().map(|route| (route.id, route)));
+        self.remember(&session.shared, since, Vec::new(), routes);
         Ok(())
-    }
-
-    fn remember(&self, sites: Vec<Site>) {
-        let mut known = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > REMEMBERED {
-            known.clear();
-        }
-        known.extend(sites.into_iter().map(|site| (site.id, site)));
     }
 
     /// The sites that column `at` of these rows names.
@@ -142,22 +160,22 @@ impl Sites {
         let mut found = HashMap::new();
         let mut unknown = Vec::new();
         {
-            let known = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known(&session.shared);
             for id in ids {
-                match known.get(&id) {
+                match known.sites.get(&id) {
                     Some(site) => drop(found.insert(id, site.clone())),
                     None => unknown.push(id),
                 }
             }
         }
         if !unknown.is_empty() {
-            let mut read_now = Vec::new();
+            let (since, mut read_now) = (session.shared.opened(), Vec::new());
             for row in session.rows(session.q(READ_SITES).bind(&unknown)).await? {
                 let (name, location): (String, String) = (read(row.try_get(1))?, read(row.try_get(2))?);
                 read_now.push(Site { id: read(row.try_get(0))?, name: name.into(), location: location.into() });
             }
             found.extend(read_now.iter().map(|site| (site.id, site.clone())));
-            self.remember(read_now);
+            self.remember(&session.shared, since, read_now, Vec::new());
         }
         Ok(found)
     }
@@ -166,21 +184,21 @@ impl Sites {
         let mut found = HashMap::new();
         let mut unknown = Vec::new();
         {
-            let known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known(&session.shared);
             for id in ids {
-                match known.get(&id) {
+                match known.routes.get(&id) {
                     Some(route) => drop(found.insert(id, route.clone())),
                     None => unknown.push(id),
                 }
             }
         }
         if !unknown.is_empty() {
+            let since = session.shared.opened();
             for row in session.rows(session.q(READ_ROUTES).bind(&unknown)).await? {
                 let route = Route { id: read(row.try_get(0))?, queue: read(row.try_get(1))?, workflow: read(row.try_get(2))?, label: read(row.try_get(3))? };
                 found.insert(route.id, route);
             }
-            let mut known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-            known.extend(found.iter().map(|(id, route)| (*id, route.clone())));
+            self.remember(&session.shared, since, Vec::new(), found.values().cloned().collect());
         }
         Ok(found)
     }

@@ -20,6 +20,8 @@ pub(super) struct Transaction {
     shared: Arc<Shared>,
     pool: Arc<Home>,
     sites: Arc<Sites>,
+    /// The name that was written before it began.
+    named: i64,
     /// The server has said no to a statement and accepted none since: but for a savepoint, all of it is void.
     aborted: bool,
 }
@@ -34,11 +36,11 @@ pub(super) async fn begin(store: &PostgresStore, site: &Site) -> Result<Box<dyn 
     name(&store.sites, &store.pool, &store.shared, site).await?;
     let mut session = store.user.session(&store.shared).await?;
     session.begin().await?;
-    Ok(Box::new(Transaction { session, shared: store.shared.clone(), pool: store.pool.clone(), sites: store.sites.clone(), aborted: false }))
+    Ok(Box::new(Transaction { session, shared: store.shared.clone(), pool: store.pool.clone(), sites: store.sites.clone(), named: site.id, aborted: false }))
 }
 
 async fn name(sites: &Sites, pool: &Arc<Home>, shared: &Arc<Shared>, site: &Site) -> Result<()> {
-    if !sites.remembers(site) {
+    if !sites.remembers(shared, site) {
         let mut session = pool.session(shared).await?;
         sites.write_sites(&mut session, vec![site.clone()]).await?;
     }
@@ -76,8 +78,9 @@ impl StoreTransaction for Transaction {
             self.session.rollback().await;
             return Ok(Verdict::Refused { message: ABORTED.into() });
         }
-        // Forgotten only where a program makes names without end.
-        name(&self.sites, &self.pool, &self.shared, &step.site).await?;
+        if step.site.id != self.named {
+            name(&self.sites, &self.pool, &self.shared, &step.site).await?;
+        }
         failpoint!("store.transaction.before");
         match guard::record(&mut self.session, &self.sites, incarnation, run, epoch, step).await {
             Ok(Recorded::New) => {

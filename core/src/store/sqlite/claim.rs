@@ -250,10 +250,16 @@ async fn look(conn: &mut Connection, route: i64, max: i64, allowance: &Allowance
     let mut usable = 0;
     let mut per_key: HashMap<String, i64> = allowance.per_key.clone();
     loop {
+        // Keys that are full are left out where the rows are: however many there are of one, another's are found. The run that fills its key, in a queue
+        // that holds, is found by its slot.
+        let full: Vec<&String> = per_key.iter().filter(|(_, taken)| allowance.key_limit.is_some_and(|limit| **taken >= limit)).map(|(key, _)| key).collect();
+        let full = serde_json::Value::from(full.into_iter().map(String::as_str).collect::<Vec<_>>()).to_string();
         let sql = "select ready.run_id, ready.priority, ready.ord, ready.fairness_key, run.slotted, \
                    run.owner is null and run.state in (1, 4) from ready left join run on run.id = ready.run_id \
-                   where ready.route = ? and (ready.priority, ready.ord, ready.run_id) > (?, ?, ?) order by ready.priority, ready.ord, ready.run_id limit ?";
-        let rows = conn.fetch(sql, vals![route, after.0, after.1, after.2, limit]).await?;
+                   where ready.route = ? and (ready.priority, ready.ord, ready.run_id) > (?, ?, ?) \
+                   and (ready.fairness_key is null or ready.fairness_key not in (select value from json_each(?)) \
+                   or exists (select 1 from slot where slot.run_id = ready.run_id)) order by ready.priority, ready.ord, ready.run_id limit ?";
+        let rows = conn.fetch(sql, vals![route, after.0, after.1, after.2, full, limit]).await?;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
         for row in rows {
             let candidate = Candidate {

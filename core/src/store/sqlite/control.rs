@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, leave_children, make_ready, release_all, waiters_of_results, wake};
+use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_results, wake};
 use crate::store::forget::{self, By, Recorded};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState, cancelled_type};
 
@@ -133,7 +133,7 @@ async fn revive(conn: &mut Connection, now: i64, row: &RunRow) -> Result<()> {
     conn.exec("delete from attempt where run_id = ? and segment = ? and branch = '' and seq = -1 and started", vals![run, row.segment]).await?;
     conn.exec("delete from ready where run_id = ?", vals![run]).await?;
     conn.exec("delete from timer where run_id = ? and kind <> ?", vals![run, DEADLINE]).await?;
-    free_slots(conn, std::slice::from_ref(row)).await?;
+    lend_slots(conn, std::slice::from_ref(row)).await?;
     let sql = "insert or ignore into timer(run_id, kind, due_at) select run_id, ?, deadline_at from run_info where run_id = ? and deadline_at > ?";
     conn.exec(sql, vals![DEADLINE, run, now]).await?;
     let sql = "update run set state = 1, crashes = 0, crash_mark = -1, inbox = inbox + 1, timed = exists (select 1 from timer where timer.run_id = run.id) where id = ?";
@@ -225,9 +225,9 @@ async fn forget(conn: &mut Connection, row: &RunRow, gone: &[&Recorded], by: By)
         .collect();
     let sql = "with gone(run_id, segment, branch, seq) as (values {rows}) delete from step where (run_id, segment, branch, seq) in (select * from gone)";
     conn.write_rows(sql, 4, places).await?;
-    for record in gone {
-        conn.exec("update message set consumed = null where run_id = ? and consumed = ?", vals![row.id, record.done]).await?;
-    }
+    let receives = serde_json::Value::from(gone.iter().map(|r| r.done).collect::<Vec<_>>()).to_string();
+    let sql = "update message set consumed = null where run_id = ? and consumed in (select value from json_each(?))";
+    conn.exec(sql, vals![row.id, receives]).await?;
     let sql = "delete from attempt where run_id = ? and segment = ? and seq >= 0 and (? or not started) and not exists (select 1 from step where step.run_id = attempt.run_id \
                and step.segment = attempt.segment and step.branch = attempt.branch and step.seq = attempt.seq)";
     conn.exec(sql, vals![row.id, row.segment, by == By::Person]).await.map(drop)

@@ -6,8 +6,8 @@ use super::commit::Batch;
 use super::rows::{RunRow, later};
 use super::start::{RETRY, WAKE, end_runs, start_runs};
 use super::step::{INSERT_ATTEMPT, attempt_stands};
-use super::value::{Columns as _, Val, payload_vals, vals};
-use super::wake::{free_slots, insert_ready, leave_children, make_ready};
+use super::value::{Val, payload_vals, vals};
+use super::wake::{free_slots, insert_ready, leave_children, lend_slots, make_ready};
 use crate::failpoint::mutated;
 use crate::store::forget::By;
 use crate::store::{CLOSE_AGAIN_MS, Due, NewRun, Position, Result, RunKey, RunState, Verdict, Write};
@@ -112,7 +112,8 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
         // A run that was asked to cancel has its clean-up to do, not to wait.
         let delayed = *after_ms > 0 && row.state != RunState::Cancelling;
         let state = if row.state == RunState::Cancelling { RunState::Cancelling } else { RunState::Ready };
-        let sql = "update run set state = ?, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ? where id = ?";
+        // The mark counts rows, and of those some have just been forgotten: it would take what is recorded next for none.
+        let sql = "update run set state = ?, owner = null, epoch = epoch + 1, run_attempt = ?, timed = ?, crash_mark = -1 where id = ?";
         batch.conn.exec(sql, vals![state as i16, attempt + 1, row.timed || delayed, *run]).await?;
         if delayed {
             timers.extend(vals![*run, RETRY, due]);
@@ -125,7 +126,7 @@ async fn retries(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Writ
     batch.conn.write_rows("insert or replace into timer(run_id, kind, due_at) values {rows}", 3, timers).await?;
     insert_ready(batch.conn, batch.now, &at_once, true).await?;
     let left: Vec<RunRow> = held.iter().map(|(_, row)| row.clone()).collect();
-    free_slots(batch.conn, &left).await
+    lend_slots(batch.conn, &left).await
 }
 
 async fn releases(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Write], verdicts: &mut [Option<Verdict>]) -> Result<()> {
@@ -153,24 +154,12 @@ async fn releases(batch: &mut Batch<'_>, held: &[(usize, RunRow)], writes: &[Wri
     let sql = "update run set state = 3, owner = null, epoch = epoch + 1 where id in ({list})";
     batch.conn.exec_keys(sql, &[], leaving.iter().map(|row| row.id)).await?;
     batch.conn.exec_keys("update run set timed = 1 where id in ({list})", &[], timed).await?;
-    // The queue as a mutex: a released run keeps its slot.
-    let mut freed = Vec::new();
-    for row in leaving {
-        if row.slotted && !holds_slot(batch, row.id).await? {
-            freed.push(row);
-        }
-    }
-    free_slots(batch.conn, &freed).await
-}
-
-async fn holds_slot(batch: &mut Batch<'_>, run: RunKey) -> Result<bool> {
-    let sql = "select queue.hold from slot join queue on queue.namespace = slot.namespace and queue.name = slot.queue where slot.run_id = ?";
-    batch.conn.fetch_one(sql, vals![run]).await?.map_or(Ok(false), |row| row.flag(0))
+    lend_slots(batch.conn, &leaving).await
 }
 
 async fn gives_back(batch: &mut Batch<'_>, held: &[(usize, RunRow)], verdicts: &mut [Option<Verdict>]) -> Result<()> {
     let runs: Vec<RunRow> = held.iter().map(|(_, row)| row.clone()).collect();
-    free_slots(batch.conn, &runs).await?;
+    lend_slots(batch.conn, &runs).await?;
     make_ready(batch.conn, batch.now, &runs, true).await?;
     for (index, _) in held {
         verdicts[*index] = Some(Verdict::Committed);

@@ -1,6 +1,7 @@
 //! SQLite: the embedded default. One file, one writer, any number of processes.
 
 mod claim;
+mod clock;
 mod commit;
 mod connection;
 mod control;
@@ -69,6 +70,7 @@ pub struct Shared {
     next_reader: AtomicUsize,
     names: RwLock<Arc<Names>>,
     locks: std::sync::Mutex<HashMap<Uuid, File>>,
+    clock: std::sync::Mutex<clock::Clock>,
     hints: hints::Hints,
 }
 
@@ -98,6 +100,7 @@ impl SqliteStore {
             next_reader: AtomicUsize::new(0),
             names: RwLock::new(Arc::new(Names::default())),
             locks: std::sync::Mutex::new(HashMap::new()),
+            clock: std::sync::Mutex::default(),
             hints: hints::Hints::new(),
         };
         Ok(Arc::new(SqliteStore { shared: Arc::new(shared) }))
@@ -241,11 +244,11 @@ impl Store for SqliteStore {
 
     async fn moved(&self, incarnation: Uuid, runs: &[(RunKey, i32, i32)]) -> Result<Vec<OwnedNow>> {
         let keys: Vec<RunKey> = runs.iter().map(|(run, _, _)| *run).collect();
-        let seen: HashMap<RunKey, (i32, i32)> = runs.iter().map(|(run, inbox, epoch)| (*run, (*inbox, *epoch))).collect();
+        let seen: HashMap<RunKey, (i32, i32)> = runs.iter().map(|(run, epoch, inbox)| (*run, (*epoch, *inbox))).collect();
         let mut now = self.bounded(self.owned_now(incarnation, claim::Which::These(&keys))).await?;
         now.retain(|run| {
             let held = run.mine && matches!(run.state, RunState::Running | RunState::Cancelling);
-            !held || seen.get(&run.key) != Some(&(run.inbox, run.epoch))
+            !held || seen.get(&run.key) != Some(&(run.epoch, run.inbox))
         });
         Ok(now)
     }

@@ -9,7 +9,7 @@ use super::SqliteStore;
 use super::connection::{Connection, Location};
 use super::rows::{later, now_us};
 use super::value::{Columns as _, vals};
-use super::wake::{free_slots, make_ready};
+use super::wake::{lend_slots, make_ready};
 use crate::store::{Result, StoreError, WorkerInfo};
 
 /// Runs handed back in one pass of a graceful stop.
@@ -27,6 +27,10 @@ impl SqliteStore {
     /// `flock` belongs to the open file, so another store in this very process sees it too, and the kernel drops it when the process ends.
     fn hold_lock(&self, incarnation: Uuid) -> Result<()> {
         let Some(path) = self.lock_path(incarnation) else { return Ok(()) };
+        // From a call of unknown outcome: opened anew it would be locked out by itself. Unless a reaper has taken the file away meanwhile.
+        if self.locks().contains_key(&incarnation) && path.exists() {
+            return Ok(());
+        }
         let failed = |e: std::io::Error| StoreError::Unavailable(format!("the worker's lock file: {e}"));
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(failed)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
@@ -129,8 +133,10 @@ pub(super) async fn beat(conn: &mut Connection, incarnation: Uuid, lease_ms: i64
 
 /// Worker and lease rows go; the dead are remembered until no run is left in their name. False: somebody else was first.
 pub(super) async fn bury(conn: &mut Connection, now: i64, incarnation: Uuid, graceful: bool) -> Result<bool> {
-    let sql = "insert or ignore into dead_worker(incarnation, at, txid, pid, host, build, graceful) \
-               select incarnation, ?, 0, pid, host, build, ? from worker where incarnation = ?";
+    // It may have been buried before: a registration of unknown outcome is said again, and by then the first may have run out.
+    let sql = "insert into dead_worker(incarnation, at, txid, pid, host, build, graceful) \
+               select incarnation, ?, 0, pid, host, build, ? from worker where incarnation = ? \
+               on conflict (incarnation) do update set at = excluded.at, graceful = excluded.graceful, drained = 0";
     conn.exec(sql, vals![now, graceful, incarnation]).await?;
     conn.exec("delete from lease where incarnation = ?", vals![incarnation]).await?;
     Ok(conn.exec("delete from worker where incarnation = ?", vals![incarnation]).await? > 0)
@@ -140,7 +146,7 @@ async fn hand_back(conn: &mut Connection, now: i64, incarnation: Uuid) -> Result
     let sql = concat!("select ", super::rows::run_columns!(), " from run where owner = ? order by id limit ?");
     let rows = conn.fetch(sql, vals![incarnation, PAGE]).await?;
     let runs: Vec<_> = rows.iter().map(super::rows::run_row).collect::<Result<_>>()?;
-    free_slots(conn, &runs).await?;
+    lend_slots(conn, &runs).await?;
     make_ready(conn, now, &runs, true).await?;
     let n = i64::try_from(runs.len()).unwrap_or(i64::MAX);
     if n < PAGE {

@@ -1,6 +1,8 @@
 //! Housekeeping: presence, takeover, timers. One look that reads, and a transaction only when something is due.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -12,7 +14,7 @@ use super::presence::{beat, bury, undrained};
 use super::rows::{RunRow, later, now_us, run_columns, run_row, until_ms};
 use super::start::{CLOSE, DEADLINE, EXPIRY, GRACE, RETRY, START, WAKE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, free_slots, insert_ready, leave_children, make_ready, wake};
+use super::wake::{Wakes, free_slots, insert_ready, leave_children, lend_slots, make_ready, wake};
 use crate::failpoint::mutated;
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, EXPIRED, Peer, Result, RunKey, RunState, TickReport, TickRequest, cancelled_type};
 
@@ -27,15 +29,23 @@ struct Due {
     reap: Vec<(Uuid, bool)>,
     orphans: bool,
     timers: bool,
+    /// So long nobody is taken for dead by the time.
+    unfair_ms: i64,
 }
 
 impl SqliteStore {
     pub(super) async fn housekeeping(&self, request: &TickRequest) -> Result<TickReport> {
+        // Where the file stood still, the first to get through finds the lease of everybody else out, while their beats are still on their way.
+        let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
+        let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
         let mut report = TickReport { alive: true, ..TickReport::default() };
         if let Some(incarnation) = request.incarnation {
             let mut tx = self.write_next().await?;
             let outcome = beat(&mut tx, incarnation, request.lease_ms).await;
             report.alive = tx.finish(outcome).await?;
+            if !report.alive {
+                self.drop_lock(incarnation);
+            }
         }
         let due = {
             let mut conn = self.read().await?;
@@ -44,7 +54,7 @@ impl SqliteStore {
         if !due.reap.is_empty() || due.orphans || due.timers {
             crate::failpoint!("store.reap.before");
             let mut tx = self.write_next().await?;
-            let outcome = work(&mut tx, request, &due, &mut report).await;
+            let outcome = work(&mut tx, request, &due, patience, &mut report).await;
             tx.finish(outcome).await?;
             crate::failpoint!("store.reap.after");
             for incarnation in &report.reaped {
@@ -52,13 +62,15 @@ impl SqliteStore {
             }
         }
         let mut conn = self.read().await?;
-        self.outlook(&mut conn, request, &mut report).await?;
+        self.outlook(&mut conn, request, due.unfair_ms, &mut report).await?;
         Ok(report)
     }
 
     async fn look(&self, conn: &mut Connection, request: &TickRequest) -> Result<Due> {
         let now = now_us();
-        let patient = request.may_reap || mutated("outage_grace");
+        let lease = Duration::from_millis(request.lease_ms.max(0) as u64);
+        let unfair = self.clock.lock().unwrap_or_else(PoisonError::into_inner).unfair_for(Instant::now(), now, lease);
+        let patient = (request.may_reap && unfair.is_zero()) || mutated("outage_grace");
         let mut reap = Vec::new();
         for row in conn.fetch("select incarnation, lease_until, boot_id from worker", Vec::new()).await? {
             let incarnation = row.uuid(0)?;
@@ -74,11 +86,11 @@ impl SqliteStore {
         let sql = "select exists(select 1 from dead_worker where drained = 0), exists(select 1 from timer where due_at <= ?)";
         let row = conn.fetch_one(sql, vals![now]).await?;
         let (orphans, timers) = row.map_or(Ok((false, false)), |row| Ok((row.flag(0)?, row.flag(1)?)))?;
-        Ok(Due { reap, orphans, timers })
+        Ok(Due { reap, orphans, timers, unfair_ms: unfair.as_millis() as i64 })
     }
 
     /// When to come back, and who else is here.
-    async fn outlook(&self, conn: &mut Connection, request: &TickRequest, report: &mut TickReport) -> Result<()> {
+    async fn outlook(&self, conn: &mut Connection, request: &TickRequest, unfair_ms: i64, report: &mut TickReport) -> Result<()> {
         let now = now_us();
         let sql = "select (select coalesce(sum(version), 0) from queue where namespace = ?), (select min(due_at) from timer)";
         if let Some(row) = conn.fetch_one(sql, vals![&self.namespace]).await? {
@@ -95,7 +107,7 @@ impl SqliteStore {
             if left > 0 && row.text(6)? == self.namespace {
                 report.others_ms = report.others_ms.max(Some(left));
             }
-            report.next_lease_ms = Some(report.next_lease_ms.map_or(left, |least| least.min(left)));
+            report.next_lease_ms = Some(report.next_lease_ms.map_or(left, |least| least.min(left)).max(unfair_ms));
             let boot_id = row.text(2)?;
             if boot_id == request.boot_id {
                 report.peers.push(Peer { incarnation, boot_id, pid_namespace: row.text(3)?, pid: row.int32(4)?, process_start: row.int(5)? });
@@ -105,13 +117,13 @@ impl SqliteStore {
     }
 }
 
-async fn work(conn: &mut Connection, request: &TickRequest, due: &Due, report: &mut TickReport) -> Result<()> {
+async fn work(conn: &mut Connection, request: &TickRequest, due: &Due, patience: Instant, report: &mut TickReport) -> Result<()> {
     let now = now_us();
     for (incarnation, ended) in &due.reap {
         // Asked again under the write lock: a beat may have come in between.
         let row = conn.fetch_one("select lease_until from worker where incarnation = ?", vals![*incarnation]).await?;
         let Some(row) = row else { continue };
-        if (*ended || row.int(0)? < now) && bury(conn, now, *incarnation, false).await? {
+        if (*ended || (row.int(0)? < now && Instant::now() <= patience)) && bury(conn, now, *incarnation, false).await? {
             report.reaped.push(*incarnation);
         }
     }
@@ -133,7 +145,7 @@ async fn orphans(conn: &mut Connection, now: i64, request: &TickRequest, report:
         let sql = concat!("select ", run_columns!(), " from run where owner = ? order by id limit ?");
         let rows = conn.fetch(sql, vals![incarnation, left]).await?;
         let runs: Vec<RunRow> = rows.iter().map(run_row).collect::<Result<_>>()?;
-        free_slots(conn, &runs).await?;
+        lend_slots(conn, &runs).await?;
         let at_once = if graceful { runs.clone() } else { count_crashes(conn, now, request, &runs).await? };
         report.ready |= !at_once.is_empty();
         make_ready(conn, now, &at_once, true).await?;
@@ -167,7 +179,7 @@ async fn count_crashes(conn: &mut Connection, now: i64, request: &TickRequest, r
         let crashes = if recorded > i64::from(run.crash_mark) && !mutated("crash_mark") { 1 } else { run.crashes + 1 };
         marks.extend(vals![run.id, crashes, recorded]);
         if crashes >= request.max_crashes {
-            blocked.push((run.id, crashes));
+            blocked.push((run, crashes));
         } else if crashes < 2 || run.state == RunState::Cancelling {
             at_once.push(run.clone());
         } else {
@@ -183,10 +195,11 @@ async fn count_crashes(conn: &mut Connection, now: i64, request: &TickRequest, r
     conn.exec_keys(sql, &[], held_back).await?;
     conn.write_rows("insert or replace into timer(run_id, kind, due_at) values {rows}", 3, timers).await?;
     for (run, crashes) in blocked {
-        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run]).await?;
+        conn.exec("update run set state = 5, owner = null, epoch = epoch + 1 where id = ?", vals![run.id]).await?;
+        free_slots(conn, std::slice::from_ref(run)).await?;
         let message = format!("The process that ran it died {crashes} times with nothing recorded in between.");
         let why = serde_json::json!({ "code": "poisoned", "message": message });
-        note_block(conn, now, run, &why.to_string()).await?;
+        note_block(conn, now, run.id, &why.to_string()).await?;
     }
     Ok(at_once)
 }

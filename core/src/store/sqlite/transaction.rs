@@ -16,7 +16,7 @@ use super::connection::{Connection, rejected};
 use super::held::Transaction;
 use super::rows::position_vals;
 use super::value::{Columns as _, Val, vals};
-use crate::store::user_sql::{NOT_YOURS, ends_transaction};
+use crate::store::user_sql::{NOT_YOURS, ONE_AT_A_TIME, ends_transaction, is_several};
 use crate::store::{
     GuardStatement, Placeholders, Position, Result, RunKey, RunState, SqlRows, SqlValue, StepWrite, StoreError, StoreTransaction, Verdict, Write,
 };
@@ -30,7 +30,13 @@ pub(super) struct WriterTransaction {
     tx: Arc<Mutex<Option<Transaction>>>,
     until: Instant,
     watch: JoinHandle<()>,
+    /// A statement that failed has taken the whole transaction with it.
+    undone: bool,
 }
+
+/// The step swallowed the error of such a statement.
+const UNDONE: &str = "A statement of this transaction failed and SQLite has undone all of it (`or rollback`, `raise(rollback, ..)`, a full disk). Let the error \
+    out of the step.";
 
 fn too_long() -> StoreError {
     StoreError::Setup {
@@ -69,7 +75,7 @@ impl SqliteStore {
             let tx = watched.lock().await.take();
             abandon(tx).await;
         });
-        Ok(Box::new(WriterTransaction { store: self.clone(), tx, until, watch }))
+        Ok(Box::new(WriterTransaction { store: self.clone(), tx, until, watch, undone: false }))
     }
 
     /// Would this step's row go in now? Written and rolled back, so that a transaction still under way is waited for.
@@ -111,12 +117,25 @@ impl StoreTransaction for WriterTransaction {
         if ends_transaction(sql) {
             return Err(rejected(NOT_YOURS.into()));
         }
+        if is_several(sql) {
+            return Err(rejected(ONE_AT_A_TIME.into()));
+        }
+        if self.undone {
+            return Err(rejected(UNDONE.into()));
+        }
         let mut slot = self.tx.lock().await;
         let Some(tx) = slot.as_mut() else { return Err(too_long()) };
         let args = params.iter().map(Val::from).collect();
         let done = timeout_at(self.until, tx.dynamic(sql.to_string(), args)).await;
         match done {
-            Ok(Err(e)) if Instant::now() < self.until => Err(e),
+            Ok(Err(e)) if Instant::now() < self.until => {
+                // Refused inside a transaction, so that it says whether there is one. What came next would be committed by itself.
+                if tx.exec("begin", Vec::new()).await.is_ok() {
+                    self.undone = true;
+                    abandon(slot.take()).await;
+                }
+                Err(e)
+            }
             Ok(Ok((affected, rows))) => sql_rows(affected, &rows),
             // Its own time was over first: the statement was broken off.
             Ok(Err(_)) | Err(_) => {
@@ -127,6 +146,9 @@ impl StoreTransaction for WriterTransaction {
     }
 
     async fn commit(self: Box<Self>, incarnation: Uuid, run: RunKey, epoch: i32, step: &StepWrite) -> Result<Verdict> {
+        if self.undone {
+            return Ok(Verdict::Refused { message: UNDONE.into() });
+        }
         let Some(mut tx) = self.tx.lock().await.take() else { return Err(too_long()) };
         if let Err(e) = tx.set_deadline(None).await {
             return tx.finish(Err(e)).await;

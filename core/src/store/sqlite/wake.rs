@@ -88,12 +88,22 @@ pub(super) async fn waiters_of_events(conn: &mut Connection, events: &[(RunKey, 
     Ok(())
 }
 
-/// What a run gives up when it leaves its owner for good or for a while.
+/// What runs give up that have ended or are blocked.
 pub(super) async fn free_slots(conn: &mut Connection, runs: &[RunRow]) -> Result<()> {
     let slotted: Vec<RunKey> = runs.iter().filter(|r| r.slotted).map(|r| r.id).collect();
-    if slotted.is_empty() {
-        return Ok(());
-    }
+    free(conn, slotted).await
+}
+
+/// What runs give up that leave their owner for a while: a queue that holds is a mutex, and its run keeps its slot until it is over.
+pub(super) async fn lend_slots(conn: &mut Connection, runs: &[RunRow]) -> Result<()> {
+    let slotted = runs.iter().filter(|r| r.slotted).map(|r| r.id);
+    let sql = "select run_id from slot where run_id in ({list}) \
+               and not exists (select 1 from queue where queue.namespace = slot.namespace and queue.name = slot.queue and queue.hold)";
+    let freed = conn.fetch_keys(sql, &[], slotted).await?.iter().map(|row| row.uuid(0)).collect::<Result<_>>()?;
+    free(conn, freed).await
+}
+
+async fn free(conn: &mut Connection, slotted: Vec<RunKey>) -> Result<()> {
     conn.exec_keys("delete from slot where run_id in ({list})", &[], slotted.iter().copied()).await?;
     conn.exec_keys("update run set slotted = 0 where id in ({list})", &[], slotted).await?;
     Ok(())
