@@ -81,7 +81,7 @@ impl Lane {
         }
     }
 
-    fn take(&self) -> (Vec<Write>, Vec<Ack>) {
+    pub(super) fn take(&self) -> (Vec<Write>, Vec<Ack>) {
         let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let most = q.len().min(MOST_ROWS);
         let (mut writes, mut acks, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);

@@ -1,6 +1,8 @@
 //! The engine: what one process knows and does. Pure parts live in `run`, SQL in `store`; here is what ties them to time, threads and hosts.
 
 mod awaiters;
+#[cfg(test)]
+pub mod by_hand;
 mod committer;
 mod config;
 pub mod control;

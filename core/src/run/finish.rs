@@ -410,8 +410,9 @@ impl Exec {
 
     /// Slots follow what the run does: parked while everything waits.
     pub fn after_change(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
-        if st.stopped.is_some() {
-            // What it held is counted when it is forgotten.
+        if st.stopped.is_some() || st.finishing {
+            // What it held is counted when it is forgotten. After that a look or a turn that was still under way may come here, and would take a slot
+            // nobody gives back.
             return;
         }
         let waiting = st.all_waiting();

@@ -242,3 +242,23 @@ impl Exec {
         self.record(engine, st, place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked, receive};
+
+    #[test]
+    fn what_still_comes_after_the_end_takes_no_slot() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.begin_wait(&h.engine, asked("/0/0", 1, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.free_slots(), slots, "it waits");
+        exec.finish_run(&h.engine, 2, false, b"null", None, None, false, false, &mut Outbox::default());
+        h.commit();
+        exec.after_change(&h.engine, &mut exec.lock());
+        assert_eq!(h.free_slots(), slots);
+    }
+}
