@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use super::error::Result;
 use super::{Engine, Outbox, identity};
 use crate::protocol::frame::Writer;
+use crate::protocol::ops::kind;
 use crate::run::begin::Asked;
 use crate::run::exec::{Exec, ExecSetup};
 use crate::run::retry::RetryPolicy;
 use crate::run::waits::WaitFor;
-use crate::store::{ClaimedRun, Payload, RunState, Verdict, WaitKind, Write};
+use crate::store::{ClaimedRun, Payload, Position, RunState, Site, StepRecord, Verdict, WaitKind, Write};
 
 pub struct ByHand {
     pub engine: Arc<Engine>,
@@ -50,6 +51,26 @@ fn fresh() -> ClaimedRun {
 
 pub fn asked<'a>(branch: &'a str, token: u64, kind: i16, name: &'a str) -> Asked<'a> {
     Asked { branch, token, flags: 0, kind, name, location: "w.rs:1", digest: None, policy: RetryPolicy::none() }
+}
+
+/// A step `s` of the main branch that gave back `output`.
+pub fn recorded(seq: i32, output: &[u8]) -> StepRecord {
+    StepRecord {
+        at: Position { segment: 0, branch: "".into(), seq },
+        kind: kind::STEP,
+        site: Site { id: 1, name: "s".into(), location: "w.rs:1".into() },
+        digest: None,
+        failed: false,
+        done: seq,
+        seen: seq,
+        attempt: 1,
+        took_us: 0,
+        token: 0,
+        written_by: uuid::Uuid::nil(),
+        epoch: 1,
+        recorded_at: 0,
+        output: Payload::json(output.to_vec()),
+    }
 }
 
 pub fn receive(topic: &str) -> WaitFor {
@@ -103,5 +124,9 @@ impl ByHand {
 
     pub fn free_slots(&self) -> i64 {
         self.engine.free_slots()
+    }
+
+    pub fn history_bytes(&self) -> i64 {
+        self.engine.history_bytes.load(Ordering::Relaxed)
     }
 }

@@ -307,10 +307,20 @@ impl Engine {
     }
 
     fn remember(&self, exec: &Arc<Exec>) {
-        self.history_bytes.fetch_add(exec.history_bytes, Ordering::Relaxed);
+        self.history_bytes.fetch_add(exec.history_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut execs = self.execs.write().unwrap_or_else(PoisonError::into_inner);
         execs.by_run.insert(exec.run, exec.id);
         execs.by_id.insert(exec.id, exec.clone());
+    }
+
+    /// Its first call that is not recorded: replay has freed record by record what it was loaded with, about. What is parked for an hour must not keep
+    /// others out for it.
+    pub fn history_replayed(&self, exec: &Exec) {
+        let bytes = exec.history_bytes.swap(0, Ordering::Relaxed);
+        if bytes > 0 {
+            self.history_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.claims.slots_freed();
+        }
     }
 
     /// The execution has ended here, however it did: its memory and its slot are free.
@@ -323,7 +333,7 @@ impl Engine {
             execs.by_id.remove(&exec.id).is_some()
         };
         if gone {
-            self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
+            self.history_replayed(exec);
             self.claims.clear_suspect(exec.run);
             let (parked, releasable) = {
                 let mut st = exec.lock();

@@ -62,6 +62,7 @@ impl Exec {
             self.note_cancel(engine, st, &place, site, &[], out);
             return Ok(Entered::Answer(answer));
         }
+        engine.history_replayed(self);
         let named = matches!(asked.kind, kind::STEP | kind::TRANSACTION);
         let in_flight = |st: &ExecState| {
             let live = st.calls.iter().any(|(p, c)| p.0 == place.0 && *c.site.name == *asked.name && c.digest.is_none());

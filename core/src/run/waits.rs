@@ -246,7 +246,7 @@ impl Exec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::by_hand::{ByHand, asked, receive};
+    use crate::engine::by_hand::{ByHand, asked, receive, recorded};
 
     #[test]
     fn what_still_comes_after_the_end_takes_no_slot() {
@@ -260,5 +260,18 @@ mod tests {
         h.commit();
         exec.after_change(&h.engine, &mut exec.lock());
         assert_eq!(h.free_slots(), slots);
+    }
+
+    #[test]
+    fn a_run_that_has_been_replayed_to_its_wait_holds_no_history() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|run| run.steps = vec![recorded(0, &[b'1'; 3000])]);
+        assert!(h.history_bytes() > 3000);
+        exec.begin_step(&h.engine, asked("", 1, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        exec.begin_wait(&h.engine, asked("", 2, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.history_bytes(), 0);
+        h.engine.forget(&exec);
+        assert_eq!(h.history_bytes(), 0);
     }
 }
