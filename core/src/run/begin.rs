@@ -62,6 +62,9 @@ impl Exec {
             self.note_cancel(engine, st, &place, site, &[], out);
             return Ok(Entered::Answer(answer));
         }
+        if let Some(message) = self.other_than_open_wait(st, &place, &asked) {
+            return Err(self.block(engine, st, Code::Mismatch, message, out));
+        }
         engine.history_replayed(self);
         let named = matches!(asked.kind, kind::STEP | kind::TRANSACTION);
         let in_flight = |st: &ExecState| {
@@ -129,7 +132,7 @@ impl Exec {
             return Err(self.block(engine, st, Code::PayloadCodec, message, out));
         }
         if record.kind != asked.kind || *record.site.name != *asked.name {
-            let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, record);
+            let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, (record.kind, &record.site));
             return Err(self.block(engine, st, Code::Mismatch, message, out));
         }
         if let (Some(asked_digest), Some(recorded)) = (asked.digest, record.digest)

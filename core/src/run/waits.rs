@@ -24,6 +24,17 @@ pub struct WaitFor {
     pub key: String,
 }
 
+/// The kind of the call that opened such a wait.
+fn kind_of(wait: WaitKind) -> Option<i16> {
+    match wait {
+        WaitKind::Sleep => Some(kind::SLEEP),
+        WaitKind::Receive => Some(kind::RECEIVE),
+        WaitKind::Event => Some(kind::EVENT),
+        WaitKind::Result => Some(kind::RESULT),
+        WaitKind::Retry => None,
+    }
+}
+
 impl Exec {
     pub fn begin_wait(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, wait: WaitFor, out: &mut Outbox) -> Result<Vec<u8>> {
         let mut st = self.lock();
@@ -32,6 +43,13 @@ impl Exec {
             Entered::Live(place) => place,
         };
         let answer = verdict::pending(false, place.1);
+        let Some(call) = st.calls.get(&place) else { return Ok(answer) };
+        if let Some(open) = st.open_waits.get(&place)
+            && (open.key != wait.key || open.target != wait.target)
+        {
+            let message = text::mismatch(self, &place, call.kind, &call.site.name, &call.site.location, (call.kind, &open.site));
+            return Err(self.block(engine, &mut st, Code::Mismatch, message, out));
+        }
         if let Some(open) = st.open_waits.remove(&place) {
             // It was open when the run was claimed: the deadline stands as it was first committed.
             self.waiting(engine, &mut st, place, open);
@@ -50,6 +68,14 @@ impl Exec {
         };
         self.write_wait(engine, place, write);
         Ok(answer)
+    }
+
+    /// Code that changed where the run waits is seen at that wait, as it is at a record: else it would wait on for what its new code never asked for.
+    /// Key and target are compared by `begin_wait`.
+    pub fn other_than_open_wait(&self, st: &ExecState, place: &Place, asked: &Asked<'_>) -> Option<String> {
+        let open = st.open_waits.get(place)?;
+        let kind = kind_of(open.kind)?;
+        (kind != asked.kind).then(|| text::mismatch(self, place, asked.kind, asked.name, asked.location, (kind, &open.site)))
     }
 
     fn write_wait(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write) {
@@ -247,6 +273,12 @@ impl Exec {
 mod tests {
     use super::*;
     use crate::engine::by_hand::{ByHand, asked, receive, recorded};
+    use crate::store::{Position, Site};
+
+    fn open_wait(kind: WaitKind, key: &str) -> OpenWait {
+        let site = Site { id: 7, name: key.into(), location: "old.rs:7".into() };
+        OpenWait { at: Position { segment: 0, branch: "".into(), seq: 0 }, kind, due_in_ms: None, due_at: None, target: None, key: key.into(), site }
+    }
 
     #[test]
     fn what_still_comes_after_the_end_takes_no_slot() {
@@ -273,5 +305,29 @@ mod tests {
         assert_eq!(h.history_bytes(), 0);
         h.engine.forget(&exec);
         assert_eq!(h.history_bytes(), 0);
+    }
+
+    #[test]
+    fn code_that_changed_at_an_open_wait_blocks() {
+        let receives = |topic: &str| vec![open_wait(WaitKind::Receive, topic)];
+        let blocked = |name: &str, ask: i16, waits: Vec<OpenWait>| {
+            let h = ByHand::open(false);
+            let exec = h.claim(|run| run.waits = waits);
+            let out = &mut Outbox::default();
+            let answer = match ask {
+                kind::STEP => exec.begin_step(&h.engine, asked("", 1, kind::STEP, name), out),
+                _ => exec.begin_wait(&h.engine, asked("", 1, ask, name), receive(name), out),
+            };
+            let why = answer.err().map(|e| (e.code, e.message));
+            assert_eq!(why.is_some(), matches!(h.commit()[..], [Write::Block { .. }]));
+            why
+        };
+        assert!(blocked("a", kind::RECEIVE, receives("a")).is_none());
+        for (name, ask) in [("b", kind::RECEIVE), ("s", kind::STEP)] {
+            let (code, message) = blocked(name, ask, receives("a")).unwrap();
+            assert_eq!(code, Code::Mismatch);
+            assert!(message.contains("receive \"a\" (old.rs:7)") && message.contains(&format!("\"{name}\" (w.rs:1)")), "{message}");
+        }
+        assert!(blocked("s", kind::STEP, vec![open_wait(WaitKind::Retry, "")]).is_none());
     }
 }
