@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::error::Result;
 use super::{Engine, Outbox, identity};
+use crate::protocol::client::Event;
 use crate::protocol::frame::Writer;
 use crate::protocol::ops::kind;
 use crate::run::begin::Asked;
@@ -120,6 +121,11 @@ impl ByHand {
             Write::Wait { .. } => Ok(Verdict::Opened { due_in_ms: None }),
             _ => Ok(Verdict::Committed),
         })
+    }
+
+    /// What the host was told since.
+    pub fn told(&self) -> Vec<Event> {
+        self.engine.client(self.client).unwrap().try_drain(1000)
     }
 
     pub fn free_slots(&self) -> i64 {

@@ -188,6 +188,8 @@ impl Exec {
             Err(e) => {
                 let token = st.calls.remove(&place).map_or(0, |c| c.token);
                 out.push(&self.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                // Later completions stand behind it.
+                self.give_up_number(&mut st, step.done, out);
             }
         }
     }
@@ -362,7 +364,7 @@ impl Exec {
         self.write_end(engine, token, write);
     }
 
-    fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
+    pub fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
         let exec = self.clone();
         engine.write(
             self.lane,
@@ -373,22 +375,22 @@ impl Exec {
                     out.complete(&exec.client, token, vec![]);
                 }
                 Ok(Verdict::Refused { message }) => {
-                    // What the user returned cannot be stored: the run fails with that, never silently.
-                    if let Write::Outcome { run, epoch, token: row, children, .. } = write {
-                        let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
-                        let write = Write::Outcome {
-                            run,
-                            epoch,
-                            state: RunState::Failed,
-                            token: row,
-                            value,
-                            error_type: Some("PayloadInvalid".into()),
-                            error_message: Some(message),
-                            then: None,
-                            children,
-                        };
-                        exec.write_end(engine, token, write);
-                    }
+                    // What the user returned cannot be stored: the run fails with that, never silently. A retry does not say whether there are children.
+                    let (Write::Outcome { token: row, .. } | Write::RetryRun { token: row, .. }) = write else { return };
+                    let children = !matches!(write, Write::Outcome { children: false, .. });
+                    let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
+                    let write = Write::Outcome {
+                        run: exec.run,
+                        epoch: exec.lock().epoch,
+                        state: RunState::Failed,
+                        token: row,
+                        value,
+                        error_type: Some("PayloadInvalid".into()),
+                        error_message: Some(message),
+                        then: None,
+                        children,
+                    };
+                    exec.write_end(engine, token, write);
                 }
                 Ok(_) => {
                     let again = exec.clone();
@@ -403,7 +405,10 @@ impl Exec {
                         }),
                     );
                 }
-                Err(e) => out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() }),
+                Err(e) => {
+                    out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                    exec.give_up_end(engine, &e, out);
+                }
             }),
         );
     }

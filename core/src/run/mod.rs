@@ -7,6 +7,7 @@ pub mod exec;
 pub mod finish;
 pub mod groups;
 pub mod history;
+pub mod refused;
 pub mod rehearse;
 pub mod retry;
 pub mod text;
