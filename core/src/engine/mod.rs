@@ -14,7 +14,7 @@ mod housekeeping;
 pub mod identity;
 mod lifecycle;
 mod misfits;
-mod names;
+pub mod names;
 pub mod options;
 mod outbox;
 mod queues;

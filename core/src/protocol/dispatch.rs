@@ -220,7 +220,6 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
                 "abandon" => ClosePolicy::Abandon,
                 other => return Err(malformed(&format!("policy must be cancel or abandon, not {other}"))),
             };
-            engine.known_queue(options.queue.as_deref().unwrap_or_default())?;
             let unchecked = options.unchecked;
             let child = engine.new_run(workflow, input, options, Some(Parent { run: exec.run, root: exec.root, policy }))?;
             let asked = Asked { digest: identity::digest(workflow, input, None), ..h.ask(kind::CHILD, workflow, location) };
