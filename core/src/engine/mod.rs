@@ -335,10 +335,13 @@ impl Engine {
         if gone {
             self.history_replayed(exec);
             self.claims.clear_suspect(exec.run);
-            let (parked, releasable) = {
+            let (parked, releasable, watches) = {
                 let mut st = exec.lock();
-                (std::mem::replace(&mut st.parked, true), st.releasable)
+                (std::mem::replace(&mut st.parked, true), st.releasable, std::mem::take(&mut st.watches))
             };
+            for target in watches {
+                self.unwatch(target, exec.id);
+            }
             if parked {
                 self.parked_changed(-1, releasable);
             } else {

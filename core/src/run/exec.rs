@@ -76,6 +76,8 @@ pub struct ExecState {
     closed: Vec<(String, String)>,
     /// `any` and `race` without a winner yet.
     pub groups: HashMap<Place, Call>,
+    /// Runs whose events or ends it waited for when it last looked.
+    pub watches: HashSet<RunKey>,
     /// Waits whose time is over: one last look, then that is recorded.
     pub overdue: HashSet<Place>,
     pub next_done: i32,
@@ -186,6 +188,7 @@ impl Exec {
                 seqs: KeyMap::default(),
                 closed: Vec::new(),
                 groups: HashMap::new(),
+                watches: HashSet::new(),
                 overdue: HashSet::new(),
                 next_done,
                 next_live: next_done,

@@ -103,6 +103,9 @@ impl Exec {
         let done = st.take_done();
         let epoch = st.epoch;
         let Some(call) = st.calls.get_mut(place) else { return };
+        if matches!(&call.phase, Phase::Waiting(wait) if wait.due_in_ms.is_some()) {
+            engine.timers.forget_call(self.id, place);
+        }
         call.phase = Phase::Recording;
         let step = StepWrite {
             at: self.position(place),
@@ -310,6 +313,7 @@ impl Exec {
             .collect();
         for place in open {
             let Some(call) = st.calls.remove(&place) else { continue };
+            engine.timers.forget_call(self.id, &place);
             let effects = if matches!(call.phase, Phase::Waiting(_)) { vec![crate::store::Effect::CloseWait] } else { vec![] };
             self.note_cancel(engine, st, &place, call.site, &effects, out);
             out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));

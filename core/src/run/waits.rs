@@ -1,6 +1,6 @@
 //! Waiting: sleeps, messages, events, other runs' ends. Parked in memory first; what a wait would get is read, never guessed from a hint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::begin::{Asked, Entered, Recorded};
@@ -140,7 +140,7 @@ impl Exec {
             return;
         }
         // A message already on its way into a record is not consumed yet and would be found again: its commit looks again.
-        if st.stopped.is_some() || st.calls.values().any(|c| c.kind == kind::RECEIVE && matches!(c.phase, Phase::Recording)) {
+        if st.stopped.is_some() || st.finishing || st.calls.values().any(|c| c.kind == kind::RECEIVE && matches!(c.phase, Phase::Recording)) {
             return;
         }
         let waits: Vec<(Place, OpenWait)> = st
@@ -154,9 +154,14 @@ impl Exec {
         if waits.is_empty() {
             return;
         }
-        for target in waits.iter().filter_map(|(_, w)| w.target) {
-            engine.watch(target, self.id);
+        let targets: HashSet<RunKey> = waits.iter().filter_map(|(_, w)| w.target).collect();
+        for gone in st.watches.difference(&targets) {
+            engine.unwatch(*gone, self.id);
         }
+        for target in &targets {
+            engine.watch(*target, self.id);
+        }
+        st.watches = targets;
         st.looking = Some(false);
         let exec = self.clone();
         engine.spawn(move |engine| async move {
@@ -329,5 +334,39 @@ mod tests {
             assert!(message.contains("receive \"a\" (old.rs:7)") && message.contains(&format!("\"{name}\" (w.rs:1)")), "{message}");
         }
         assert!(blocked("s", kind::STEP, vec![open_wait(WaitKind::Retry, "")]).is_none());
+    }
+
+    #[test]
+    fn a_wait_that_is_over_before_its_time_leaves_no_timer() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let waits = |branch: &str| {
+            let wait = WaitFor { due: Some(Due::After(3_600_000)), ..receive("a") };
+            exec.begin_wait(&h.engine, asked(branch, 1, kind::RECEIVE, "a"), wait, &mut Outbox::default()).unwrap();
+            h.answer(|_| Ok(Verdict::Opened { due_in_ms: Some(3_600_000) }));
+            assert_eq!(h.engine.timers.count(), 1);
+        };
+        waits("");
+        let message = Message { id: uuid::Uuid::nil(), topic: "a".into(), value: Payload::json(b"1".to_vec()) };
+        exec.take_answer(&h.engine, &mut exec.lock(), &("".into(), 0), WaitAnswer::Message(message), None);
+        assert_eq!(h.engine.timers.count(), 0);
+        h.commit();
+        exec.begin_group(&h.engine, asked("", 2, kind::GROUP, "race"), true, &mut Outbox::default()).unwrap();
+        waits("/1/0");
+        exec.finish_group(&h.engine, "", 1, "1", 3, &mut Outbox::default());
+        assert_eq!(h.engine.timers.count(), 0);
+    }
+
+    #[test]
+    fn a_run_that_has_gone_watches_nobody() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let target = Some(uuid::Uuid::now_v7());
+        let wait = WaitFor { kind: WaitKind::Result, due: None, target, key: String::new() };
+        exec.begin_wait(&h.engine, asked("", 1, kind::RESULT, "result"), wait, &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.engine.watched(), 1);
+        h.engine.forget(&exec);
+        assert_eq!(h.engine.watched(), 0);
     }
 }
