@@ -273,7 +273,7 @@ impl Engine {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
         self.ticks.now();
         let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for client in clients {
+        for client in clients.values() {
             client.push_all([crate::protocol::client::Event { token: 0, kind: event::STOPPING, frame: vec![] }]);
         }
         self.store.close().await;

@@ -24,9 +24,9 @@ mod served;
 mod starts;
 mod wakes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -81,7 +81,8 @@ pub struct Engine {
     phase: Mutex<Phase>,
     connecting: tokio::sync::Mutex<()>,
     registry: RwLock<HashMap<String, Registered>>,
-    clients: RwLock<Vec<Arc<Client>>>,
+    clients: RwLock<BTreeMap<u32, Arc<Client>>>,
+    next_client: AtomicU32,
     /// Free slots by client.
     slots: RwLock<HashMap<u32, Arc<AtomicI64>>>,
     execs: RwLock<Execs>,
@@ -127,6 +128,7 @@ impl Engine {
             connecting: tokio::sync::Mutex::default(),
             registry: RwLock::default(),
             clients: RwLock::default(),
+            next_client: AtomicU32::new(1),
             slots: RwLock::default(),
             execs: RwLock::default(),
             next_exec: AtomicU64::new(1),
@@ -261,13 +263,24 @@ impl Engine {
 
     pub fn attach(&self, ordered: bool) -> Result<u32> {
         let client = Client::new(ordered).map_err(|e| EngineError::new(crate::protocol::errors::Code::Internal, format!("no wake-up descriptor: {e}")))?;
-        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
-        clients.push(Arc::new(client));
-        Ok(clients.len() as u32)
+        let id = self.next_client.fetch_add(1, Ordering::Relaxed);
+        self.clients.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(client));
+        Ok(id)
+    }
+
+    /// Nobody reads this client's queue any more. One that functions are registered with stays: runs are claimed for it.
+    pub fn detach(&self, id: u32) {
+        if self.registry.read().unwrap_or_else(PoisonError::into_inner).values().any(|r| r.client == id) {
+            return;
+        }
+        let gone = self.clients.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(client) = gone {
+            self.forget_awaiters_of(&client);
+        }
     }
 
     pub fn client(&self, id: u32) -> Option<Arc<Client>> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).get((id as usize).checked_sub(1)?).cloned()
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     fn registered(&self, name: &str) -> Option<Registered> {
@@ -282,7 +295,8 @@ impl Engine {
 
     /// To the first client: every host reads its own queue, and one line is enough.
     pub fn log_all(&self, level: &str, code: &str, message: &str) {
-        if let Some(client) = self.client(1) {
+        let first = self.clients.read().unwrap_or_else(PoisonError::into_inner).values().next().cloned();
+        if let Some(client) = first {
             self.log(&client, level, code, message, &mut Outbox::default());
         }
     }
@@ -368,5 +382,22 @@ impl Engine {
                 self.claims.slots_freed();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_hand::ByHand;
+
+    #[test]
+    fn a_client_whose_loop_has_gone_is_gone_but_for_one_with_functions() {
+        let h = ByHand::open(true);
+        let other = h.engine.attach(true).unwrap();
+        h.engine.await_result(h.engine.client(other).unwrap(), 7, uuid::Uuid::now_v7(), None);
+        let weak = std::sync::Arc::downgrade(&h.engine.client(other).unwrap());
+        h.engine.detach(other);
+        h.engine.detach(1);
+        assert!(weak.upgrade().is_none() && h.engine.client(1).is_some());
+        assert_ne!(h.engine.attach(true).unwrap(), other, "a late call of the old loop must not reach a new one");
     }
 }

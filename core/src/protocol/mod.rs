@@ -87,6 +87,13 @@ pub fn attach(handle: u64, ordered: bool) -> Result<u32, (String, String)> {
     guarded(|| find(handle)?.engine.attach(ordered)).map_err(|e| (e.code.as_str().to_owned(), e.message))
 }
 
+/// Its loop or thread has gone: the queue and its descriptor are given back, what it waited for is forgotten. One with registered functions stays.
+pub fn detach(handle: u64, client: u32) {
+    if let Ok(open) = find(handle) {
+        open.engine.detach(client);
+    }
+}
+
 pub fn wake_fd(handle: u64, client: u32) -> Option<i32> {
     Some(client_of(handle, client)?.wake_fd())
 }
@@ -136,8 +143,9 @@ pub fn wait(handle: u64, client: u32, token: u64, timeout: Duration) -> Option<E
 }
 
 pub fn cancel(handle: u64, client: u32, token: u64) {
-    if let Some(client) = client_of(handle, client) {
-        client.cancel(token);
+    let Ok(open) = find(handle) else { return };
+    if let Some(client) = open.engine.client(client) {
+        open.engine.give_up(&client, token);
     }
 }
 
