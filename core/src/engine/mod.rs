@@ -83,8 +83,8 @@ pub struct Engine {
     registry: RwLock<HashMap<String, Registered>>,
     clients: RwLock<BTreeMap<u32, Arc<Client>>>,
     next_client: AtomicU32,
-    /// Free slots by client.
-    slots: RwLock<HashMap<u32, Arc<AtomicI64>>>,
+    /// By client: its free slots, and how many it has.
+    slots: RwLock<HashMap<u32, (Arc<AtomicI64>, i64)>>,
     execs: RwLock<Execs>,
     next_exec: AtomicU64,
     /// Runs whose claimed start is on its way: owned in the database before they are known here.
@@ -371,7 +371,7 @@ impl Engine {
     }
 
     fn slots_of(&self, client: u32) -> Option<Arc<AtomicI64>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&client).cloned()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&client).map(|(free, _)| free.clone())
     }
 
     /// `by` slots of this client became free (or, below 0, were taken).

@@ -96,6 +96,7 @@ impl Exec {
             }
             _ => out.complete(&self.client, call.token, verdict::stopped("stopped")),
         }
+        self.after_change(engine, st);
     }
 
     /// Put the call's record on its way; its verdict comes with the commit, in the order of completions.
@@ -263,9 +264,10 @@ impl Exec {
         }
     }
 
-    fn stop_if_fenced(&self, _engine: &Arc<Engine>, answer: Result<Verdict>, out: &mut Outbox) {
+    fn stop_if_fenced(&self, engine: &Arc<Engine>, answer: Result<Verdict>, out: &mut Outbox) {
         if matches!(answer, Ok(Verdict::Fenced)) {
             self.stop(&mut self.lock(), "fenced", "this run has another owner now", out);
+            engine.forget(self);
         }
     }
 
@@ -275,6 +277,10 @@ impl Exec {
         let mut st = self.lock();
         if st.stopped.is_some() {
             return None;
+        }
+        // Read before a cancel and heard after it: what is known here is newer.
+        if now.is_some_and(|n| n.epoch < st.epoch) {
+            return Some(st.epoch);
         }
         // A cancel moves the epoch by one and leaves the run to its owner. Any other move is another execution, of this process too: a run
         // that was rewound and claimed again here must not hear of what this one still does.
@@ -502,5 +508,43 @@ fn as_cancelled(write: Write) -> Write {
             }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked, receive};
+
+    #[test]
+    fn an_execution_that_another_has_taken_over_gives_its_slot_back() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.stop_if_fenced(&h.engine, Ok(Verdict::Fenced), &mut Outbox::default());
+        assert_eq!(h.free_slots(), slots);
+    }
+
+    #[test]
+    fn what_was_read_before_a_cancel_does_not_end_who_has_heard_of_it() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|run| run.epoch = 2);
+        let old = OwnedNow { key: exec.run, epoch: 1, mine: true, state: RunState::Running, inbox: 0, claim_token: 0, cancel: None };
+        assert_eq!(exec.learn(&h.engine, Some(&old), &mut Outbox::default()), Some(2));
+        assert_eq!(exec.learn(&h.engine, None, &mut Outbox::default()), None);
+    }
+
+    #[test]
+    fn a_run_whose_last_step_was_cut_short_waits_without_a_slot() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.begin_wait(&h.engine, asked("/0/0", 1, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        exec.begin_step(&h.engine, asked("/0/1", 2, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.free_slots(), slots - 1);
+        let cut = Finished { branch: "/0/1", seq: 0, attempt: 1, failed: true, output: b"", retryable: false, stopped: true, token: 3 };
+        exec.finish_step(&h.engine, cut, &mut Outbox::default());
+        assert_eq!(h.free_slots(), slots);
     }
 }
