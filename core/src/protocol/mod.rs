@@ -39,10 +39,7 @@ static SLOTS: RwLock<Vec<Slot>> = RwLock::new(Vec::new());
 const RUNTIME_THREADS: usize = 2;
 
 fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into());
-        Err(EngineError::new(Code::Internal, format!("{}: {what}", Code::Internal.means())))
-    })
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(EngineError::panicked(panic)))
 }
 
 fn find(handle: u64) -> Result<Arc<Open>, EngineError> {

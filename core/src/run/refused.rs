@@ -17,6 +17,11 @@ impl Exec {
     pub fn give_up_end(self: &Arc<Self>, engine: &Arc<Engine>, e: &EngineError, out: &mut Outbox) {
         let mut st = self.lock();
         engine.log(&self.client, "error", e.code.as_str(), &e.message, out);
+        if st.stopped.is_some() {
+            // Another is at it. Should the run still be ours after that, `reconcile` finds it.
+            drop(st);
+            return engine.forget(self);
+        }
         let (run, epoch, inbox) = (self.run, st.epoch, st.inbox);
         // One that is to clean up cannot be released: it would be claimed again at once.
         let released = st.cancel.is_none();
