@@ -75,6 +75,11 @@ mod _native {
     }
 
     #[pyfunction]
+    fn detach(handle: u64, client: u32) {
+        protocol::detach(handle, client);
+    }
+
+    #[pyfunction]
     fn wake_fd(handle: u64, client: u32) -> Option<i32> {
         protocol::wake_fd(handle, client)
     }

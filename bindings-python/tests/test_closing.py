@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from datetime import timedelta
 
@@ -102,3 +103,18 @@ def test_a_close_needs_no_thread_of_the_loops_executor(database: Database) -> No
         await other
 
     asyncio.run(main())
+
+
+def test_a_loop_that_has_ended_leaves_no_descriptor(database: Database) -> None:
+    """A program without a loop of its own that runs one for each request."""
+    app = AsyncEverstep(**{**database.settings, "role": "client"})
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    asyncio.run(app.queues())
+    before = descriptors()
+    for _ in range(30):
+        asyncio.run(app.queues())
+    assert descriptors() - before < 10
+    asyncio.run(app.close())

@@ -69,6 +69,7 @@ cases!(
     sleepers_are_released_under_pressure_and_wake_in_time,
     every_wake_up_reaches_a_run_that_is_being_released,
     a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold,
+    a_child_on_a_queue_that_is_not_there_fails_alike_when_it_is,
     deadlines_and_unknown_workflows_and_late_starts,
     a_transaction_commits_its_rows_and_its_checkpoint_together,
 );
@@ -530,6 +531,37 @@ fn a_queue_with_a_limit_is_never_over_it_and_delays_priorities_and_dedup_hold(p:
     assert_eq!(keyed(1).unwrap(), keyed(1).unwrap(), "attached to the holder");
     assert_ne!(keyed(1).unwrap(), keyed(2).unwrap());
     h.close();
+}
+
+fn a_child_on_a_queue_that_is_not_there_fails_alike_when_it_is(p: &Place) {
+    let parent = |c: &Ctx| {
+        let child = c.child_on(Some("late"), "child", "null");
+        let code = child.err().map_or("none", |e| if format!("{e:?}").contains("unknown_queue") { "unknown_queue" } else { "another" });
+        c.receive("go", None)?;
+        Ok(code.to_owned())
+    };
+    let worker = || {
+        let h = p.host();
+        h.workflow("parent", parent);
+        h.workflow("child", |_| Ok("null".into()));
+        h.launch();
+        h
+    };
+    let a = worker();
+    let before = a.start("parent", "null");
+    until("waiting", || waits(&a, &before));
+    let client = p.host_with(serde_json::json!({ "role": "client" }));
+    client.ask(op::PUT_QUEUE, frame(|w| _ = w.list(6).str("late").bool(false).null().null().null().bool(false).bool(false))).unwrap();
+    let after = a.start("parent", "null");
+    until("waiting", || waits(&a, &after));
+    a.close();
+    let b = worker();
+    for (run, code) in [(before, "unknown_queue"), (after, "none")] {
+        b.send(&run, "go", "1");
+        assert_eq!(b.result(&run).unwrap(), ("succeeded".into(), code.into()));
+    }
+    client.close();
+    b.close();
 }
 
 fn deadlines_and_unknown_workflows_and_late_starts(p: &Place) {

@@ -160,7 +160,10 @@ class Engine:
         client = self._loops.get(loop)
         if client is None:
             for ended in [other for other in self._loops if other.is_closed()]:
-                del self._loops[ended]
+                # Another thread's loop may be at it, too.
+                gone = self._loops.pop(ended, None)
+                if gone is not None:
+                    _native.detach(handle, gone.id)
             client = self._loops[loop] = LoopClient(self, handle)
             client.bind(loop)
         return client

@@ -165,9 +165,11 @@ class LoopClient:
 
     def _pump_events(self) -> None:
         while not self.engine.closed:
-            events = _native.drain(self.handle, self.id, _MAX, 100)
             loop = self.loop
-            if events and loop is not None and not loop.is_closed():
+            if loop is None or loop.is_closed():
+                return
+            events = _native.drain(self.handle, self.id, _MAX, 100)
+            if events and not loop.is_closed():
                 loop.call_soon_threadsafe(self._take, events)
 
     def _take(self, events: list[tuple[int, int, tuple[Any, ...]]]) -> None:

@@ -47,6 +47,18 @@ impl Awaiters {
         map.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().push(awaiter);
     }
 
+    /// Nobody waits any longer under these tokens.
+    fn forget(&self, gone: impl Fn(&Awaiter) -> bool) {
+        fn forget<K>(map: &Mutex<HashMap<K, Vec<Awaiter>>>, gone: impl Fn(&Awaiter) -> bool) {
+            map.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, awaiters| {
+                awaiters.retain(|a| !gone(a));
+                !awaiters.is_empty()
+            });
+        }
+        forget(&self.results, &gone);
+        forget(&self.events, &gone);
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,6 +106,16 @@ impl Engine {
                 }
             });
         }
+    }
+
+    /// The host gave this token up: what it waited for is looked for no more, else this process would poll until that run ends.
+    pub fn give_up(&self, client: &Arc<Client>, token: u64) {
+        client.cancel(token);
+        self.awaiters.forget(|a| a.token == token && Arc::ptr_eq(&a.client, client));
+    }
+
+    pub(super) fn forget_awaiters_of(&self, client: &Arc<Client>) {
+        self.awaiters.forget(|a| Arc::ptr_eq(&a.client, client));
     }
 
     pub(super) async fn run_awaiters(self: Arc<Self>) {
@@ -233,4 +255,24 @@ fn unknown_codec(what: &str, value: &Payload) -> EngineError {
 pub fn blocked_text(why: &str) -> String {
     let document: Option<serde_json::Value> = serde_json::from_str(why).ok();
     document.and_then(|d| d.get("message")?.as_str().map(str::to_owned)).unwrap_or_else(|| why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::ByHand;
+
+    #[test]
+    fn what_a_host_gave_up_is_looked_for_no_more() {
+        let h = ByHand::open(true);
+        let client = h.engine.client(1).unwrap();
+        let run = uuid::Uuid::now_v7();
+        for token in [7, 8] {
+            h.engine.await_result(client.clone(), token, run, None);
+            h.engine.await_event(client.clone(), token, run, "key".into(), None);
+        }
+        h.engine.give_up(&client, 7);
+        assert_eq!(h.engine.awaited().0, [run], "another token waits for the same run");
+        h.engine.give_up(&client, 8);
+        assert_eq!(h.engine.awaited(), (vec![], vec![]));
+    }
 }

@@ -3,6 +3,7 @@
 //! (`core/docs/decisions/0010-a-busy-lane-gathers.md`). Callers are answered after the commit, never before.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 use super::error::{EngineError, Result};
 use super::{Engine, Outbox};
 use crate::protocol::errors::Code;
-use crate::store::{Effect, StoreError, Verdict, Write};
+use crate::store::{Effect, RunKey, StoreError, Verdict, Write};
 
 /// What happens with a write's verdict. It gets the write back, to say it again under another epoch or to pass on its parts.
 pub type Ack = Box<dyn FnOnce(&Arc<Engine>, Write, Result<Verdict>, &mut Outbox) + Send>;
@@ -81,7 +82,7 @@ impl Lane {
         }
     }
 
-    fn take(&self) -> (Vec<Write>, Vec<Ack>) {
+    pub(super) fn take(&self) -> (Vec<Write>, Vec<Ack>) {
         let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let most = q.len().min(MOST_ROWS);
         let (mut writes, mut acks, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);
@@ -123,8 +124,17 @@ fn size(write: &Write) -> usize {
     }
 }
 
+/// The run whose owner wrote this.
+fn owned(write: &Write) -> Option<RunKey> {
+    match write {
+        Write::Start(_) | Write::Send(_) => None,
+        Write::Step { run, .. } | Write::Attempt { run, .. } | Write::Wait { run, .. } | Write::Outcome { run, .. } | Write::RetryRun { run, .. } => Some(*run),
+        Write::Release { run, .. } | Write::GiveBack { run, .. } | Write::Block { run, .. } => Some(*run),
+    }
+}
+
 impl Engine {
-    pub fn lane_of(&self, run: crate::store::RunKey) -> usize {
+    pub fn lane_of(&self, run: RunKey) -> usize {
         // The low bits of a UUIDv7 are random, of a UUIDv8 a hash: even either way.
         (run.as_u128() as usize) % self.lanes.len()
     }
@@ -150,16 +160,29 @@ impl Engine {
                 Ok(verdicts) => {
                     self.hint_about(&writes, &verdicts);
                     for ((write, ack), verdict) in writes.into_iter().zip(acks).zip(verdicts) {
-                        ack(&self, write, Ok(verdict), &mut out);
+                        self.acknowledge(ack, write, Ok(verdict), &mut out);
                     }
                 }
                 Err(e) => {
                     for (write, ack) in writes.into_iter().zip(acks) {
-                        ack(&self, write, Err(e.clone()), &mut out);
+                        self.acknowledge(ack, write, Err(e.clone()), &mut out);
                     }
                 }
             }
             out.flush();
+        }
+    }
+
+    /// A bug in what follows from a verdict ends neither the lane, whose lease would beat on over runs that record nothing more, nor leaves its run waiting for
+    /// an answer that is lost: it is tried again, from what is recorded.
+    fn acknowledge(self: &Arc<Self>, ack: Ack, write: Write, answer: Result<Verdict>, out: &mut Outbox) {
+        let run = owned(&write);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ack(self, write, answer, out))) {
+            let e = EngineError::panicked(panic);
+            match run.and_then(|run| self.exec_of(run)) {
+                Some(exec) => exec.give_up_end(self, &e, out),
+                None => self.log_all("error", e.code.as_str(), &e.message),
+            }
         }
     }
 
@@ -198,7 +221,18 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::by_hand::ByHand;
     use super::*;
+
+    #[test]
+    fn a_bug_behind_a_verdict_gives_its_run_back() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let write = Write::GiveBack { run: exec.run, epoch: 1 };
+        h.engine.acknowledge(Box::new(|_, _, _, _| panic!("a bug")), write, Ok(Verdict::Committed), &mut Outbox::default());
+        assert!(matches!(h.commit()[..], [Write::Release { .. }]));
+        assert_eq!(h.engine.exec_count(), 0);
+    }
 
     #[test]
     fn only_a_busy_lane_of_many_runs_waits_and_only_for_a_quarter_of_them() {

@@ -1,7 +1,10 @@
 //! Operations on runs and queues from outside: read, cancel, resume, retry, rewind; queues. Each is one store call under the outage budget.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use super::config::Role;
 use super::error::{EngineError, Result};
@@ -37,7 +40,8 @@ impl Engine {
     {
         self.spawn(move |engine| async move {
             let mut out = Outbox::default();
-            match work(engine).await {
+            let answer = AssertUnwindSafe(async move { work(engine).await }).catch_unwind().await;
+            match answer.unwrap_or_else(|panic| Err(EngineError::panicked(panic))) {
                 Ok(frame) => out.complete(&client, token, frame),
                 Err(e) => out.push(&client, Event { token, kind: event::FAILED, frame: e.frame() }),
             }
@@ -335,4 +339,21 @@ fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
         return Err(EngineError::new(Code::ConfigInvalid, format!("limit must be between 1 and {MOST_LISTED}, it is {}", filter.limit)));
     }
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::ByHand;
+    use super::*;
+
+    #[test]
+    fn a_bug_in_an_operation_is_its_answer() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let h = ByHand::open(false);
+        h.engine.set_runtime(runtime.handle().clone());
+        let client = h.engine.client(1).unwrap();
+        h.engine.answer(client.clone(), 7, |_| async { panic!("a bug") });
+        let told = client.drain(1, std::time::Duration::from_secs(30));
+        assert_eq!(told.iter().map(|e| (e.token, e.kind)).collect::<Vec<_>>(), [(7, event::FAILED)]);
+    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::counters::Counters;
 use super::{Engine, Outbox, Phase};
-use crate::store::{ClaimRequest, ClaimedRun, Position, Route, RunKey, RunState, Verdict, WakeHint, Write};
+use crate::store::{ClaimRequest, ClaimedRun, Position, Route, RunKey, RunState, StoreError, Verdict, WakeHint, Write};
 
 #[derive(Default)]
 pub struct Claims {
@@ -288,7 +288,7 @@ impl Engine {
     }
 
     pub(super) fn free_slots(&self) -> i64 {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(|s| s.load(Ordering::Relaxed)).max().unwrap_or(0)
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(|(free, _)| free.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 
     /// Claim for each client with free slots.
@@ -309,7 +309,12 @@ impl Engine {
                 }
                 continue;
             }
-            let Ok(incarnation) = self.ensure_lease().await else { return Ok(Left { more: true, ..left }) };
+            let incarnation = match self.ensure_lease().await {
+                Ok(incarnation) => incarnation,
+                Err(_) if self.phase() != Phase::Launched => return Ok(Left { more: true, ..left }),
+                // Refused at once, it would be asked for again at once, and nobody would hear of it.
+                Err(e) => return Err(StoreError::Unavailable(e.message)),
+            };
             let max = free.min(MOST);
             slots.fetch_sub(max, Ordering::Relaxed);
             let request = ClaimRequest { incarnation, claim_token: self.random(), routes: routes.clone(), max, held_by_queue: self.held_by_queue() };
@@ -329,7 +334,7 @@ impl Engine {
     fn held_by_queue(&self) -> Vec<(String, i32)> {
         let mut held: HashMap<String, i32> = HashMap::new();
         for exec in self.all_execs() {
-            if !exec.queue.is_empty() {
+            if !exec.queue.is_empty() && !exec.lock().parked {
                 *held.entry(exec.queue.to_string()).or_default() += 1;
             }
         }
@@ -438,7 +443,7 @@ impl Engine {
                     // Something woke it meanwhile: it is not to wait.
                     return engine.end_with(&ended, Write::GiveBack { run: *run, epoch: *epoch });
                 }
-                if let (Ok(Verdict::Fenced), Write::Block { .. } | Write::GiveBack { .. }) = (&answer, &write) {
+                if let (Ok(Verdict::Fenced), Write::Block { .. } | Write::GiveBack { .. } | Write::Release { .. }) = (&answer, &write) {
                     // Another epoch or owner decides about it now; if it is still ours, `reconcile` finds it.
                     let engine = engine.clone();
                     engine.clone().spawn(move |_| async move { engine.reconcile().await });
@@ -465,6 +470,17 @@ mod tests {
         assert!(claims.take_suspect(last, 4, 5) && !claims.take_suspect(uuid::Uuid::new_v4(), 2, 5));
         claims.clear_suspect(last);
         assert_eq!(runs.take(20).filter(|run| claims.take_suspect(*run, 3, 5)).count(), 8);
+    }
+
+    #[test]
+    fn what_is_parked_takes_nothing_of_a_queues_worker_limit() {
+        use super::super::by_hand::{ByHand, asked, receive};
+        let h = ByHand::open(false);
+        let on_queue = || h.claim(|run| run.route = identity::route("default", "q", "w", ""));
+        let (parked, _busy) = (on_queue(), on_queue());
+        parked.begin_wait(&h.engine, asked("", 1, crate::protocol::ops::kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.engine.held_by_queue(), [("q".to_owned(), 1)]);
     }
 
     #[test]

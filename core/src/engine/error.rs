@@ -20,6 +20,12 @@ impl EngineError {
         EngineError::new(code, code.means())
     }
 
+    /// Of a panic: a bug in the engine, which must cost neither the host process nor an answer.
+    pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Self {
+        let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into());
+        EngineError::new(Code::Internal, format!("{}: {what}", Code::Internal.means()))
+    }
+
     pub fn frame(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.str(self.code.as_str()).str(&self.message);

@@ -1,6 +1,6 @@
 //! Opening, connecting, launching, draining, closing.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +40,10 @@ impl Engine {
         if self.phase() >= Phase::Draining {
             return Err(EngineError::plain(Code::Closed));
         }
-        let slots = options.slots.unwrap_or(self.config.slots);
+        let named = options.slots;
+        if let Some(slots) = named.filter(|slots| *slots < 1) {
+            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": slots must be at least 1, not {slots}")));
+        }
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         if registry.contains_key(name) {
             return Err(EngineError::new(Code::AlreadyRegistered, format!("\"{name}\" is registered already. Give one of the two another name=.")));
@@ -49,7 +52,11 @@ impl Engine {
         drop(registry);
         self.served.changed();
         let mut all = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        all.entry(client).or_insert_with(|| Arc::new(std::sync::atomic::AtomicI64::new(slots)));
+        let (free, total) = all.entry(client).or_insert_with(|| (Arc::new(AtomicI64::new(self.config.slots)), self.config.slots));
+        if let Some(named) = named {
+            free.fetch_add(named - *total, Ordering::Relaxed);
+            *total = named;
+        }
         drop(all);
         if self.phase() == Phase::Launched {
             self.claims.look();
@@ -273,7 +280,7 @@ impl Engine {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
         self.ticks.now();
         let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for client in clients {
+        for client in clients.values() {
             client.push_all([crate::protocol::client::Event { token: 0, kind: event::STOPPING, frame: vec![] }]);
         }
         self.store.close().await;
@@ -311,5 +318,27 @@ fn first_contact(e: StoreError) -> EngineError {
     match e {
         StoreError::Unavailable(m) => EngineError::new(Code::DatabaseUnreachable, format!("{} ({m})", Code::DatabaseUnreachable.means())),
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::ByHand;
+    use super::*;
+
+    #[test]
+    fn the_last_registration_that_names_slots_wins_and_none_is_refused() {
+        let h = ByHand::open(false);
+        let register = |name: &str, options: &str| {
+            let mut w = Writer::new();
+            w.int(1).str("workflow").str(name).null().str(options);
+            h.engine.register(&w.finish()).map_err(|e| e.code)
+        };
+        register("a", r#"{"slots":7}"#).unwrap();
+        let _one = h.claim(|_| {});
+        register("b", r#"{"slots":3}"#).unwrap();
+        register("c", "{}").unwrap();
+        assert_eq!(h.free_slots(), 2);
+        assert_eq!(register("d", r#"{"slots":0}"#), Err(Code::ConfigInvalid));
     }
 }

@@ -83,6 +83,10 @@ impl Engine {
                 if matches!(answer, Ok(Verdict::Changed { .. })) {
                     engine.give_back(run, epoch);
                 }
+                if matches!(answer, Ok(Verdict::Fenced)) {
+                    // A cancel came in between: still ours, and to clean up here.
+                    engine.spawn(|engine| async move { engine.reconcile().await });
+                }
                 done(engine);
             }),
         );

@@ -1,6 +1,8 @@
 //! The engine: what one process knows and does. Pure parts live in `run`, SQL in `store`; here is what ties them to time, threads and hosts.
 
 mod awaiters;
+#[cfg(test)]
+pub mod by_hand;
 mod committer;
 mod config;
 pub mod control;
@@ -12,7 +14,7 @@ mod housekeeping;
 pub mod identity;
 mod lifecycle;
 mod misfits;
-mod names;
+pub mod names;
 pub mod options;
 mod outbox;
 mod queues;
@@ -22,9 +24,9 @@ mod served;
 mod starts;
 mod wakes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -79,9 +81,10 @@ pub struct Engine {
     phase: Mutex<Phase>,
     connecting: tokio::sync::Mutex<()>,
     registry: RwLock<HashMap<String, Registered>>,
-    clients: RwLock<Vec<Arc<Client>>>,
-    /// Free slots by client.
-    slots: RwLock<HashMap<u32, Arc<AtomicI64>>>,
+    clients: RwLock<BTreeMap<u32, Arc<Client>>>,
+    next_client: AtomicU32,
+    /// By client: its free slots, and how many it has.
+    slots: RwLock<HashMap<u32, (Arc<AtomicI64>, i64)>>,
     execs: RwLock<Execs>,
     next_exec: AtomicU64,
     /// Runs whose claimed start is on its way: owned in the database before they are known here.
@@ -127,6 +130,7 @@ impl Engine {
             connecting: tokio::sync::Mutex::default(),
             registry: RwLock::default(),
             clients: RwLock::default(),
+            next_client: AtomicU32::new(1),
             slots: RwLock::default(),
             execs: RwLock::default(),
             next_exec: AtomicU64::new(1),
@@ -262,13 +266,24 @@ impl Engine {
 
     pub fn attach(&self, ordered: bool) -> Result<u32> {
         let client = Client::new(ordered).map_err(|e| EngineError::new(crate::protocol::errors::Code::Internal, format!("no wake-up descriptor: {e}")))?;
-        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
-        clients.push(Arc::new(client));
-        Ok(clients.len() as u32)
+        let id = self.next_client.fetch_add(1, Ordering::Relaxed);
+        self.clients.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(client));
+        Ok(id)
+    }
+
+    /// Nobody reads this client's queue any more. One that functions are registered with stays: runs are claimed for it.
+    pub fn detach(&self, id: u32) {
+        if self.registry.read().unwrap_or_else(PoisonError::into_inner).values().any(|r| r.client == id) {
+            return;
+        }
+        let gone = self.clients.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(client) = gone {
+            self.forget_awaiters_of(&client);
+        }
     }
 
     pub fn client(&self, id: u32) -> Option<Arc<Client>> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).get((id as usize).checked_sub(1)?).cloned()
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     fn registered(&self, name: &str) -> Option<Registered> {
@@ -283,7 +298,8 @@ impl Engine {
 
     /// To the first client: every host reads its own queue, and one line is enough.
     pub fn log_all(&self, level: &str, code: &str, message: &str) {
-        if let Some(client) = self.client(1) {
+        let first = self.clients.read().unwrap_or_else(PoisonError::into_inner).values().next().cloned();
+        if let Some(client) = first {
             self.log(&client, level, code, message, &mut Outbox::default());
         }
     }
@@ -308,10 +324,20 @@ impl Engine {
     }
 
     fn remember(&self, exec: &Arc<Exec>) {
-        self.history_bytes.fetch_add(exec.history_bytes, Ordering::Relaxed);
+        self.history_bytes.fetch_add(exec.history_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut execs = self.execs.write().unwrap_or_else(PoisonError::into_inner);
         execs.by_run.insert(exec.run, exec.id);
         execs.by_id.insert(exec.id, exec.clone());
+    }
+
+    /// Its first call that is not recorded: replay has freed record by record what it was loaded with, about. What is parked for an hour must not keep
+    /// others out for it.
+    pub fn history_replayed(&self, exec: &Exec) {
+        let bytes = exec.history_bytes.swap(0, Ordering::Relaxed);
+        if bytes > 0 {
+            self.history_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.claims.slots_freed();
+        }
     }
 
     /// The execution has ended here, however it did: its memory and its slot are free.
@@ -324,12 +350,15 @@ impl Engine {
             execs.by_id.remove(&exec.id).is_some()
         };
         if gone {
-            self.history_bytes.fetch_sub(exec.history_bytes, Ordering::Relaxed);
+            self.history_replayed(exec);
             self.claims.clear_suspect(exec.run);
-            let (parked, releasable) = {
+            let (parked, releasable, watches) = {
                 let mut st = exec.lock();
-                (std::mem::replace(&mut st.parked, true), st.releasable)
+                (std::mem::replace(&mut st.parked, true), st.releasable, std::mem::take(&mut st.watches))
             };
+            for target in watches {
+                self.unwatch(target, exec.id);
+            }
             if parked {
                 self.parked_changed(-1, releasable);
             } else {
@@ -345,7 +374,7 @@ impl Engine {
     }
 
     fn slots_of(&self, client: u32) -> Option<Arc<AtomicI64>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&client).cloned()
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&client).map(|(free, _)| free.clone())
     }
 
     /// `by` slots of this client became free (or, below 0, were taken).
@@ -357,5 +386,22 @@ impl Engine {
                 self.claims.slots_freed();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_hand::ByHand;
+
+    #[test]
+    fn a_client_whose_loop_has_gone_is_gone_but_for_one_with_functions() {
+        let h = ByHand::open(true);
+        let other = h.engine.attach(true).unwrap();
+        h.engine.await_result(h.engine.client(other).unwrap(), 7, uuid::Uuid::now_v7(), None);
+        let weak = std::sync::Arc::downgrade(&h.engine.client(other).unwrap());
+        h.engine.detach(other);
+        h.engine.detach(1);
+        assert!(weak.upgrade().is_none() && h.engine.client(1).is_some());
+        assert_ne!(h.engine.attach(true).unwrap(), other, "a late call of the old loop must not reach a new one");
     }
 }

@@ -18,6 +18,19 @@ impl Names {
     }
 }
 
+/// What starts name that this process has not heard of yet.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown {
+    queue: bool,
+    name: bool,
+}
+
+impl Unknown {
+    pub fn or(self, other: Unknown) -> Unknown {
+        Unknown { queue: self.queue || other.queue, name: self.name || other.name }
+    }
+}
+
 impl Engine {
     /// What this worker runs, for those who start by name elsewhere.
     pub async fn announce(&self, workflows: &[String]) -> Result<()> {
@@ -35,22 +48,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Go on with a start whose names are known; look in the database before saying that one is not.
-    pub fn check_names_then(self: &Arc<Self>, run: NewRun, unchecked: bool, go_on: impl FnOnce(&Arc<Engine>, NewRun) + Send + 'static) {
-        let queue_known = run.route.queue.is_empty() || self.queues.get(&run.route.queue).is_some();
-        let name_known = unchecked || self.knows_workflow(&run.route.workflow);
-        if queue_known && name_known {
-            return go_on(self, run);
+    pub fn unknown(&self, run: &NewRun, unchecked: bool) -> Unknown {
+        let queue = !run.route.queue.is_empty() && self.queues.get(&run.route.queue).is_none();
+        Unknown { queue, name: !unchecked && !self.knows_workflow(&run.route.workflow) }
+    }
+
+    /// Go on with starts whose names are known; look in the database before saying that one is not.
+    pub fn look_up_then(self: &Arc<Self>, unknown: Unknown, go_on: impl FnOnce(&Arc<Engine>) + Send + 'static) {
+        if unknown == Unknown::default() {
+            return go_on(self);
         }
         self.spawn(move |engine| async move {
             // An unknown name is the caller's error; a database that does not answer is said by the start itself.
-            let queues = if queue_known { Ok(()) } else { engine.refresh_queues().await };
-            let names = if name_known { Ok(()) } else { engine.refresh_names().await };
+            let queues = if unknown.queue { engine.refresh_queues().await } else { Ok(()) };
+            let names = if unknown.name { engine.refresh_names().await } else { Ok(()) };
             if let Err(e) = queues.and(names) {
                 engine.log_all("warning", e.code.as_str(), &e.message);
             }
-            go_on(&engine, run);
+            go_on(&engine);
         });
+    }
+
+    /// The error for a start on a queue nobody created, or under a name that looks mistyped.
+    pub fn check_start(&self, run: &NewRun, unchecked: bool) -> Result<()> {
+        self.known_queue(&run.route.queue)?;
+        if unchecked { Ok(()) } else { self.check_workflow(&run.route.workflow) }
     }
 
     /// The error for a name that nobody knows and that is nearly one that is known. Any other name nobody knows is left to be learned: the

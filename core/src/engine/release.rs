@@ -185,12 +185,12 @@ impl Engine {
         true
     }
 
-    /// Drain: what waits is released, whatever it waits for. Where a path of its code may be between two calls, the run is given back instead: the next
-    /// worker replays it, and it comes to wait there, or goes on.
+    /// Drain: what waits is released, whatever it waits for. Where a path of its code may be between two calls, or a failed attempt waits for the next, the
+    /// run is given back instead: the next worker replays it, and it comes to wait there, or goes on.
     pub fn release_all_parked(self: &Arc<Self>) {
         for exec in self.all_execs() {
             let mut st = exec.lock();
-            if !st.concurrent {
+            if !st.concurrent && st.earliest_due().is_some() {
                 drop(st);
                 self.release(&exec, true);
             } else if st.all_waiting() && !st.releasing && st.cancel.is_none() {
@@ -230,5 +230,28 @@ impl ExecState {
 
     fn only_sleeps(&self) -> bool {
         self.calls.values().all(|c| matches!(&c.phase, Phase::Waiting(w) if w.kind == WaitKind::Sleep))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::{ByHand, asked};
+    use super::*;
+    use crate::protocol::ops::kind;
+    use crate::run::finish::Finished;
+    use crate::run::retry::RetryPolicy;
+
+    #[test]
+    fn a_drain_gives_back_what_waits_for_its_next_attempt() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let asked = crate::run::begin::Asked { policy: RetryPolicy::default(), ..asked("", 1, kind::STEP, "s") };
+        exec.begin_step(&h.engine, asked, &mut Outbox::default()).unwrap();
+        let failed = Finished { branch: "", seq: 0, attempt: 1, failed: true, output: b"{}", retryable: true, stopped: false, token: 2 };
+        exec.finish_step(&h.engine, failed, &mut Outbox::default());
+        h.commit();
+        h.engine.release_all_parked();
+        assert!(matches!(h.commit()[..], [Write::GiveBack { .. }]));
+        assert_eq!(h.engine.exec_count(), 0);
     }
 }

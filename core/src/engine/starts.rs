@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::error::{EngineError, Result};
+use super::names::Unknown;
 use super::options::{RunOptions, StartOptions};
 use super::{Engine, Outbox, Phase, Role, identity};
 use crate::protocol::client::{Client, Event};
@@ -83,7 +84,7 @@ impl Engine {
         let options = StartOptions::read(&mut r)?;
         let unchecked = options.unchecked;
         let run = self.new_run(workflow, input, options, None)?;
-        self.check_names_then(run, unchecked, move |engine, run| {
+        self.look_up_then(self.unknown(&run, unchecked), move |engine| {
             engine.start_run(
                 run,
                 unchecked,
@@ -115,21 +116,22 @@ impl Engine {
         if runs.is_empty() {
             gathered.send(&mut Outbox::default());
         }
-        for (i, run) in runs.into_iter().enumerate() {
-            let gathered = gathered.clone();
-            match run {
-                Ok((unchecked, run)) => self.check_names_then(run, unchecked, move |engine, run| {
-                    engine.start_run(run, unchecked, Box::new(move |outcome, out| gathered.put(i, outcome, out)));
-                }),
-                Err(e) => gathered.put(i, Err(e), &mut Outbox::default()),
+        let unknown = runs.iter().flatten().fold(Unknown::default(), |all, (unchecked, run)| all.or(self.unknown(run, *unchecked)));
+        // Looked up once: a thousand items of a name that is new here are one question.
+        self.look_up_then(unknown, move |engine| {
+            for (i, run) in runs.into_iter().enumerate() {
+                let gathered = gathered.clone();
+                match run {
+                    Ok((unchecked, run)) => engine.start_run(run, unchecked, Box::new(move |outcome, out| gathered.put(i, outcome, out))),
+                    Err(e) => gathered.put(i, Err(e), &mut Outbox::default()),
+                }
             }
-        }
+        });
         Ok(())
     }
 
     fn start_run(self: &Arc<Self>, mut run: NewRun, unchecked: bool, started: Started) {
-        let workflow = if unchecked { Ok(()) } else { self.check_workflow(&run.route.workflow) };
-        if let Err(e) = self.known_queue(&run.route.queue).and(workflow) {
+        if let Err(e) = self.check_start(&run, unchecked) {
             return started(Err(e), &mut Outbox::default());
         }
         if self.may_claim(&run) {

@@ -1,6 +1,6 @@
 //! Hints between processes and what follows from them. A hint is never needed: everything it speeds up is also found by polling.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub struct Wakes {
     /// Somebody in another process awaits results.
     interest: Mutex<Option<Instant>>,
     /// Executions here by the run whose event or end they wait for.
-    watched: Mutex<HashMap<RunKey, Vec<u64>>>,
+    watched: Mutex<HashMap<RunKey, HashSet<u64>>>,
     ord: std::sync::atomic::AtomicI64,
 }
 
@@ -215,10 +215,23 @@ impl Engine {
     /// Remember that this execution waits for something of that run.
     pub fn watch(&self, target: RunKey, exec: u64) {
         let mut watched = self.wakes.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let execs = watched.entry(target).or_default();
-        if !execs.contains(&exec) {
-            execs.push(exec);
+        watched.entry(target).or_default().insert(exec);
+    }
+
+    /// It waits for that run no more. Most runs end elsewhere, and nothing here would ever take its entry out.
+    pub fn unwatch(&self, target: RunKey, exec: u64) {
+        let mut watched = self.wakes.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(execs) = watched.get_mut(&target) {
+            execs.remove(&exec);
+            if execs.is_empty() {
+                watched.remove(&target);
+            }
         }
+    }
+
+    #[cfg(test)]
+    pub fn watched(&self) -> usize {
+        self.wakes.watched.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Executions here that wait for this run's end or events look again.

@@ -12,6 +12,7 @@ use crate::engine::{Engine, Outbox, control, identity};
 use crate::run::begin::Asked;
 use crate::run::exec::Exec;
 use crate::run::finish::Finished;
+use crate::run::refused::AGAIN_MS;
 use crate::run::retry::{PartialRetry, RetryPolicy};
 use crate::run::transactions::{roll_back, statement_error};
 use crate::run::verdict;
@@ -43,9 +44,6 @@ struct Head<'a> {
     token: u64,
     flags: i64,
 }
-
-/// Before a run that its process could not run is tried again, there or elsewhere.
-const AGAIN_MS: i64 = 1000;
 
 /// It is part of a row's key, and PostgreSQL takes no key of more than a third of a page.
 const LONGEST_BRANCH: usize = 2000;
@@ -222,7 +220,6 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
                 "abandon" => ClosePolicy::Abandon,
                 other => return Err(malformed(&format!("policy must be cancel or abandon, not {other}"))),
             };
-            engine.known_queue(options.queue.as_deref().unwrap_or_default())?;
             let unchecked = options.unchecked;
             let child = engine.new_run(workflow, input, options, Some(Parent { run: exec.run, root: exec.root, policy }))?;
             let asked = Asked { digest: identity::digest(workflow, input, None), ..h.ask(kind::CHILD, workflow, location) };

@@ -39,10 +39,7 @@ static SLOTS: RwLock<Vec<Slot>> = RwLock::new(Vec::new());
 const RUNTIME_THREADS: usize = 2;
 
 fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into());
-        Err(EngineError::new(Code::Internal, format!("{}: {what}", Code::Internal.means())))
-    })
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(EngineError::panicked(panic)))
 }
 
 fn find(handle: u64) -> Result<Arc<Open>, EngineError> {
@@ -85,6 +82,13 @@ pub fn open(config: &str) -> Result<u64, (String, String)> {
 /// A completion queue for one event loop or thread environment.
 pub fn attach(handle: u64, ordered: bool) -> Result<u32, (String, String)> {
     guarded(|| find(handle)?.engine.attach(ordered)).map_err(|e| (e.code.as_str().to_owned(), e.message))
+}
+
+/// Its loop or thread has gone: the queue and its descriptor are given back, what it waited for is forgotten. One with registered functions stays.
+pub fn detach(handle: u64, client: u32) {
+    if let Ok(open) = find(handle) {
+        open.engine.detach(client);
+    }
 }
 
 pub fn wake_fd(handle: u64, client: u32) -> Option<i32> {
@@ -136,8 +140,9 @@ pub fn wait(handle: u64, client: u32, token: u64, timeout: Duration) -> Option<E
 }
 
 pub fn cancel(handle: u64, client: u32, token: u64) {
-    if let Some(client) = client_of(handle, client) {
-        client.cancel(token);
+    let Ok(open) = find(handle) else { return };
+    if let Some(client) = open.engine.client(client) {
+        open.engine.give_up(&client, token);
     }
 }
 

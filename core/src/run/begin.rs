@@ -64,6 +64,10 @@ impl Exec {
             self.note_cancel(engine, st, &place, site, &effects, out);
             return Ok(Entered::Answer(answer));
         }
+        if let Some(message) = self.other_than_open_wait(st, &place, &asked) {
+            return Err(self.block(engine, st, Code::Mismatch, message, out));
+        }
+        engine.history_replayed(self);
         let named = matches!(asked.kind, kind::STEP | kind::TRANSACTION);
         let in_flight = |st: &ExecState| {
             let live = st.calls.iter().any(|(p, c)| p.0 == place.0 && *c.site.name == *asked.name && c.digest.is_none());
@@ -144,7 +148,7 @@ impl Exec {
         // A name the database has lost is unknown, not another: the digest still speaks.
         let renamed = !record.site.name.is_empty() && *record.site.name != *asked.name;
         if record.kind != asked.kind || renamed {
-            let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, record);
+            let message = text::mismatch(self, &place, asked.kind, asked.name, asked.location, (record.kind, &record.site));
             return Err(self.block(engine, st, Code::Mismatch, message, out));
         }
         if let (Some(asked_digest), Some(recorded)) = (asked.digest, record.digest)

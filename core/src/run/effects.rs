@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::begin::{Asked, Entered, Recorded};
 use super::exec::{Exec, ExecState, Phase};
 use super::history::Place;
-use super::{text, verdict};
+use super::verdict;
 use crate::engine::error::{EngineError, Result};
+use crate::engine::names::Unknown;
 use crate::engine::{Engine, Outbox, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::ops::kind;
@@ -57,28 +58,27 @@ impl Exec {
             child.trace_parent = self.trace_parent.clone();
         }
         let pending = verdict::pending(false, place.1);
-        if unchecked || engine.knows_workflow(&child.route.workflow) {
+        let unknown = engine.unknown(&child, unchecked);
+        if unknown == Unknown::default() {
             self.record_child(engine, &mut st, &place, child);
-        } else {
-            // Looked up first, and what comes out is recorded: a name that looks mistyped today may be known when this is replayed.
-            let exec = self.clone();
-            engine.spawn(move |engine| async move {
-                if let Err(e) = engine.refresh_names().await {
-                    engine.log_all("warning", e.code.as_str(), &e.message);
-                }
-                let mut st = exec.lock();
-                if st.stopped.is_some() || !st.calls.get(&place).is_some_and(|c| matches!(c.phase, Phase::Opening)) {
-                    return;
-                }
-                match engine.check_workflow(&child.route.workflow) {
-                    Ok(()) => exec.record_child(&engine, &mut st, &place, child),
-                    Err(e) => {
-                        let document = text::error_document("UnknownWorkflow", e.code, &e.message, false);
-                        exec.record(&engine, &mut st, &place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects: vec![] });
-                    }
-                }
-            });
+            return Ok(pending);
         }
+        drop(st);
+        // Looked up first, and what comes out is recorded: a name that looks mistyped today may be known when this is replayed, and so may a queue.
+        let exec = self.clone();
+        engine.look_up_then(unknown, move |engine| {
+            let mut st = exec.lock();
+            if st.stopped.is_some() || !st.calls.get(&place).is_some_and(|c| matches!(c.phase, Phase::Opening)) {
+                return;
+            }
+            match engine.check_start(&child, unchecked) {
+                Ok(()) => exec.record_child(engine, &mut st, &place, child),
+                Err(e) => {
+                    let kind = if e.code == Code::UnknownQueue { "UnknownQueue" } else { "UnknownWorkflow" };
+                    exec.record_error(engine, &mut st, &place, kind, e.code, &e.message, vec![]);
+                }
+            }
+        });
         Ok(pending)
     }
 

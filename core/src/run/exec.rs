@@ -1,6 +1,7 @@
 //! One execution of one run: what this process knows of it, and the one place where its completions are put in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -75,6 +76,8 @@ pub struct ExecState {
     closed: Vec<(String, String)>,
     /// `any` and `race` without a winner yet.
     pub groups: HashMap<Place, Call>,
+    /// Runs whose events or ends it waited for when it last looked.
+    pub watches: HashSet<RunKey>,
     /// Waits whose time is over: one last look, then that is recorded.
     pub overdue: HashSet<Place>,
     pub next_done: i32,
@@ -120,8 +123,8 @@ pub struct Exec {
     pub parent: Option<RunKey>,
     /// Its processes died twice without progress: the first record clears it.
     pub crashes: i32,
-    /// Of the history it was made with.
-    pub history_bytes: i64,
+    /// Of the history it was made with, until it has been replayed.
+    pub history_bytes: AtomicI64,
     /// The first completion that is this execution's own.
     pub first_done: i32,
     state: Mutex<ExecState>,
@@ -171,7 +174,7 @@ impl Exec {
             trace_parent: run.trace_parent.clone(),
             parent: run.parent,
             crashes: run.crashes,
-            history_bytes: history.bytes() as i64,
+            history_bytes: AtomicI64::new(history.bytes() as i64),
             first_done: next_done,
             state: Mutex::new(ExecState {
                 epoch: run.epoch,
@@ -185,6 +188,7 @@ impl Exec {
                 seqs: KeyMap::default(),
                 closed: Vec::new(),
                 groups: HashMap::new(),
+                watches: HashSet::new(),
                 overdue: HashSet::new(),
                 next_done,
                 next_live: next_done,

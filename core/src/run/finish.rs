@@ -93,6 +93,7 @@ impl Exec {
         } else if let Some(call) = st.calls.remove(place) {
             out.complete(&self.client, call.token, verdict::stopped("stopped"));
         }
+        self.after_change(engine, st);
     }
 
     /// Put the call's record on its way; its verdict comes with the commit, in the order of completions.
@@ -100,6 +101,9 @@ impl Exec {
         let done = st.take_done();
         let epoch = st.epoch;
         let Some(call) = st.calls.get_mut(place) else { return };
+        if matches!(&call.phase, Phase::Waiting(wait) if wait.due_in_ms.is_some()) {
+            engine.timers.forget_call(self.id, place);
+        }
         call.phase = Phase::Recording;
         let step = StepWrite {
             at: self.position(place),
@@ -185,6 +189,8 @@ impl Exec {
             Err(e) => {
                 let token = st.calls.remove(&place).map_or(0, |c| c.token);
                 out.push(&self.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                // Later completions stand behind it.
+                self.give_up_number(&mut st, step.done, out);
             }
         }
     }
@@ -261,9 +267,10 @@ impl Exec {
         }
     }
 
-    fn stop_if_fenced(&self, _engine: &Arc<Engine>, answer: Result<Verdict>, out: &mut Outbox) {
+    fn stop_if_fenced(&self, engine: &Arc<Engine>, answer: Result<Verdict>, out: &mut Outbox) {
         if matches!(answer, Ok(Verdict::Fenced)) {
             self.stop(&mut self.lock(), "fenced", "this run has another owner now", out);
+            engine.forget(self);
         }
     }
 
@@ -273,6 +280,10 @@ impl Exec {
         let mut st = self.lock();
         if st.stopped.is_some() {
             return None;
+        }
+        // Read before a cancel and heard after it: what is known here is newer.
+        if now.is_some_and(|n| n.epoch < st.epoch) {
+            return Some(st.epoch);
         }
         // A cancel moves the epoch by one and leaves the run to its owner. Any other move is another execution, of this process too: a run
         // that was rewound and claimed again here must not hear of what this one still does.
@@ -311,6 +322,7 @@ impl Exec {
             .collect();
         open.sort();
         for place in open {
+            engine.timers.forget_call(self.id, &place);
             self.cancel_call(engine, st, &place, out);
         }
     }
@@ -369,7 +381,7 @@ impl Exec {
         self.write_end(engine, 0, write);
     }
 
-    fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
+    pub fn write_end(self: &Arc<Self>, engine: &Arc<Engine>, token: u64, write: Write) {
         let exec = self.clone();
         engine.write(
             self.lane,
@@ -380,22 +392,22 @@ impl Exec {
                     exec.answer_end(token, out);
                 }
                 Ok(Verdict::Refused { message }) => {
-                    // What the user returned cannot be stored: the run fails with that, never silently.
-                    if let Write::Outcome { run, epoch, token: row, children, .. } = write {
-                        let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
-                        let write = Write::Outcome {
-                            run,
-                            epoch,
-                            state: RunState::Failed,
-                            token: row,
-                            value,
-                            error_type: Some("PayloadInvalid".into()),
-                            error_message: Some(message),
-                            then: None,
-                            children,
-                        };
-                        exec.write_end(engine, token, write);
-                    }
+                    // What the user returned cannot be stored: the run fails with that, never silently. A retry does not say whether there are children.
+                    let (Write::Outcome { token: row, .. } | Write::RetryRun { token: row, .. }) = write else { return };
+                    let children = !matches!(write, Write::Outcome { children: false, .. });
+                    let value = Payload::json(text::error_document("PayloadInvalid", Code::PayloadInvalid, &message, false));
+                    let write = Write::Outcome {
+                        run: exec.run,
+                        epoch: exec.lock().epoch,
+                        state: RunState::Failed,
+                        token: row,
+                        value,
+                        error_type: Some("PayloadInvalid".into()),
+                        error_message: Some(message),
+                        then: None,
+                        children,
+                    };
+                    exec.write_end(engine, token, write);
                 }
                 Ok(_) => {
                     let again = exec.clone();
@@ -408,7 +420,10 @@ impl Exec {
                         }),
                     );
                 }
-                Err(e) => out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() }),
+                Err(e) => {
+                    out.push(&exec.client, Event { token, kind: event::FAILED, frame: e.frame() });
+                    exec.give_up_end(engine, &e, out);
+                }
             }),
         );
     }
@@ -441,8 +456,9 @@ impl Exec {
 
     /// Slots follow what the run does: parked while everything waits.
     pub fn after_change(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState) {
-        if st.stopped.is_some() {
-            // What it held is counted when it is forgotten.
+        if st.stopped.is_some() || st.finishing {
+            // What it held is counted when it is forgotten. After that a look or a turn that was still under way may come here, and would take a slot
+            // nobody gives back.
             return;
         }
         let waiting = st.all_waiting();
@@ -506,4 +522,42 @@ pub fn with_epoch(mut write: Write, now: i32) -> Write {
         Write::Start(_) | Write::Send(_) => {}
     }
     write
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked, receive};
+
+    #[test]
+    fn an_execution_that_another_has_taken_over_gives_its_slot_back() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.stop_if_fenced(&h.engine, Ok(Verdict::Fenced), &mut Outbox::default());
+        assert_eq!(h.free_slots(), slots);
+    }
+
+    #[test]
+    fn what_was_read_before_a_cancel_does_not_end_who_has_heard_of_it() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|run| run.epoch = 2);
+        let old = OwnedNow { key: exec.run, epoch: 1, mine: true, state: RunState::Running, inbox: 0, claim_token: 0, cancel: None };
+        assert_eq!(exec.learn(&h.engine, Some(&old), &mut Outbox::default()), Some(2));
+        assert_eq!(exec.learn(&h.engine, None, &mut Outbox::default()), None);
+    }
+
+    #[test]
+    fn a_run_whose_last_step_was_cut_short_waits_without_a_slot() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.begin_wait(&h.engine, asked("/0/0", 1, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        exec.begin_step(&h.engine, asked("/0/1", 2, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.free_slots(), slots - 1);
+        let cut = Finished { branch: "/0/1", seq: 0, attempt: 1, failed: true, output: b"", retryable: false, stopped: true, token: 3 };
+        exec.finish_step(&h.engine, cut, &mut Outbox::default());
+        assert_eq!(h.free_slots(), slots);
+    }
 }

@@ -61,6 +61,7 @@ impl Exec {
         for lost in st.close_group(group.clone(), format!("{group}/{child}")) {
             if let Some(call) = st.calls.remove(&lost) {
                 engine.roll_back_of(self.id, &lost);
+                engine.timers.forget_call(self.id, &lost);
                 if matches!(call.phase, Phase::Waiting(_)) {
                     // Else a run that races a sleep again and again has a row for each, read whenever it is claimed.
                     effects.push(Effect::CloseWaitOf(self.position(&lost)));

@@ -8,6 +8,7 @@ pub mod finish;
 pub mod groups;
 pub mod history;
 mod job;
+pub mod refused;
 pub mod rehearse;
 pub mod retry;
 pub mod text;

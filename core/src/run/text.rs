@@ -4,7 +4,7 @@ use super::exec::Exec;
 use super::history::Place;
 use crate::protocol::errors::Code;
 use crate::protocol::ops::kind;
-use crate::store::{StepRecord, Verdict};
+use crate::store::{Site, StepRecord, Verdict};
 
 pub fn kind_name(k: i16) -> &'static str {
     match k {
@@ -34,7 +34,8 @@ fn call(k: i16, name: &str, location: &str) -> String {
     format!("{} \"{name}\"{at}", kind_name(k))
 }
 
-pub fn mismatch(exec: &Exec, at: &Place, k: i16, name: &str, location: &str, record: &StepRecord) -> String {
+/// `recorded`: kind and site of the call that stands there.
+pub fn mismatch(exec: &Exec, at: &Place, k: i16, name: &str, location: &str, recorded: (i16, &Site)) -> String {
     format!(
         "Run {} of workflow \"{}\" is blocked at {}: recorded here is {}, but the code now asks for {}. The workflow's code changed, or its order depends on something \
          that is not recorded (a set, a map, the clock). Deploy code that makes the same calls (app.patch marks a change under running workflows) or roll back, and the run \
@@ -42,7 +43,7 @@ pub fn mismatch(exec: &Exec, at: &Place, k: i16, name: &str, location: &str, rec
         exec.run,
         exec.workflow,
         place(at),
-        call(record.kind, &record.site.name, &record.site.location),
+        call(recorded.0, &recorded.1.name, &recorded.1.location),
         call(k, name, location)
     )
 }

@@ -26,16 +26,21 @@ pub struct Timer {
 struct Queue {
     next_id: u64,
     entries: BTreeMap<(Instant, u64), Timer>,
-    /// Where an execution's timers stand, so that what has ended leaves nothing behind.
-    of_exec: HashMap<u64, Vec<(Instant, u64)>>,
+    /// Where the timers of an execution's calls stand, so that what has ended leaves nothing behind. By call: one run may hold thousands.
+    of_exec: HashMap<u64, HashMap<Place, Vec<(Instant, u64)>>>,
 }
 
 impl Queue {
     fn take(&mut self, key: (Instant, u64)) -> Option<Timer> {
         let timer = self.entries.remove(&key)?;
-        if let Some(keys) = self.of_exec.get_mut(&timer.exec) {
-            keys.retain(|k| *k != key);
-            if keys.is_empty() {
+        if let Some(calls) = self.of_exec.get_mut(&timer.exec) {
+            if let Some(keys) = calls.get_mut(&timer.place) {
+                keys.retain(|k| *k != key);
+                if keys.is_empty() {
+                    calls.remove(&timer.place);
+                }
+            }
+            if calls.is_empty() {
                 self.of_exec.remove(&timer.exec);
             }
         }
@@ -60,7 +65,7 @@ impl Timers {
         q.next_id += 1;
         let id = q.next_id;
         q.entries.insert((at, id), Timer { exec, place: place.clone(), due });
-        q.of_exec.entry(exec).or_default().push((at, id));
+        q.of_exec.entry(exec).or_default().entry(place.clone()).or_default().push((at, id));
         drop(q);
         if first {
             self.earlier.notify_one();
@@ -70,18 +75,29 @@ impl Timers {
     /// Timers of an execution that has gone.
     pub fn forget(&self, exec: u64) {
         let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in q.of_exec.remove(&exec).unwrap_or_default() {
+        for key in q.of_exec.remove(&exec).into_iter().flatten().flat_map(|(_, keys)| keys) {
             q.entries.remove(&key);
         }
     }
 
-    /// Timers of a call that has its verdict.
+    /// Timers of a call that has its verdict, or whose wait is over before its time.
     pub fn forget_call(&self, exec: u64, place: &Place) {
         let mut q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<_> = q.of_exec.get(&exec).into_iter().flatten().filter(|k| q.entries.get(k).is_some_and(|t| t.place == *place)).copied().collect();
-        for key in keys {
-            q.take(key);
+        let Some(calls) = q.of_exec.get_mut(&exec) else { return };
+        let keys = calls.remove(place).unwrap_or_default();
+        if calls.is_empty() {
+            q.of_exec.remove(&exec);
         }
+        for key in keys {
+            q.entries.remove(&key);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        let q = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(q.entries.len(), q.of_exec.values().flat_map(HashMap::values).map(Vec::len).sum::<usize>());
+        q.entries.len()
     }
 
     /// Waits until some are due and takes them.

@@ -186,7 +186,6 @@ impl Exec {
             }
             Ok(_) => {
                 // Fenced: nothing of it is stored. Still ours under a new epoch (a cancel came): the workflow sees that here.
-                self.roll_back_number(st, place, out);
                 let (exec, place) = (self.clone(), place.clone());
                 engine.ask_owner(self, Box::new(move |engine, _| exec.end_at_cancel(engine, &place)));
             }
@@ -198,12 +197,20 @@ impl Exec {
         self.after_change(engine, st);
     }
 
+    /// What the fence refused is still ours. A cancel ends it here, unless it is clean-up: then, as without any, it runs again under the epoch of now.
     fn end_at_cancel(self: &Arc<Self>, engine: &Arc<Engine>, place: &Place) {
         let mut out = Outbox::default();
         let mut st = self.lock();
-        if let (Some(cancel), Some(call)) = (st.cancel.clone(), st.calls.remove(place)) {
-            self.note_cancel(engine, &mut st, place, call.site, &[], &mut out);
-            out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
+        let Some(call) = st.calls.get(place).filter(|c| matches!(c.phase, Phase::InTransaction { .. })) else { return };
+        match st.cancel.clone().filter(|_| !call.shielded) {
+            Some(cancel) => {
+                self.roll_back_number(&mut st, place, &mut out);
+                if let Some(call) = st.calls.remove(place) {
+                    self.note_cancel(engine, &mut st, place, call.site, &[], &mut out);
+                    out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
+                }
+            }
+            None => self.again_after_conflict(engine, &mut st, place, &mut out),
         }
         drop(st);
         out.flush();
@@ -319,5 +326,38 @@ pub fn statement_error(e: StoreError) -> EngineError {
         StoreError::Unavailable(m) | StoreError::Conflict(m) => EngineError::new(Code::Unavailable, m),
         StoreError::Setup { code: "transaction_too_long", message } => EngineError::new(Code::TransactionTooLong, message),
         other => EngineError::new(Code::TransactionFailed, text::short(&other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked};
+    use crate::protocol::frame::Reader;
+    use crate::protocol::ops::{flag, kind, verdict as number};
+    use crate::run::begin::Asked;
+    use crate::store::CancelRequest;
+
+    /// The verdict of a transaction the fence refused, and who had heard of a cancel by then.
+    fn after_fence(flags: i64, cancelled: bool) -> i64 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let h = ByHand::open(true);
+        h.engine.set_runtime(runtime.handle().clone());
+        let exec = h.claim(|_| {});
+        let asked = Asked { flags, ..asked("", 1, kind::TRANSACTION, "pay") };
+        exec.begin_step(&h.engine, asked, &mut Outbox::default()).unwrap();
+        let place: Place = ("".into(), 0);
+        exec.checkpoint(&h.engine, &mut exec.lock(), &place, b"1").unwrap();
+        exec.lock().cancel = cancelled.then(|| CancelRequest { by: "client".into(), why: "requested".into(), grace_left_ms: 60_000 });
+        exec.end_at_cancel(&h.engine, &place);
+        let told = exec.client.drain(1, std::time::Duration::from_secs(30));
+        Reader::new(&told[0].frame).int().unwrap()
+    }
+
+    #[test]
+    fn a_transaction_of_the_clean_up_runs_again_when_a_cancel_has_fenced_it() {
+        assert_eq!(after_fence(0, true), number::CANCELLED);
+        assert_eq!(after_fence(flag::SHIELDED, true), number::RUN);
+        assert_eq!(after_fence(0, false), number::RUN);
     }
 }

@@ -1,6 +1,6 @@
 //! Waiting: sleeps, messages, events, other runs' ends. Parked in memory first; what a wait would get is read, never guessed from a hint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::begin::{Asked, Entered, Recorded};
@@ -24,6 +24,17 @@ pub struct WaitFor {
     pub key: String,
 }
 
+/// The kind of the call that opened such a wait.
+fn kind_of(wait: WaitKind) -> Option<i16> {
+    match wait {
+        WaitKind::Sleep => Some(kind::SLEEP),
+        WaitKind::Receive => Some(kind::RECEIVE),
+        WaitKind::Event => Some(kind::EVENT),
+        WaitKind::Result => Some(kind::RESULT),
+        WaitKind::Retry => None,
+    }
+}
+
 impl Exec {
     pub fn begin_wait(self: &Arc<Self>, engine: &Arc<Engine>, asked: Asked<'_>, wait: WaitFor, out: &mut Outbox) -> Result<Vec<u8>> {
         let mut st = self.lock();
@@ -32,6 +43,13 @@ impl Exec {
             Entered::Live(place) => place,
         };
         let answer = verdict::pending(false, place.1);
+        let Some(call) = st.calls.get(&place) else { return Ok(answer) };
+        if let Some(open) = st.open_waits.get(&place)
+            && (open.key != wait.key || open.target != wait.target)
+        {
+            let message = text::mismatch(self, &place, call.kind, &call.site.name, &call.site.location, (call.kind, &open.site));
+            return Err(self.block(engine, &mut st, Code::Mismatch, message, out));
+        }
         if let Some(open) = st.open_waits.remove(&place) {
             // It was open when the run was claimed: the deadline stands as it was first committed.
             self.waiting(engine, &mut st, place, open);
@@ -50,6 +68,14 @@ impl Exec {
         };
         self.write_wait(engine, place, write);
         Ok(answer)
+    }
+
+    /// Code that changed where the run waits is seen at that wait, as it is at a record: else it would wait on for what its new code never asked for.
+    /// Key and target are compared by `begin_wait`.
+    pub fn other_than_open_wait(&self, st: &ExecState, place: &Place, asked: &Asked<'_>) -> Option<String> {
+        let open = st.open_waits.get(place)?;
+        let kind = kind_of(open.kind)?;
+        (kind != asked.kind).then(|| text::mismatch(self, place, asked.kind, asked.name, asked.location, (kind, &open.site)))
     }
 
     fn write_wait(self: &Arc<Self>, engine: &Arc<Engine>, place: Place, write: Write) {
@@ -111,7 +137,7 @@ impl Exec {
             return;
         }
         // A message already on its way into a record is not consumed yet and would be found again: its commit looks again.
-        if st.stopped.is_some() || st.calls.values().any(|c| c.kind == kind::RECEIVE && matches!(c.phase, Phase::Recording)) {
+        if st.stopped.is_some() || st.finishing || st.calls.values().any(|c| c.kind == kind::RECEIVE && matches!(c.phase, Phase::Recording)) {
             return;
         }
         let waits: Vec<(Place, OpenWait)> = st
@@ -125,9 +151,14 @@ impl Exec {
         if waits.is_empty() {
             return;
         }
-        for target in waits.iter().filter_map(|(_, w)| w.target) {
-            engine.watch(target, self.id);
+        let targets: HashSet<RunKey> = waits.iter().filter_map(|(_, w)| w.target).collect();
+        for gone in st.watches.difference(&targets) {
+            engine.unwatch(*gone, self.id);
         }
+        for target in &targets {
+            engine.watch(*target, self.id);
+        }
+        st.watches = targets;
         st.looking = Some(false);
         let exec = self.clone();
         engine.spawn(move |engine| async move {
@@ -237,5 +268,102 @@ impl Exec {
     ) {
         let document = text::error_document(kind, code, message, false);
         self.record(engine, st, place, Recorded { failed: true, output: Payload::json(document), host_bytes: false, effects });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked, receive, recorded};
+    use crate::store::{Position, Site};
+
+    fn open_wait(kind: WaitKind, key: &str) -> OpenWait {
+        let site = Site { id: 7, name: key.into(), location: "old.rs:7".into() };
+        OpenWait { at: Position { segment: 0, branch: "".into(), seq: 0 }, kind, due_in_ms: None, due_at: None, target: None, key: key.into(), site }
+    }
+
+    #[test]
+    fn what_still_comes_after_the_end_takes_no_slot() {
+        let h = ByHand::open(false);
+        let slots = h.free_slots();
+        let exec = h.claim(|_| {});
+        exec.begin_wait(&h.engine, asked("/0/0", 1, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.free_slots(), slots, "it waits");
+        exec.finish_run(&h.engine, 2, false, b"null", None, None, false, false, &mut Outbox::default());
+        h.commit();
+        exec.after_change(&h.engine, &mut exec.lock());
+        assert_eq!(h.free_slots(), slots);
+    }
+
+    #[test]
+    fn a_run_that_has_been_replayed_to_its_wait_holds_no_history() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|run| run.steps = vec![recorded(0, &[b'1'; 3000])]);
+        assert!(h.history_bytes() > 3000);
+        exec.begin_step(&h.engine, asked("", 1, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        exec.begin_wait(&h.engine, asked("", 2, kind::RECEIVE, "a"), receive("a"), &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.history_bytes(), 0);
+        h.engine.forget(&exec);
+        assert_eq!(h.history_bytes(), 0);
+    }
+
+    #[test]
+    fn code_that_changed_at_an_open_wait_blocks() {
+        let receives = |topic: &str| vec![open_wait(WaitKind::Receive, topic)];
+        let blocked = |name: &str, ask: i16, waits: Vec<OpenWait>| {
+            let h = ByHand::open(false);
+            let exec = h.claim(|run| run.waits = waits);
+            let out = &mut Outbox::default();
+            let answer = match ask {
+                kind::STEP => exec.begin_step(&h.engine, asked("", 1, kind::STEP, name), out),
+                _ => exec.begin_wait(&h.engine, asked("", 1, ask, name), receive(name), out),
+            };
+            let why = answer.err().map(|e| (e.code, e.message));
+            assert_eq!(why.is_some(), matches!(h.commit()[..], [Write::Block { .. }]));
+            why
+        };
+        assert!(blocked("a", kind::RECEIVE, receives("a")).is_none());
+        for (name, ask) in [("b", kind::RECEIVE), ("s", kind::STEP)] {
+            let (code, message) = blocked(name, ask, receives("a")).unwrap();
+            assert_eq!(code, Code::Mismatch);
+            assert!(message.contains("receive \"a\" (old.rs:7)") && message.contains(&format!("\"{name}\" (w.rs:1)")), "{message}");
+        }
+        assert!(blocked("s", kind::STEP, vec![open_wait(WaitKind::Retry, "")]).is_none());
+    }
+
+    #[test]
+    fn a_wait_that_is_over_before_its_time_leaves_no_timer() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let waits = |branch: &str| {
+            let wait = WaitFor { due: Some(Due::After(3_600_000)), ..receive("a") };
+            exec.begin_wait(&h.engine, asked(branch, 1, kind::RECEIVE, "a"), wait, &mut Outbox::default()).unwrap();
+            h.answer(|_| Ok(Verdict::Opened { due_in_ms: Some(3_600_000) }));
+            assert_eq!(h.engine.timers.count(), 1);
+        };
+        waits("");
+        let message = Message { id: uuid::Uuid::nil(), topic: "a".into(), value: Payload::json(b"1".to_vec()) };
+        exec.take_answer(&h.engine, &mut exec.lock(), &("".into(), 0), WaitAnswer::Message(message), None);
+        assert_eq!(h.engine.timers.count(), 0);
+        h.commit();
+        exec.begin_group(&h.engine, asked("", 2, kind::GROUP, "race"), true, &mut Outbox::default()).unwrap();
+        waits("/1/0");
+        exec.finish_group(&h.engine, "", 1, "1", 3, &mut Outbox::default());
+        assert_eq!(h.engine.timers.count(), 0);
+    }
+
+    #[test]
+    fn a_run_that_has_gone_watches_nobody() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        let target = Some(uuid::Uuid::now_v7());
+        let wait = WaitFor { kind: WaitKind::Result, due: None, target, key: String::new() };
+        exec.begin_wait(&h.engine, asked("", 1, kind::RESULT, "result"), wait, &mut Outbox::default()).unwrap();
+        h.commit();
+        assert_eq!(h.engine.watched(), 1);
+        h.engine.forget(&exec);
+        assert_eq!(h.engine.watched(), 0);
     }
 }

@@ -64,8 +64,17 @@ impl Bench {
             Place::Postgres(cluster) => (cluster.url("postgres"), format!("check_{number}")),
             Place::Sqlite(directory) => (format!("sqlite:{}", directory.join(format!("{number}.db")).display()), "everstep".into()),
         };
-        let config =
-            StoreConfig { url, schema, namespace: "default".into(), lanes: 2, pool: 4, pooler: None, statement_timeout_ms: 30_000, allow_async_commit: false, follow_up: |_, _| None };
+        let config = StoreConfig {
+            url,
+            schema,
+            namespace: "default".into(),
+            lanes: 2,
+            pool: 4,
+            pooler: None,
+            statement_timeout_ms: 30_000,
+            allow_async_commit: false,
+            follow_up: |_, _| None,
+        };
         let store = open(config.clone()).expect("the URL is good");
         store.migrate().await.expect("migrates");
         Bench { store, config }

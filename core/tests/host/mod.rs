@@ -356,9 +356,14 @@ impl Ctx {
     }
 
     pub fn child(&self, workflow: &str, input: &str) -> Flow<String> {
+        self.child_on(None, workflow, input)
+    }
+
+    pub fn child_on(&self, queue: Option<&str>, workflow: &str, input: &str) -> Flow<String> {
         let token = self.host.token();
         let f = frame(|w| {
             w.int(self.exec as i64).str(&self.branch).int(token as i64).int(self.flags).str("").str(workflow).bytes(input.as_bytes());
+            w.list(2).null().opt_str(queue);
         });
         let f = self.call(op::BEGIN_CHILD, f)?;
         let key = self.value(token, f)?.unwrap();

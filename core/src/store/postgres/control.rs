@@ -10,7 +10,7 @@ use super::changes::{self, AHEAD, Change, OutcomeRow, TimerKind};
 use super::connect::Session;
 use super::lock::{self, LockSet, Locked, Locks};
 use super::rows::read;
-use super::{PostgresStore, starts, waits};
+use super::{PostgresStore, sites, starts, waits};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Ended, Payload, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
 
 /// Who asks when a deadline passes, and the type of the error it ends in.
@@ -226,6 +226,7 @@ async fn follow(session: &mut Session, run: RunKey, epoch: i32, value: &Payload)
         options: read(row.try_get(3))?,
     };
     let Some(next) = (session.shared.follow_up)(&session.shared.namespace, &ended) else { return Ok(false) };
+    sites::insert_routes(session, std::slice::from_ref(&next.route)).await?;
     starts::insert(session, None, 0, &[&next], false).await?;
     Ok(true)
 }

@@ -332,6 +332,7 @@ mod tests {
     async fn a_connection_is_made_although_the_wait_for_it_is_dropped() {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let config = StoreConfig {
+            follow_up: |_, _| None,
             url: format!("postgres://nobody@{}/none", server.local_addr().expect("an address")),
             schema: "everstep".into(),
             namespace: "default".into(),

@@ -165,7 +165,7 @@ async fn forget(session: &mut Session, run: RunKey, segment: i32, gone: &[&Recor
 
 const FORGET_OUTCOME: &str = "delete from {s}.outcome where run_id = $1";
 /// That a job which runs at most once has begun: whoever brings it back wants it to begin.
-const FORGET_MARK: &str = "delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.branch = '' and a.seq = -1 and a.started";
+const FORGET_BEGUN: &str = "delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.branch = '' and a.seq = -1 and a.started";
 const FORGET_NOTE: &str = "delete from {s}.run_note where run_id = $1";
 const FORGET_MARK: &str = "update {s}.run set crash_mark = -1 where id = $1 and crash_mark <> -1";
 const FORGET_CRASHES: &str = "update {s}.run set crashes = 0, crash_mark = -1 where id = $1 and (crashes <> 0 or crash_mark <> -1)";
@@ -178,7 +178,7 @@ const HAS_TIMER: &str = "select exists (select 1 from {s}.timer t where t.run_id
 
 async fn make_ready(session: &mut Session, run: RunKey, was: &Locked) -> Result<()> {
     session.run(session.q(FORGET_OUTCOME).bind(run)).await?;
-    session.run(session.q(FORGET_MARK).bind(run).bind(was.segment)).await?;
+    session.run(session.q(FORGET_BEGUN).bind(run).bind(was.segment)).await?;
     session.run(session.q(FORGET_NOTE).bind(run)).await?;
     session.run(session.q(FORGET_CRASHES).bind(run)).await?;
     if was.timed {

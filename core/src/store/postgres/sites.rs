@@ -138,14 +138,7 @@ impl Sites {
     async fn write_routes(&self, session: &mut Session, mut routes: Vec<Route>) -> Result<()> {
         routes.sort_by_key(|route| route.id);
         let since = session.shared.opened();
-        let statement = session
-            .q(INSERT_ROUTES)
-            .bind(routes.iter().map(|r| r.id).collect::<Vec<_>>())
-            .bind(routes.iter().map(|r| r.queue.clone()).collect::<Vec<_>>())
-            .bind(routes.iter().map(|r| r.workflow.clone()).collect::<Vec<_>>())
-            .bind(routes.iter().map(|r| r.label.clone()).collect::<Vec<_>>())
-            .bind(session.shared.namespace.clone());
-        session.run(statement).await?;
+        insert_routes(session, &routes).await?;
         self.remember(&session.shared, since, Vec::new(), routes);
         Ok(())
     }
@@ -202,4 +195,15 @@ impl Sites {
         }
         Ok(found)
     }
+}
+/// In a transaction that may be rolled back: not remembered.
+pub(super) async fn insert_routes(session: &mut Session, routes: &[Route]) -> Result<()> {
+    let statement = session
+        .q(INSERT_ROUTES)
+        .bind(routes.iter().map(|r| r.id).collect::<Vec<_>>())
+        .bind(routes.iter().map(|r| r.queue.clone()).collect::<Vec<_>>())
+        .bind(routes.iter().map(|r| r.workflow.clone()).collect::<Vec<_>>())
+        .bind(routes.iter().map(|r| r.label.clone()).collect::<Vec<_>>())
+        .bind(session.shared.namespace.clone());
+    session.run(statement).await.map(|_| ())
 }

@@ -227,7 +227,7 @@ impl Batch<'_> {
         load_by_key(self.conn, keys).await
     }
 
-    async fn store_names(&mut self) -> Result<()> {
+    pub(super) async fn store_names(&mut self) -> Result<()> {
         let sites = self.names.sites.values().flat_map(|s| vals![s.id, &s.name, &s.location]).collect();
         self.conn.write_rows("insert or ignore into site(id, name, location) values {rows}", 3, sites).await?;
         let namespace = self.namespace;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::value::Val;
-use crate::store::{Result, StoreError};
+use crate::store::{FollowUp, Result, StoreError};
 
 /// How long BEGIN IMMEDIATE waits for another process: longer than the longest transaction of a user (5 s).
 pub(super) const BUSY_FOR: Duration = Duration::from_secs(8);
@@ -39,12 +39,13 @@ pub(super) struct Connection {
     pub(super) limited: bool,
     /// Its thread has ended, or its file is gone: to be opened anew.
     pub(super) broken: bool,
+    pub(super) follow_up: FollowUp,
     /// The last `ord` given out: keeps first in, first out within one microsecond.
     last_ord: i64,
 }
 
 impl Connection {
-    pub(super) async fn connect(location: &Location, busy: Duration) -> Result<Self> {
+    pub(super) async fn connect(location: &Location, busy: Duration, follow_up: FollowUp) -> Result<Self> {
         let options = match location {
             Location::File(path) => SqliteConnectOptions::new()
                 .filename(path)
@@ -67,7 +68,7 @@ impl Connection {
         let until = Instant::now() + BUSY_FOR;
         loop {
             match options.connect().await {
-                Ok(sql) => return Ok(Connection { sql, texts: HashMap::new(), open: false, limited: false, broken: false, last_ord: 0 }),
+                Ok(sql) => return Ok(Connection { sql, texts: HashMap::new(), open: false, limited: false, broken: false, follow_up, last_ord: 0 }),
                 // Two processes that turn a new file to WAL at once: one of them is told busy, whatever its timeout.
                 Err(e) if Instant::now() < until && matches!(classify(&e), StoreError::Conflict(_)) => pause(1).await,
                 Err(e) => {

@@ -5,11 +5,11 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
-use super::start::{CLOSE, DEADLINE, GRACE};
+use super::start::{self, CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_results, wake};
 use crate::store::forget::{self, By, Recorded};
-use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Position, Result, RunKey, RunState, cancelled_type};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, Payload, Position, Result, RunKey, RunState, cancelled_type};
 
 /// Runs offered to a build in one transaction.
 const OFFERS: i64 = 500;
@@ -112,7 +112,7 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
     conn.exec("update run set state = 8, owner = null, epoch = epoch + 1, timed = 0, keyed = 0 where id = ?", vals![run]).await?;
     let value = crate::store::cancelled_value(by, why);
     let sql = "insert or replace into outcome(run_id, state, epoch, token, at, error_type, error_message, codec, value) values (?, 8, ?, 0, ?, ?, ?, ?, ?)";
-    conn.exec(sql, vals![run, row.epoch + 1, now, error_type, why, value.codec, value.data]).await?;
+    conn.exec(sql, vals![run, row.epoch + 1, now, error_type, why, value.codec, value.data.clone()]).await?;
     if row.state != RunState::Cancelling {
         note_cancel(conn, now, run, by, why, None).await?;
     }
@@ -120,7 +120,27 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
     // Whoever asks by hand closes them at once; what the engine itself ends is seen by the next tick.
     leave_children(conn, if by == "engine" || by == BY_DEADLINE { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
     waiters_of_results(conn, &[run], wakes).await?;
-    log(conn, now, run, "cancel", by, Some(why.into())).await
+    log(conn, now, run, "cancel", by, Some(why.into())).await?;
+    follow(conn, now, run, row.epoch + 1, value).await
+}
+
+/// Start what is to follow this end, in its own commit.
+async fn follow(conn: &mut Connection, now: i64, run: RunKey, epoch: i32, value: Payload) -> Result<()> {
+    let sql = "select namespace, workflow, root, trace_parent, options from run_info where run_id = ? and options is not null";
+    let Some(row) = conn.fetch_one(sql, vals![run]).await? else { return Ok(()) };
+    let namespace = row.text(0)?;
+    let ended = Ended {
+        run,
+        epoch,
+        state: RunState::Cancelled,
+        value,
+        workflow: row.text(1)?,
+        root: row.uuid(2)?,
+        trace_parent: row.opt_text(3)?,
+        options: row.text(4)?,
+    };
+    let Some(next) = (conn.follow_up)(&namespace, &ended) else { return Ok(()) };
+    start::start_following(conn, &namespace, now, &next).await
 }
 
 /// Back to `Ready` from anywhere: epoch + 1, ahead of new work, nothing left of an end, a request or a block; the deadline stands

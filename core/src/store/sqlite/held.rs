@@ -12,19 +12,20 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::connection::{BUSY_FOR, Connection, Location, pause};
-use crate::store::{Result, StoreError};
+use crate::store::{FollowUp, Result, StoreError};
 
 /// A place for a connection, opened at first use and again after it broke.
 pub(super) struct Place {
     location: Location,
     busy: Duration,
+    follow_up: FollowUp,
     connection: Option<Connection>,
     closed: bool,
 }
 
 impl Place {
-    pub(super) fn new(location: Location, busy: Duration) -> Arc<Mutex<Place>> {
-        Arc::new(Mutex::new(Place { location, busy, connection: None, closed: false }))
+    pub(super) fn new(location: Location, busy: Duration, follow_up: FollowUp) -> Arc<Mutex<Place>> {
+        Arc::new(Mutex::new(Place { location, busy, follow_up, connection: None, closed: false }))
     }
 
     /// Fit for use: whatever a dropped future left behind is undone first.
@@ -42,7 +43,7 @@ impl Place {
             }
         }
         if self.connection.is_none() {
-            self.connection = Some(Connection::connect(&self.location, self.busy).await?);
+            self.connection = Some(Connection::connect(&self.location, self.busy, self.follow_up).await?);
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl SqliteStore {
     pub fn open(config: StoreConfig) -> Result<Arc<dyn Store>> {
         let location = location(&config.url)?;
         let readers = match location {
-            Location::File(_) => (0..READERS).map(|_| Place::new(location.clone(), Duration::from_secs(5))).collect(),
+            Location::File(_) => (0..READERS).map(|_| Place::new(location.clone(), Duration::from_secs(5), config.follow_up)).collect(),
             Location::Memory => Vec::new(),
         };
         let shared = Shared {
@@ -94,7 +94,7 @@ impl SqliteStore {
             timeout: Duration::from_millis(config.statement_timeout_ms.max(1)),
             turn: Arc::new(Mutex::new(())),
             // Short inside SQLite, which sleeps in fixed steps; the waiting is done by `begin_write`.
-            writer: Place::new(location.clone(), Duration::from_millis(5)),
+            writer: Place::new(location.clone(), Duration::from_millis(5), config.follow_up),
             readers,
             location,
             next_reader: AtomicUsize::new(0),

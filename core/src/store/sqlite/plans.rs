@@ -280,7 +280,7 @@ async fn no_statement_walks_a_table_that_grows() {
     bench.store.close().await;
 
     let statements = SEEN.lock().expect("not poisoned").clone();
-    let place = super::Place::new(super::location(&config.url).expect("a path"), std::time::Duration::from_secs(1));
+    let place = super::Place::new(super::location(&config.url).expect("a path"), std::time::Duration::from_secs(1), |_, _| None);
     let mut conn = super::Held::take(&place, None).await.expect("opens");
     let (mut explained, mut walks) = (0, Vec::new());
     for sql in statements {

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::commit::Batch;
+use super::commit::{Batch, NewNames};
+use super::connection::Connection;
 use super::rows::{later, state};
 use super::value::{Columns as _, Val, payload_vals, vals};
-use super::wake::{load_by_key, release_all, waiters_of_results};
+use super::wake::{Wakes, load_by_key, release_all, waiters_of_results};
 use crate::store::{DedupPolicy, DedupScope, Due, NewRun, Result, RunKey, RunState, Verdict, cancelled_type};
 
 pub(super) const WAKE: i16 = 1;
@@ -149,6 +150,18 @@ async fn hold_dedup_key(batch: &mut Batch<'_>, run: &NewRun) -> Result<Option<Ve
 async fn cancel_at_once(batch: &mut Batch<'_>, run: RunKey, by: &str, why: &str) -> Result<()> {
     let Some(row) = load_by_key(batch.conn, [run]).await?.remove(&run) else { return Ok(()) };
     super::control::cancel_now(batch.conn, batch.now, &row, by, why, cancelled_type(by), &mut batch.wakes).await
+}
+
+/// One run that nobody waits to hear of, in the transaction of what it follows from.
+pub(super) async fn start_following(conn: &mut Connection, namespace: &str, now: i64, run: &NewRun) -> Result<()> {
+    let known = super::Names::default();
+    let names = NewNames { known: &known, sites: HashMap::new(), routes: HashMap::new() };
+    let mut batch = Batch { conn, namespace, now, incarnation: None, leased: false, retry: false, names, wakes: Wakes::new() };
+    if standing(&mut batch, [run.key].into_iter()).await?.is_empty() {
+        insert_runs(&mut batch, &[run]).await?;
+        batch.store_names().await?;
+    }
+    Ok(())
 }
 
 async fn insert_runs(batch: &mut Batch<'_>, runs: &[&NewRun]) -> Result<()> {
