@@ -63,6 +63,8 @@ cases!(
     a_failed_run_is_retried_from_the_step_that_failed,
     a_job_is_retried_as_a_whole_and_on_finish_starts_with_the_end,
     a_job_that_runs_at_most_once_is_never_begun_twice,
+    a_cancel_ends_a_job_that_waits_for_its_next_attempt,
+    what_is_to_follow_a_run_follows_a_cancel_wherever_the_run_is,
     a_start_changes_of_a_registered_policy_only_what_it_names,
     a_worker_with_one_full_client_does_not_ask_without_pause,
     a_workflow_is_retried_from_the_step_that_failed,
@@ -380,7 +382,53 @@ fn a_job_that_runs_at_most_once_is_never_begun_twice(p: &Place) {
     assert_eq!(state, "failed");
     assert!(value.contains("step_interrupted"), "{value}");
     assert_eq!(begun(), before + 1, "it was not begun again");
+    // Whoever brings it back by hand wants it to begin.
+    assert_eq!(second.control(op::RETRY_RUN, &run), "resumed");
+    assert_eq!(second.result(&run).unwrap().0, "succeeded");
     second.close();
+}
+
+fn a_cancel_ends_a_job_that_waits_for_its_next_attempt(p: &Place) {
+    let h = p.host();
+    let (_, begun) = count();
+    let seen = begun.clone();
+    h.register("step", "flaky", Some(r#"{"retry":{"max_attempts":5,"initial_ms":3600000,"jitter":false}}"#), move |_| {
+        seen();
+        Err(Unwind::Failed(r#"{"message":"no"}"#.into()))
+    });
+    h.launch();
+    let run = h.start("flaky", "null");
+    until("the first attempt is over", || h.state(&run) == "ready");
+    h.control(op::CANCEL_RUN, &run);
+    let ended = h.result(&run).unwrap();
+    assert_eq!(ended.0, "cancelled");
+    assert_eq!(begun(), 2, "its function was called once");
+    h.close();
+}
+
+fn what_is_to_follow_a_run_follows_a_cancel_wherever_the_run_is(p: &Place) {
+    let h = p.host();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let to = heard.clone();
+    h.workflow("after", move |c| {
+        to.lock().unwrap().push(c.input.clone());
+        Ok("null".into())
+    });
+    h.register("workflow", "w", Some(r#"{"on_finish":"after"}"#), |c| c.wait_for("receive", Some(3_600_000), None, Some("t")).map(|_| "1".into()));
+    h.launch();
+    let delayed = h.start_with("w", "null", 5, |w| _ = w.null().null().null().null().int(3_600_000)).unwrap();
+    let running = h.start("w", "null");
+    until("it waits", || waits(&h, &running));
+    for run in [&delayed, &running] {
+        h.control(op::CANCEL_RUN, run);
+        assert_eq!(h.result(run).unwrap().0, "cancelled");
+        until("what follows it", || heard.lock().unwrap().iter().any(|input| input.contains(run.as_str())));
+    }
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 2);
+    assert!(heard.iter().all(|input| input.contains(r#""workflow":"w","state":"cancelled","value":{"#)), "{heard:?}");
+    drop(heard);
+    h.close();
 }
 
 fn a_start_changes_of_a_registered_policy_only_what_it_names(p: &Place) {
