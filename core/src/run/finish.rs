@@ -253,7 +253,11 @@ impl Exec {
     }
 
     /// Answers nobody waits for: a refusal still has to be looked into.
-    pub fn after_quiet(self: &Arc<Self>, engine: &Arc<Engine>, write: Write, answer: Result<Verdict>, _out: &mut Outbox) {
+    pub fn after_quiet(self: &Arc<Self>, engine: &Arc<Engine>, write: Write, answer: Result<Verdict>, out: &mut Outbox) {
+        if let Err(e) = &answer {
+            // Not recorded, and the workflow has gone on as if it were: a replay would go another way.
+            return self.give_up_end(engine, e, out);
+        }
         if matches!(answer, Ok(Verdict::Fenced)) {
             let exec = self.clone();
             engine.ask_owner(

@@ -12,8 +12,8 @@ use crate::store::{Due, Write};
 pub const AGAIN_MS: i64 = 1000;
 
 impl Exec {
-    /// The database takes no end of this run from here, nothing it says now: it is tried again, here or elsewhere. Kept, it would be owned and executed by
-    /// nobody, for its end is on its way and nothing else is taken from it.
+    /// The database takes no end of this run from here, or not a mark it has gone on from: it is tried again, here or elsewhere. Kept, it would be owned
+    /// and executed by nobody, for its end is on its way and nothing else is taken from it.
     pub fn give_up_end(self: &Arc<Self>, engine: &Arc<Engine>, e: &EngineError, out: &mut Outbox) {
         let mut st = self.lock();
         engine.log(&self.client, "error", e.code.as_str(), &e.message, out);
@@ -72,6 +72,15 @@ mod tests {
         h.answer(|_| refused());
         assert!(matches!(h.commit()[..], [Write::Release { due: Some(Due::After(AGAIN_MS)), .. }]));
         assert_eq!(h.free_slots(), slots);
+    }
+
+    #[test]
+    fn a_run_goes_on_from_what_is_recorded_when_a_mark_of_it_is_not() {
+        let h = ByHand::open(false);
+        let exec = h.claim(|_| {});
+        assert!(exec.patch(&h.engine, "", "audit", "").unwrap());
+        h.answer(|_| refused());
+        assert!(matches!(h.commit()[..], [Write::Release { .. }]));
     }
 
     #[test]
