@@ -11,7 +11,7 @@ import (
 type Queue struct {
 	Name   string
 	Paused bool
-	// Limit bounds the whole fleet, WorkerLimit one process, KeyLimit one fairness key.
+	// Limit bounds the runs at once of the whole fleet, WorkerLimit of one process, KeyLimit of one fairness key (WithFairnessKey).
 	Limit, WorkerLimit, KeyLimit int
 	// Hold: a released run keeps its slot, so that a limit of 1 is a mutex.
 	Hold bool
@@ -39,6 +39,9 @@ func (a *App) DeclareQueue(queue Queue) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return errClosed()
+	}
 	if a.launched {
 		return refuse(ErrRegisteredLate, "queue %q was declared after Launch; PutQueue changes queues at run time", queue.Name)
 	}
