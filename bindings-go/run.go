@@ -156,7 +156,7 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 		return err
 	}
 	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey))
-	return err
+	return h.about(err)
 }
 
 // GetEvent waits for a value a run publishes. It returns false when the time of WithTimeout is over. Inside a workflow the wait is recorded.
@@ -190,7 +190,7 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 	}
 	r, err := h.app.ask(ctx, ops.GetEvent, frame.New().Str(h.key).Str(key).OptInt(limit))
 	if err != nil {
-		return nil, err
+		return nil, h.about(err)
 	}
 	data := r.Bytes()
 	return data, r.Err()
@@ -224,7 +224,7 @@ func (h *handle) control(ctx context.Context, op uint32, given []ControlOption, 
 	w := frame.New().Str(h.key)
 	arguments(w, &o)
 	r, err := h.app.ask(ctx, op, w)
-	return Outcome(r.Str()), err
+	return Outcome(r.Str()), h.about(err)
 }
 
 // Cancel asks the run to cancel: its steps get the signal, the workflow sees ErrRunCancelled at its next call.
