@@ -186,7 +186,7 @@ final class Worker {
       }
       case "child": {
         String id = (String) o.getOrDefault("id", run + "/" + place);
-        Run<List<Object>> child = interpret.start(ctx, new Program(id, (List<Object>) in.get(1)), x -> { x.id(id); if ("abandon".equals(o.get("policy"))) x.abandonOnParentCancel(); });
+        Run<List<Object>> child = interpret.start(ctx, new Program(id, (List<Object>) in.get(1)), x -> { x.id(id); if ("abandon".equals(o.get("policy"))) x.abandonOnClose(); });
         return Boolean.FALSE.equals(o.get("wait")) ? child.key() : child.result(ctx);
       }
       case "send":

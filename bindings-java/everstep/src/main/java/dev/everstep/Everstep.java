@@ -109,7 +109,13 @@ public final class Everstep extends Declarations implements AutoCloseable {
   }
 
   /**
-   * Counters and settings of this engine.
+   * Counters and settings of this engine: {@code phase} (opened, connected, launched, draining,
+   * closed), {@code store} (postgres, sqlite), {@code namespace}, {@code schema}, {@code
+   * environment}, {@code version} (the build), {@code incarnation} (this worker, or null), {@code
+   * held} (why it claims nothing, or null), {@code executing} (runs now), {@code slots}, {@code
+   * lease_ms}, {@code beat_ms}, {@code max_parked}, {@code release_after_ms}, {@code max_payload},
+   * {@code cancel_grace_ms}, {@code max_crashes}, {@code outage_budget_ms}, and {@code counters},
+   * numbers by name.
    *
    * @return them by name
    */
@@ -128,7 +134,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    */
   public void error(String code, Class<? extends Throwable> type) {
     Options.requiredName(code, "the error's code");
-    engine.declaredErrors.add(code, Options.required(type, "the error's type"));
+    engine.declareError(code, Options.required(type, "the error's type"));
   }
 
   /**
@@ -225,6 +231,21 @@ public final class Everstep extends Declarations implements AutoCloseable {
    */
   public <T extends @Nullable Object> Run<T> runOfKey(String key, Class<T> output) {
     return handle(Options.required(key, "the run's key"), null, Types.of(output));
+  }
+
+  /**
+   * The handle of a run by its key, of a generic type. Looks nothing up.
+   *
+   * @param key the run's key, a uuid
+   * @param output type of its output
+   * @param <T> type of its output
+   * @return the handle
+   */
+  public <T extends @Nullable Object> Run<T> runOfKey(String key, TypeRef<T> output) {
+    return handle(
+        Options.required(key, "the run's key"),
+        null,
+        Options.required(output, "the output's type").type());
   }
 
   private <T extends @Nullable Object> Run<T> handle(String key, @Nullable String id, Type output) {
