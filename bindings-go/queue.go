@@ -73,25 +73,16 @@ func (a *App) Queues(ctx context.Context) ([]Queue, error) {
 	return out, r.Err()
 }
 
-// PauseQueue: nothing more is claimed from it; what runs goes on.
+// PauseQueue: nothing more is claimed from it; what runs goes on. ErrUnknownQueue names the nearest queue.
 func (a *App) PauseQueue(ctx context.Context, name string) error { return a.setPaused(ctx, name, true) }
 
-// ResumeQueue ends a pause.
+// ResumeQueue ends a pause. ErrUnknownQueue names the nearest queue.
 func (a *App) ResumeQueue(ctx context.Context, name string) error {
 	return a.setPaused(ctx, name, false)
 }
 
+// setPaused is one operation: what is read and written back undoes a change of the limits that comes in between.
 func (a *App) setPaused(ctx context.Context, name string, paused bool) error {
-	queues, err := a.Queues(ctx)
-	if err != nil {
-		return err
-	}
-	for _, queue := range queues {
-		if queue.Name == name {
-			queue.Paused = paused
-			_, err = a.PutQueue(ctx, queue)
-			return err
-		}
-	}
-	return refuse(ErrUnknownQueue, "there is no queue %q", name)
+	_, err := a.ask(ctx, ops.PauseQueue, frame.New().Str(name).Bool(paused))
+	return err
 }

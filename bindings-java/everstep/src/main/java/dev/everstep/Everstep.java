@@ -280,10 +280,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @return the queue
    */
   public QueueInfo putQueue(String name, Consumer<QueueOptions> options) {
-    return put(QueueOptions.record(name, options));
-  }
-
-  private QueueInfo put(List<@Nullable Object> record) {
+    List<@Nullable Object> record = QueueOptions.record(name, options);
     return QueueInfo.of(engine.client().request(Ops.PUT_QUEUE, record, true).record(0));
   }
 
@@ -306,26 +303,24 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * Nothing more is claimed from a queue; what runs goes on.
    *
    * @param name its name
+   * @throws EverstepException {@code unknown_queue} names the nearest queue
    */
   public void pauseQueue(String name) {
-    put(QueueOptions.record(known(name), true));
+    pause(name, true);
   }
 
   /**
    * A paused queue is claimed from again.
    *
    * @param name its name
+   * @throws EverstepException {@code unknown_queue} names the nearest queue
    */
   public void resumeQueue(String name) {
-    put(QueueOptions.record(known(name), false));
+    pause(name, false);
   }
 
-  private QueueInfo known(String name) {
-    for (QueueInfo queue : queues()) {
-      if (queue.name().equals(name)) {
-        return queue;
-      }
-    }
-    throw new EverstepException(ErrorCode.UNKNOWN_QUEUE, "there is no queue " + name);
+  /** One operation: read and written back, it would undo a change of the limits in between. */
+  private void pause(String name, boolean paused) {
+    engine.client().request(Ops.PAUSE_QUEUE, Options.required(name, "the queue's name"), paused);
   }
 }
