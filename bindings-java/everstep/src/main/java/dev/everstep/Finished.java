@@ -12,4 +12,4 @@ import org.jspecify.annotations.Nullable;
  * @param value what the run returned, as plain values; of one that did not succeed, its error: a
  *     map of type, code, message and so on
  */
-public record Finished(String run, String workflow, String state, @Nullable Object value) {}
+public record Finished(String run, String workflow, RunState state, @Nullable Object value) {}

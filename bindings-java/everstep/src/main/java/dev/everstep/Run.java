@@ -217,9 +217,9 @@ public final class Run<T extends @Nullable Object> {
   /**
    * Asks the run to cancel.
    *
-   * @return what it did: {@code cancelled}, {@code requested}, {@code already_finished}
+   * @return what it did: cancelled, requested or already finished
    */
-  public String cancel() {
+  public Outcome cancel() {
     return cancel(null, null);
   }
 
@@ -228,18 +228,18 @@ public final class Run<T extends @Nullable Object> {
    *
    * @param by who asks
    * @param why the reason
-   * @return what it did: {@code cancelled}, {@code requested}, {@code already_finished}
+   * @return what it did: cancelled, requested or already finished
    */
-  public String cancel(@Nullable String by, @Nullable String why) {
-    return ask(Ops.CANCEL_RUN, by, why).text(0);
+  public Outcome cancel(@Nullable String by, @Nullable String why) {
+    return Outcome.of(ask(Ops.CANCEL_RUN, by, why).text(0));
   }
 
   /**
    * A blocked or cancelled run goes on.
    *
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String resume() {
+  public Outcome resume() {
     return resume(null);
   }
 
@@ -247,18 +247,18 @@ public final class Run<T extends @Nullable Object> {
    * A blocked or cancelled run goes on.
    *
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String resume(@Nullable String by) {
-    return ask(Ops.RESUME_RUN, by).text(0);
+  public Outcome resume(@Nullable String by) {
+    return Outcome.of(ask(Ops.RESUME_RUN, by).text(0));
   }
 
   /**
    * A failed run goes on at the step that failed.
    *
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String retry() {
+  public Outcome retry() {
     return retry(null);
   }
 
@@ -266,10 +266,10 @@ public final class Run<T extends @Nullable Object> {
    * A failed run goes on at the step that failed.
    *
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String retry(@Nullable String by) {
-    return ask(Ops.RETRY_RUN, by).text(0);
+  public Outcome retry(@Nullable String by) {
+    return Outcome.of(ask(Ops.RETRY_RUN, by).text(0));
   }
 
   /**
@@ -277,9 +277,9 @@ public final class Run<T extends @Nullable Object> {
    *
    * @param branch the branch, {@code ""} for the main one
    * @param seq the call's number in it
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String rewind(String branch, long seq) {
+  public Outcome rewind(String branch, long seq) {
     return rewind(branch, seq, null);
   }
 
@@ -289,10 +289,10 @@ public final class Run<T extends @Nullable Object> {
    * @param branch the branch, {@code ""} for the main one
    * @param seq the call's number in it
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String rewind(String branch, long seq, @Nullable String by) {
-    return ask(Ops.REWIND_RUN, branch, seq, by).text(0);
+  public Outcome rewind(String branch, long seq, @Nullable String by) {
+    return Outcome.of(ask(Ops.REWIND_RUN, branch, seq, by).text(0));
   }
 
   /**

@@ -19,7 +19,7 @@ import org.jspecify.annotations.Nullable;
  * @param version the version it was started with, which pins it to nothing
  * @param queue the queue it waits or waited in
  * @param label its label
- * @param state ready, running, waiting, cancelling, blocked, succeeded, failed or cancelled
+ * @param state where it is
  * @param epoch grows with every execution
  * @param priority its order within the queue, the lowest first
  * @param crashes deaths of its worker without progress
@@ -56,7 +56,7 @@ public record RunInfo(
     @Nullable String version,
     @Nullable String queue,
     @Nullable String label,
-    String state,
+    RunState state,
     long epoch,
     long priority,
     long crashes,
@@ -93,7 +93,7 @@ public record RunInfo(
         record.optionalText(3),
         nonEmpty(record.optionalText(4)),
         nonEmpty(record.optionalText(5)),
-        record.text(6),
+        RunState.of(record.text(6)),
         record.number(7),
         record.number(8),
         record.number(9),

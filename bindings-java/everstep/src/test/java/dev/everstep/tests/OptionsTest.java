@@ -9,6 +9,7 @@ import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.Finished;
+import dev.everstep.Outcome;
 import dev.everstep.Run;
 import dev.everstep.RunFailed;
 import dev.everstep.StepRef;
@@ -184,8 +185,8 @@ final class OptionsTest {
             nobody::status, nobody::steps, nobody::cancel, nobody::resume, nobody::retry)) {
       assertEquals(nobody.key(), refused(ErrorCode.RUN_NOT_FOUND, call).run());
     }
-    assertEquals("not_possible", run.retry());
-    assertEquals("not_possible", run.resume());
+    assertEquals(Outcome.NOT_POSSIBLE, run.retry());
+    assertEquals(Outcome.NOT_POSSIBLE, run.resume());
     run.cancel();
   }
 
