@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,27 @@ func TestARegistrationsPolicyHoldsForItsStarts(t *testing.T) {
 	must(t, err)
 	if out, err := run.Result(ctx, everstep.WithTimeout(patience)); out != 3 || err != nil {
 		t.Errorf("%d, %v", out, err)
+	}
+}
+
+func TestAStartsPolicyIsLaidOverTheRegistrations(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	attempts := atomic.Int64{}
+	step := everstep.NewStep("slow", func(ctx context.Context, _ everstep.None) (int, error) {
+		attempts.Add(1)
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}, everstep.WithTimeout(20*time.Millisecond), everstep.WithRetry(everstep.Retry{MaxAttempts: 4, Initial: time.Millisecond}))
+	job, err := everstep.RegisterStep(app, step)
+	must(t, err)
+	launch(t, app)
+	run, err := job.Start(ctx, everstep.None{}, everstep.WithMaxAttempts(2))
+	must(t, err)
+	// Its timeout and its waits are the registration's still.
+	wants(t, second(run.Result(ctx, everstep.WithTimeout(patience))), everstep.ErrStepTimeout)
+	if attempts.Load() != 2 {
+		t.Errorf("%d attempts", attempts.Load())
 	}
 }
 

@@ -128,6 +128,27 @@ final class OptionsTest {
   }
 
   @Test
+  void aStartsRetriesAreLaidOverWhatWasDeclared() {
+    AtomicInteger attempts = new AtomicInteger();
+    StepRef<Integer, Integer> slow =
+        app.step(
+            "slow",
+            Integer.class,
+            Integer.class,
+            n -> {
+              attempts.incrementAndGet();
+              return sleeping(n);
+            },
+            o -> o.timeout(SHORT).maxAttempts(4).initialInterval(Duration.ofMillis(1)));
+    app.launch();
+    RunFailed late =
+        assertThrows(RunFailed.class, () -> slow.start(1, o -> o.maxAttempts(2)).result(LONG));
+    // Its timeout and its waits are the declared ones still.
+    assertTrue(late.getCause() instanceof StepTimeout, late.toString());
+    assertEquals(2, attempts.get());
+  }
+
+  @Test
   void aNameThatLooksMistypedCanBeStarted() {
     app.workflow("checkout", String.class, String.class, (ctx, in) -> in);
     app.launch();
