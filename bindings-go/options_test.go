@@ -43,6 +43,7 @@ func TestWhatAStartCannotCarryIsRefused(t *testing.T) {
 	for name, option := range map[string]everstep.StartOption{
 		"a function":         everstep.WithRetry(everstep.Retry{If: func(error) bool { return false }}),
 		"a negative timeout": everstep.WithTimeout(-1),
+		"a job's timeout":    everstep.WithTimeout(time.Second),
 		"a negative TTL":     everstep.WithDedup(everstep.Dedup{Key: "key", TTL: -5 * time.Second}),
 	} {
 		if err := second(w.Start(ctx, 1, option)); !errors.Is(err, everstep.ErrConfigInvalid) {

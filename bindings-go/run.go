@@ -153,7 +153,7 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 	if b != nil {
 		rest := frame.New().Str(h.app.location(1)).Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey)
 		_, err = b.recorded(ctx, ops.BeginSend, rest)
-		return err
+		return h.about(err)
 	}
 	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey))
 	return h.about(err)
@@ -186,7 +186,8 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 		return nil, err
 	}
 	if b != nil {
-		return b.wait(ctx, "event", b.execution.app.location(skip), limit, nil, h.key, key)
+		data, err := b.wait(ctx, "event", b.execution.app.location(skip), limit, nil, h.key, key)
+		return data, h.about(err)
 	}
 	r, err := h.app.ask(ctx, ops.GetEvent, frame.New().Str(h.key).Str(key).OptInt(limit))
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 type Workflow[In, Out any] struct {
 	app  *App
 	name string
-	// foreign: a Reference, which may name what cannot be started.
-	foreign bool
+	// workflow or step; "" of a Reference, which may name either, or what cannot be started.
+	kind string
 }
 
 // Register makes a function known by name. Its wire input is one value: In. Code outside steps runs again whenever a run resumes: keep it free of
@@ -72,7 +72,7 @@ func register[In, Out any](app *App, where, kind, name string, given []RegisterO
 	if err := app.register(f); err != nil {
 		return nil, err
 	}
-	return &Workflow[In, Out]{app: app, name: name}, nil
+	return &Workflow[In, Out]{app, name, kind}, nil
 }
 
 // ofRegistration refuses what only a start can say: it would be forgotten.
@@ -123,7 +123,7 @@ type Finished struct {
 
 // Reference is a workflow known by name: of another process, another program, another language.
 func Reference[In, Out any](app *App, name string) *Workflow[In, Out] {
-	return &Workflow[In, Out]{app: app, name: name, foreign: true}
+	return &Workflow[In, Out]{app: app, name: name}
 }
 
 // Name is the name it is started by.
@@ -133,14 +133,18 @@ func (w *Workflow[In, Out]) options(given []StartOption) (options, error) {
 	if w == nil || w.app == nil {
 		return options{}, refuse(ErrConfigInvalid, "the workflow is nil: use what Register returned")
 	}
-	if w.foreign {
+	if w.kind == "" {
 		if err := w.app.startable(w.name); err != nil {
 			return options{}, err
 		}
 	}
 	// What is not given is the registration's, which the engine knows.
 	o := options{}
-	return o, collect(given, func(option StartOption, o *options) { option.applyStart(o) }, &o)
+	err := collect(given, func(option StartOption, o *options) { option.applyStart(o) }, &o)
+	if err == nil && o.timeout != nil && w.kind == "workflow" {
+		err = refuse(ErrConfigInvalid, "WithTimeout bounds an attempt of a job, and %q is a workflow: give it WithDeadline", w.name)
+	}
+	return o, err
 }
 
 // Start starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.

@@ -37,10 +37,16 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   RunOptions() {}
 
   /** Only what {@code configurer} says: the engine knows what the registration says. */
-  static RunOptions of(@Nullable Consumer<RunOptions> configurer) {
+  static RunOptions of(Registered function, @Nullable Consumer<RunOptions> configurer) {
     RunOptions out = new RunOptions();
     if (configurer != null) {
       configurer.accept(out);
+    }
+    if (out.timeout != null && function.kind.equals(Registered.WORKFLOW) && !function.isForeign()) {
+      throw Options.invalid(
+          "timeout bounds an attempt of a job, and "
+              + function.name
+              + " is a workflow: give it a deadline");
     }
     return out;
   }

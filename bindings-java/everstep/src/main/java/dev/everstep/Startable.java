@@ -59,7 +59,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
   public final Run<O> start(I input, Consumer<RunOptions> options) {
     requireStartable();
     WorkflowContext.refuseInside(engine, "start()", "start(ctx, input)");
-    RunOptions run = RunOptions.of(options);
+    RunOptions run = RunOptions.of(function, options);
     Frame.Values answer =
         engine.client().request(Ops.START, function.name, encode(input), run.record());
     return started(run.id, answer);
@@ -75,7 +75,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
   public final CompletableFuture<Run<O>> startAsync(I input, Consumer<RunOptions> options) {
     requireStartable();
     WorkflowContext.refuseInside(engine, "startAsync()", "start(ctx, input)");
-    RunOptions run = RunOptions.of(options);
+    RunOptions run = RunOptions.of(function, options);
     return engine
         .client()
         .requestAsync(
@@ -109,7 +109,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
   public final Run<O> start(WorkflowContext ctx, I input, Consumer<RunOptions> options) {
     requireStartable();
     requireOwn(ctx, "start of ");
-    RunOptions run = RunOptions.of(options);
+    RunOptions run = RunOptions.of(function, options);
     byte[] key =
         Calls.recorded(
             ctx,
@@ -140,7 +140,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
     List<@Nullable Object> items = new ArrayList<>();
     List<@Nullable String> ids = new ArrayList<>();
     for (I input : Options.required(inputs, "inputs")) {
-      RunOptions run = RunOptions.of(options);
+      RunOptions run = RunOptions.of(function, options);
       if (id != null) {
         run.id(id.apply(input));
       }

@@ -436,8 +436,11 @@ public final class WorkflowContext extends RunFacts {
   private @Nullable Object awaited(
       String kind, @Nullable Duration timeout, @Nullable String run, String name, Type type) {
     Long millis = Options.milliseconds(timeout);
+    String at = Location.here();
     byte[] data =
-        Calls.recorded(this, Ops.BEGIN_WAIT, kind, Location.here(), millis, null, run, name);
+        run == null
+            ? Calls.recorded(this, Ops.BEGIN_WAIT, kind, at, millis, null, null, name)
+            : Calls.recordedOf(run, this, Ops.BEGIN_WAIT, kind, at, millis, null, run, name);
     return execution.engine.payloads.decode(data, type);
   }
 
@@ -475,7 +478,8 @@ public final class WorkflowContext extends RunFacts {
       Run<?> run, String topic, @Nullable Object message, @Nullable String idempotencyKey) {
     check("send");
     byte[] data = execution.engine.payloads.encode(message);
-    Calls.recorded(
+    Calls.recordedOf(
+        run.key(),
         this,
         Ops.BEGIN_SEND,
         Location.here(),

@@ -66,8 +66,11 @@ final class OptionsTest {
   void whatMeansNothingIsRefused() {
     AtomicInteger attempts = new AtomicInteger();
     StepRef<Integer, Integer> step = failing(attempts);
+    WorkflowRef<Integer, Integer> workflow =
+        app.workflow("workflow", Integer.class, Integer.class, (ctx, n) -> n);
     List<Executable> calls =
         List.of(
+            () -> workflow.start(1, o -> o.timeout(SHORT)),
             () -> app.step("x", int.class, int.class, n -> n, o -> o.maxAttempts(0)),
             () -> app.step("x", int.class, int.class, n -> n, o -> o.backoffFactor(0.5)),
             () -> app.step("x", int.class, int.class, n -> n, o -> o.backoffFactor(Double.NaN)),
@@ -189,6 +192,12 @@ final class OptionsTest {
 
   @Test
   void anErrorNamesItsRun() {
+    app.workflow(
+        "asks",
+        String.class,
+        String.class,
+        (ctx, id) ->
+            assertThrows(EverstepException.class, () -> ctx.send(app.run(id), "topic", 1)).run());
     WorkflowRef<String, String> waits =
         app.workflow(
             "waits", String.class, String.class, (ctx, in) -> ctx.receive("never", String.class));
@@ -206,6 +215,8 @@ final class OptionsTest {
             nobody::status, nobody::steps, nobody::cancel, nobody::resume, nobody::retry)) {
       assertEquals(nobody.key(), refused(ErrorCode.RUN_NOT_FOUND, call).run());
     }
+    WorkflowRef<String, String> asks = app.reference("asks", String.class, String.class);
+    assertEquals(nobody.key(), asks.start("nobody").result(LONG));
     assertEquals(Outcome.NOT_POSSIBLE, run.retry());
     assertEquals(Outcome.NOT_POSSIBLE, run.resume());
     run.cancel();
