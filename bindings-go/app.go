@@ -30,6 +30,8 @@ type App struct {
 	mu        sync.Mutex
 	client    *client
 	functions map[string]*registered
+	// Where each transaction was declared. None can be started by its name.
+	transactions map[string]string
 	// In the order they were registered, for a launch that is tried again.
 	order    []*registered
 	queues   []*frame.Writer
@@ -45,6 +47,8 @@ type registered struct {
 	name    string
 	version string
 	options string
+	// where it was registered, for messages.
+	where   string
 	run     func(ctx Context, step *stepContext, input []byte) ([]byte, error)
 	retryIf func(error) bool
 }
@@ -128,9 +132,11 @@ func (a *App) register(f *registered) error {
 	case a.closed:
 		return errClosed()
 	case a.functions[f.name] != nil:
-		return refuse(ErrAlreadyRegistered, "the name %q is taken; give this one another", f.name)
+		known := a.functions[f.name]
+		return refuse(ErrAlreadyRegistered, "the name %q is taken by the %s registered at %s; this one is registered at %s: give it another",
+			f.name, known.kind, known.where, f.where)
 	case a.launched:
-		return refuse(ErrRegisteredLate, "%q was registered after Launch; register before it", f.name)
+		return refuse(ErrRegisteredLate, "%q (%s) was registered after Launch; register before it", f.name, f.where)
 	}
 	if err := announce(a.client, f); err != nil {
 		return err
@@ -138,6 +144,31 @@ func (a *App) register(f *registered) error {
 	a.functions[f.name] = f
 	a.order = append(a.order, f)
 	return nil
+}
+
+// transaction notes the name of one that was declared.
+func (a *App) transaction(name, where string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return errClosed()
+	}
+	if a.transactions == nil {
+		a.transactions = map[string]string{}
+	}
+	a.transactions[name] = where
+	return nil
+}
+
+// startable refuses a reference to a transaction of this program: nobody is told of it, so that its run would wait for ever.
+func (a *App) startable(name string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	where, known := a.transactions[name]
+	if !known || a.functions[name] != nil {
+		return nil
+	}
+	return refuse(ErrConfigInvalid, "%q is a transaction (%s), which has no run of its own: call it in a workflow, and start that", name, where)
 }
 
 func announce(c *client, f *registered) error {
@@ -310,7 +341,9 @@ func (a *App) KeyOf(id string) (string, error) {
 	return r.Str(), err
 }
 
-// Info is counters and settings of this engine.
+// Info is counters and settings of this engine: phase (opened, connected, launched, draining, closed), store (postgres, sqlite), namespace, schema, environment, version
+// (WithBuild), incarnation (this worker, nil where it has none), held (why it claims nothing, or nil), executing (runs now), slots, lease_ms, beat_ms,
+// max_parked, release_after_ms, max_payload, cancel_grace_ms, max_crashes, outage_budget_ms, and counters, an object of numbers since Open.
 func (a *App) Info() (map[string]any, error) {
 	r, err := a.call(ops.Info, frame.New())
 	if err != nil {

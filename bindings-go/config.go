@@ -26,14 +26,18 @@ func WithSetting(key string, value any) EngineOption {
 // WithDatabase names the database: postgres://user@host/name or sqlite:path.
 func WithDatabase(url string) EngineOption { return WithSetting("database", url) }
 
-// WithSchema names the PostgreSQL schema the engine keeps its tables in.
+// WithSchema names the PostgreSQL schema the engine keeps its tables in; default everstep.
 func WithSchema(name string) EngineOption { return WithSetting("schema", name) }
 
-// WithNamespace isolates applications in one database.
+// WithNamespace isolates applications in one database; default default.
 func WithNamespace(name string) EngineOption { return WithSetting("namespace", name) }
 
-// WithEnvironment names the environment; a worker of another one claims nothing (see Adopt).
+// WithEnvironment names the environment; a worker of another one claims nothing (see Adopt). Default EVERSTEP_ENV, else development.
 func WithEnvironment(name string) EngineOption { return WithSetting("environment", name) }
+
+// WithBuild is the application's build id: a version, a commit. A run that was blocked because the program no longer fits it is offered once to each
+// build; without an id every launch counts as a build of its own.
+func WithBuild(id string) EngineOption { return WithSetting("version", id) }
 
 // Role is what a process does.
 type Role string
@@ -47,10 +51,10 @@ const (
 	Client Role = "client"
 )
 
-// WithRole says what this process does.
+// WithRole says what this process does; default Worker.
 func WithRole(role Role) EngineOption { return WithSetting("role", string(role)) }
 
-// WithQueues names the queues this worker serves; none: only runs without a queue.
+// WithQueues names the queues this worker serves; default all; none: only runs without a queue.
 func WithQueues(names ...string) EngineOption {
 	if names == nil {
 		names = []string{}
@@ -58,20 +62,20 @@ func WithQueues(names ...string) EngineOption {
 	return WithSetting("queues", names)
 }
 
-// WithSlots bounds how many runs execute at once.
+// WithSlots bounds how many runs execute at once; default 100. A run that waits holds none.
 func WithSlots(count int) EngineOption { return WithSetting("slots", count) }
 
-// WithLease is how long a worker that is silent keeps its runs.
+// WithLease is how long a worker that is silent keeps its runs; default 10 s.
 func WithLease(lease time.Duration) EngineOption {
 	return WithSetting("lease_ms", milliseconds(lease))
 }
 
-// WithOutageBudget is how long calls from outside a run wait for the database.
+// WithOutageBudget is how long calls from outside a run wait for the database, then ErrUnavailable; default 5 min.
 func WithOutageBudget(budget time.Duration) EngineOption {
 	return WithSetting("outage_budget_ms", milliseconds(budget))
 }
 
-// WithMaxPayload bounds an encoded value, in bytes.
+// WithMaxPayload bounds an encoded value, in bytes; default 16 MiB.
 func WithMaxPayload(bytes int) EngineOption { return WithSetting("max_payload", bytes) }
 
 // WithAutoMigrate: true migrates always, false never; the default migrates SQLite and empty databases.

@@ -141,6 +141,9 @@ func (l *locations) add(pc uintptr, text string) {
 // location is file:line of whoever called the exported function that is `skip` frames up: for messages only, so the file and its folder will do.
 func (a *App) location(skip int) string {
 	var pcs [1]uintptr
+	if a == nil {
+		return ""
+	}
 	if runtime.Callers(skip+2, pcs[:]) == 0 {
 		return ""
 	}

@@ -1,9 +1,12 @@
 package everstep
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/everstep/everstep/bindings-go/internal/payload"
 )
@@ -16,6 +19,8 @@ type declaration struct {
 	rebuild  func(details any) (error, error)
 	find     func(err error) (any, bool)
 	kind     reflect.Type
+	// where it was declared, for messages.
+	where string
 }
 
 // recognised is what a declared error is recorded as.
@@ -32,14 +37,35 @@ type declarations struct {
 	list   []*declaration
 }
 
+func (d *declaration) String() string {
+	if d.sentinel != nil {
+		return fmt.Sprintf("the error %q declared at %s", printable(d.sentinel.Error(), 100), d.where)
+	}
+	return fmt.Sprintf("the type %v declared at %s", d.kind, d.where)
+}
+
+// declare checks what any declaration needs. A code is a name in rows, like a step's.
+func (a *App) declare(one *declaration) error {
+	if len(one.code) == 0 || len(one.code) > 255 || !utf8.ValidString(one.code) || strings.ContainsFunc(one.code, unicode.IsControl) {
+		return refuse(ErrIDInvalid, "an error's code must be 1 to 255 bytes of UTF-8 without control characters, not %.300q", one.code)
+	}
+	a.mu.Lock()
+	closed := a.closed
+	a.mu.Unlock()
+	if closed {
+		return errClosed()
+	}
+	return a.declared.add(one)
+}
+
 func (d *declarations) add(one *declaration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, taken := d.byCode[one.code]; taken || Code(one.code).known() {
-		return refuse(ErrAlreadyRegistered, "the error code %q is taken", one.code)
+	if Code(one.code).known() {
+		return refuse(ErrAlreadyRegistered, "the error code %q is the engine's; give this error another", one.code)
 	}
-	if one.code == "" {
-		return refuse(ErrIDInvalid, "an error code is not empty")
+	if known := d.byCode[one.code]; known != nil {
+		return refuse(ErrAlreadyRegistered, "the error code %q is taken by %s; this is %s: give it another", one.code, known, one)
 	}
 	if d.byCode == nil {
 		d.byCode = map[string]*declaration{}
@@ -103,7 +129,7 @@ func (a *App) DeclareError(code string, sentinel error) error {
 	if a == nil || sentinel == nil {
 		return refuse(ErrConfigInvalid, "DeclareError takes an app and an error")
 	}
-	return a.declared.add(&declaration{code: code, sentinel: sentinel})
+	return a.declare(&declaration{code: code, sentinel: sentinel, where: a.location(1)})
 }
 
 // DeclareErrorType declares an error type of the program by name. It is recorded by its exported fields and rebuilt from them, so that errors.As
@@ -116,9 +142,10 @@ func DeclareErrorType[E error](app *App, code string) error {
 	if err := payload.Check(kind); err != nil {
 		return refuse(ErrPayloadInvalid, "error %q: %v", code, err)
 	}
-	return app.declared.add(&declaration{
-		code: code,
-		kind: kind,
+	return app.declare(&declaration{
+		code:  code,
+		kind:  kind,
+		where: app.location(1),
 		find: func(err error) (any, bool) {
 			found, ok := err.(E)
 			if own, can := err.(interface{ As(any) bool }); !ok && can {

@@ -60,6 +60,8 @@ type execution struct {
 	runID          string
 	input          []byte
 	idempotencyKey string
+	// As JSON: few ask.
+	attributes, traceParent string
 
 	// Done when this execution has ended, however it did.
 	ctx    context.Context
@@ -92,9 +94,7 @@ func newExecution(c *client, id uint64, data []byte) (*execution, error) {
 	x.run, x.name, x.kind, x.attempt = r.Str(), r.Str(), r.Str(), r.Int()
 	x.replaying.Store(r.Bool())
 	x.runID, x.input = r.Str(), r.Bytes()
-	// Attributes and the trace's parent: nothing here shows them.
-	r.Str()
-	r.Str()
+	x.attributes, x.traceParent = r.Str(), r.Str()
 	x.idempotencyKey = r.Str()
 	x.ctx, x.cancel = context.WithCancelCause(context.Background())
 	return x, r.Err()

@@ -5,8 +5,9 @@ import (
 	"log/slog"
 )
 
-// Logger is for workflow code: its records carry run, workflow, step and attempt, and while recorded calls are handed back those below Warn are
-// dropped. Code between steps runs again on every resume; without this each resume would repeat its lines. Outside a run it is slog.Default().
+// Logger is for workflow code and steps. Records of a workflow carry run, workflow, attempt (of the run) and replaying, and while recorded calls are
+// handed back those below Warn are dropped: code between steps runs again on every resume, which would repeat its lines. Records of a step carry run,
+// workflow, step and attempt (of the step). Outside a run it is slog.Default().
 func Logger(ctx context.Context) *slog.Logger {
 	b, step := where(ctx)
 	var x *execution
@@ -22,7 +23,7 @@ func Logger(ctx context.Context) *slog.Logger {
 	if step != nil {
 		return logger.With(slog.String("step", step.step.name), slog.Int64("attempt", step.step.attempt))
 	}
-	return slog.New(&replayHandler{logger.Handler(), x})
+	return slog.New(&replayHandler{logger.With(slog.Int64("attempt", x.attempt)).Handler(), x})
 }
 
 // replayHandler drops what a replay would repeat.

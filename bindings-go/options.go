@@ -7,7 +7,8 @@ import (
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 )
 
-// Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter.
+// Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter; of a start, what the
+// registration says.
 type Retry struct {
 	// MaxAttempts counts the first one, too.
 	MaxAttempts int
@@ -17,8 +18,24 @@ type Retry struct {
 	MaxInterval time.Duration
 	// NoJitter waits the full interval each time.
 	NoJitter bool
-	// If is asked for every error; false is final. NonRetryable errors are final in any case.
+	// If is asked for every error; false is final. NonRetryable errors are final in any case. It is code, which does not travel with a run: a start
+	// that has one is refused.
 	If func(error) bool
+}
+
+// refused says what no policy could mean.
+func (r *Retry) refused() *Error {
+	switch {
+	case r.MaxAttempts < 0:
+		return refuse(ErrConfigInvalid, "Retry.MaxAttempts is %d; give 1 or more, or 0 for the default", r.MaxAttempts)
+	case r.Initial < 0:
+		return refuse(ErrConfigInvalid, "Retry.Initial is %v; a wait is not negative", r.Initial)
+	case r.MaxInterval < 0:
+		return refuse(ErrConfigInvalid, "Retry.MaxInterval is %v; a wait is not negative", r.MaxInterval)
+	case r.Factor != 0 && !(r.Factor >= 1):
+		return refuse(ErrConfigInvalid, "Retry.Factor is %v; give 1 or more, or 0 for the default", r.Factor)
+	}
+	return nil
 }
 
 // policy is a RETRY record. Without one there is one attempt.
@@ -53,7 +70,11 @@ func (p *policy) write(w *frame.Writer) *frame.Writer {
 		w.Null().Null().Null().Null().Null()
 	}
 	optional(w, milliseconds(p.timeout))
-	return w.Bool(p.atMostOnce)
+	// What is not said is left to the registration: false would take its word away.
+	if p.atMostOnce {
+		return w.Bool(true)
+	}
+	return w.Null()
 }
 
 // settings are the policy as `register` takes it, JSON.
@@ -99,7 +120,7 @@ type options struct {
 	priority, cost                                            *int64
 	delay, expires, deadline                                  *int64
 	startAt                                                   *int64
-	reusePurged                                               bool
+	reusePurged, unchecked                                    bool
 	idOf                                                      any
 
 	timeout        *time.Duration
@@ -138,7 +159,7 @@ type (
 	RunOption func(*options)
 	// BranchOption is an option of maps.
 	BranchOption func(*options)
-	// TimeoutOption bounds a step or a wait.
+	// TimeoutOption bounds a step, a job or a wait.
 	TimeoutOption func(*options)
 	// MessageOption is an option of messages.
 	MessageOption func(*options)
@@ -148,21 +169,39 @@ type (
 
 func (f PolicyOption) applyStep(o *options)     { f(o) }
 func (f PolicyOption) applyRegister(o *options) { f(o) }
-func (f PolicyOption) applyStart(o *options)    { f(o) }
 func (f PolicyOption) applyMap(o *options)      { f(o) }
 func (f StepOnly) applyStep(o *options)         { f(o) }
 func (f RunOption) applyRegister(o *options)    { f(o) }
 func (f RunOption) applyStart(o *options)       { f(o) }
 func (f BranchOption) applyMap(o *options)      { f(o) }
-func (f TimeoutOption) applyStep(o *options)    { f(o) }
-func (f TimeoutOption) applyMap(o *options)     { f(o) }
+func (f TimeoutOption) applyStep(o *options)    { f.applyPolicy(o) }
+func (f TimeoutOption) applyStart(o *options)   { f.applyPolicy(o) }
+func (f TimeoutOption) applyMap(o *options)     { f.applyPolicy(o) }
 func (f TimeoutOption) applyWait(o *options)    { f(o) }
 func (f MessageOption) applySend(o *options)    { f(o) }
 func (f ByOption) applyControl(o *options)      { f(o) }
 
-// WithRetry sets a retry policy, of a step, of a workflow, or of one start.
+func (f PolicyOption) applyStart(o *options) {
+	if f(o); o.err == nil && o.policy.retry != nil && o.policy.retry.If != nil {
+		o.err = refuse(ErrConfigInvalid, "Retry.If of a start would be lost: a function does not travel with the run; give it to Register or NewStep")
+	}
+}
+
+// applyPolicy is for what is tried again: a negative wait is over at once, but no attempt can be.
+func (f TimeoutOption) applyPolicy(o *options) {
+	if f(o); o.policy.timeout < 0 {
+		o.err = refuse(ErrConfigInvalid, "WithTimeout is %v; give an attempt a time, or 0 for no limit", o.policy.timeout)
+	}
+}
+
+// WithRetry sets a retry policy, of a step, of a workflow, or of one start. That of a start is laid over the registration's, field by field.
 func WithRetry(retry Retry) PolicyOption {
-	return func(o *options) { o.policy.retry = &retry }
+	return func(o *options) {
+		if refused := retry.refused(); refused != nil {
+			o.err = refused
+		}
+		o.policy.retry = &retry
+	}
 }
 
 // WithMaxAttempts is WithRetry with everything else at its default.
@@ -180,12 +219,14 @@ func WithMaxAttempts(count int) PolicyOption {
 	}
 }
 
-// WithTimeout bounds one attempt of a step: its context ends, and what it returns then is ErrStepTimeout. On a wait: how long.
+// WithTimeout bounds one attempt of a step, or of the job a start names: its context ends, and what it returns then is ErrStepTimeout. Default, and 0:
+// none. On a wait: how long.
 func WithTimeout(limit time.Duration) TimeoutOption {
 	return func(o *options) { o.policy.timeout, o.timeout = limit, &limit }
 }
 
-// AtMostOnce records the attempt before the step runs; after a crash the workflow gets ErrStepInterrupted and decides.
+// AtMostOnce records the attempt before the step runs; after a crash the workflow gets ErrStepInterrupted and decides. A transaction refuses it: its
+// rows and its record commit together, which is more.
 func AtMostOnce() StepOnly { return func(o *options) { o.policy.atMostOnce = true } }
 
 // Strict makes a call of this step outside a workflow an error; without it, it is the plain function there.
@@ -204,8 +245,15 @@ func WithKey[T any](key func(item T) string) BranchOption {
 	}
 }
 
-// WithLimit bounds how many branches of a map run at a time.
-func WithLimit(count int) BranchOption { return func(o *options) { o.limit = count } }
+// WithLimit bounds how many branches of a map run at a time; default 1000.
+func WithLimit(count int) BranchOption {
+	return func(o *options) {
+		if count < 1 {
+			o.err = refuse(ErrConfigInvalid, "WithLimit is %d; give 1 or more, or leave it out for 1000", count)
+		}
+		o.limit = count
+	}
+}
 
 // WithID gives the run an id: 1 to 255 bytes. Starting an id that exists attaches to its run.
 func WithID(id string) RunOption { return func(o *options) { o.id = &id } }
@@ -226,10 +274,11 @@ func OnQueue(name string) RunOption { return func(o *options) { o.queue = name }
 // WithLabel sends the run to workers of this label; at registration: this worker's.
 func WithLabel(label string) RunOption { return func(o *options) { o.label = label } }
 
-// WithVersion pins the run to a build; at registration: the function's.
+// WithVersion is a version that is stored with the run and shown (RunInfo.Version); it pins the run to nothing. At registration: that of runs started
+// here. See WithBuild for the build of the program.
 func WithVersion(version string) RunOption { return func(o *options) { o.version = version } }
 
-// WithPriority: higher goes first.
+// WithPriority orders what waits in a queue: the lowest number goes first. Default 0, from -100000 to 100000.
 func WithPriority(priority int) RunOption {
 	return func(o *options) { n := int64(priority); o.priority = &n }
 }
@@ -268,10 +317,10 @@ func WithAttributes(attributes map[string]any) RunOption {
 	}
 }
 
-// WithFairnessKey shares a queue evenly between keys.
+// WithFairnessKey is what a queue's KeyLimit counts by: at most that many runs of one key at a time. Without a KeyLimit it changes nothing.
 func WithFairnessKey(key string) RunOption { return func(o *options) { o.fairnessKey = key } }
 
-// WithCost is what the run takes of a queue's limits.
+// WithCost is stored with the run and shown (RunInfo.Cost); default 1. No limit counts by it yet.
 func WithCost(cost int) RunOption { return func(o *options) { n := int64(cost); o.cost = &n } }
 
 // WithCreatedBy says who started it.
@@ -281,15 +330,23 @@ func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy
 type Dedup struct {
 	// Key is 1 to 255 bytes.
 	Key string
-	// Scope is how long the key is taken: "until_done" or "queued" (until it starts); TTL instead: that long from the start.
+	// Scope is how long the key is taken: "until_done" (the default) or "queued" (until it starts); TTL instead: that long from the start.
 	Scope string
 	TTL   time.Duration
-	// Policy: "attach", "reject" or "replace".
+	// Policy is what becomes of a start whose key is taken: "attach" (the default) to the run that has it, "reject" with ErrRunDeduplicated, or
+	// "replace" a run that has not started (of one that has: ErrRunDeduplicated).
 	Policy string
 }
 
 // WithDedup allows at most one run per key.
-func WithDedup(dedup Dedup) RunOption { return func(o *options) { o.dedup = &dedup } }
+func WithDedup(dedup Dedup) RunOption {
+	return func(o *options) {
+		if dedup.TTL < 0 {
+			o.err = refuse(ErrConfigInvalid, "Dedup.TTL is %v; give how long the key is taken, or 0 for Scope", dedup.TTL)
+		}
+		o.dedup = &dedup
+	}
+}
 
 // WithOnFinish names a workflow that is started with the outcome, a Finished, in the commit that ends the run: of a start, or, at a registration, of
 // every run of it.
@@ -302,6 +359,10 @@ func WithTrace(parent, state string) RunOption {
 
 // ReusePurged starts anew under an id whose run retention has removed.
 func ReusePurged() RunOption { return func(o *options) { o.reusePurged = true } }
+
+// Unchecked starts a workflow although its name is known to nobody yet and nearly one that is (ErrUnknownWorkflow): where the program that has it is
+// deployed later.
+func Unchecked() RunOption { return func(o *options) { o.unchecked = true } }
 
 // AbandonOnClose lets a child go on when its parent ends; otherwise a child that is still open then is cancelled, however the parent ended.
 func AbandonOnClose() RunOption { return func(o *options) { o.parentClose = "abandon" } }

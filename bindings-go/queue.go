@@ -11,7 +11,7 @@ import (
 type Queue struct {
 	Name   string
 	Paused bool
-	// Limit bounds the whole fleet, WorkerLimit one process, KeyLimit one fairness key.
+	// Limit bounds the runs at once of the whole fleet, WorkerLimit of one process, KeyLimit of one fairness key (WithFairnessKey).
 	Limit, WorkerLimit, KeyLimit int
 	// Hold: a released run keeps its slot, so that a limit of 1 is a mutex.
 	Hold bool
@@ -39,6 +39,9 @@ func (a *App) DeclareQueue(queue Queue) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return errClosed()
+	}
 	if a.launched {
 		return refuse(ErrRegisteredLate, "queue %q was declared after Launch; PutQueue changes queues at run time", queue.Name)
 	}
@@ -70,25 +73,16 @@ func (a *App) Queues(ctx context.Context) ([]Queue, error) {
 	return out, r.Err()
 }
 
-// PauseQueue: nothing more is claimed from it; what runs goes on.
+// PauseQueue: nothing more is claimed from it; what runs goes on. ErrUnknownQueue names the nearest queue.
 func (a *App) PauseQueue(ctx context.Context, name string) error { return a.setPaused(ctx, name, true) }
 
-// ResumeQueue ends a pause.
+// ResumeQueue ends a pause. ErrUnknownQueue names the nearest queue.
 func (a *App) ResumeQueue(ctx context.Context, name string) error {
 	return a.setPaused(ctx, name, false)
 }
 
+// setPaused is one operation: what is read and written back undoes a change of the limits that comes in between.
 func (a *App) setPaused(ctx context.Context, name string, paused bool) error {
-	queues, err := a.Queues(ctx)
-	if err != nil {
-		return err
-	}
-	for _, queue := range queues {
-		if queue.Name == name {
-			queue.Paused = paused
-			_, err = a.PutQueue(ctx, queue)
-			return err
-		}
-	}
-	return refuse(ErrUnknownQueue, "there is no queue %q", name)
+	_, err := a.ask(ctx, ops.PauseQueue, frame.New().Str(name).Bool(paused))
+	return err
 }

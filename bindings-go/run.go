@@ -153,10 +153,10 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 	if b != nil {
 		rest := frame.New().Str(h.app.location(1)).Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey)
 		_, err = b.recorded(ctx, ops.BeginSend, rest)
-		return err
+		return h.about(err)
 	}
 	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey))
-	return err
+	return h.about(err)
 }
 
 // GetEvent waits for a value a run publishes. It returns false when the time of WithTimeout is over. Inside a workflow the wait is recorded.
@@ -186,11 +186,12 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 		return nil, err
 	}
 	if b != nil {
-		return b.wait(ctx, "event", b.execution.app.location(skip), limit, nil, h.key, key)
+		data, err := b.wait(ctx, "event", b.execution.app.location(skip), limit, nil, h.key, key)
+		return data, h.about(err)
 	}
 	r, err := h.app.ask(ctx, ops.GetEvent, frame.New().Str(h.key).Str(key).OptInt(limit))
 	if err != nil {
-		return nil, err
+		return nil, h.about(err)
 	}
 	data := r.Bytes()
 	return data, r.Err()
@@ -224,7 +225,7 @@ func (h *handle) control(ctx context.Context, op uint32, given []ControlOption, 
 	w := frame.New().Str(h.key)
 	arguments(w, &o)
 	r, err := h.app.ask(ctx, op, w)
-	return Outcome(r.Str()), err
+	return Outcome(r.Str()), h.about(err)
 }
 
 // Cancel asks the run to cancel: its steps get the signal, the workflow sees ErrRunCancelled at its next call.

@@ -32,9 +32,9 @@ type RunInfo struct {
 	// Key is the run's uuid; ID is what WithID gave.
 	Key, ID, Workflow string
 	State             State
-	// Version is the build the run is pinned to; Queue and Label are what it was started with.
+	// Version is what WithVersion said, which pins it to nothing; Queue and Label are what it was started with.
 	Version, Queue, Label string
-	// Epoch grows with every claim, wake, takeover and control call. Of two runs that are ready the higher Priority goes first.
+	// Epoch grows with every claim, wake, takeover and control call. Of two runs that are ready in a queue the lower Priority goes first.
 	Epoch, Priority int
 	// Crashes counts takeovers from workers that died without anything being recorded since the one before; at 5 the run is blocked. Attempt is of the
 	// whole run, from 1.
@@ -115,13 +115,7 @@ func runInfo(r record) RunInfo {
 		BlockedWhy: r.text(ops.RunFieldBlockedWhy), StepsRecorded: r.number(ops.RunFieldStepsRecorded),
 		TraceParent: r.text(ops.RunFieldTraceParent), TraceState: r.text(ops.RunFieldTraceState),
 	}
-	if text := r.text(ops.RunFieldAttributes); text != "" {
-		// As a value of the program's is read, an id of 64 bits as one. What is no object is shown as it stands.
-		value, err := payload.ParseForeign([]byte(text))
-		if out.Attributes, _ = value.(map[string]any); err != nil || out.Attributes == nil {
-			out.Attributes = map[string]any{"": text}
-		}
-	}
+	out.Attributes = attributesOf(r.text(ops.RunFieldAttributes))
 	waits, _ := r.at(ops.RunFieldWaitsFor).([]any)
 	for _, item := range waits {
 		parts, ok := item.([]any)
@@ -137,6 +131,18 @@ func runInfo(r record) RunInfo {
 		out.WaitsFor = append(out.WaitsFor, strings.Join(words, " "))
 	}
 	return out
+}
+
+// attributesOf reads them as a value of the program's is read, an id of 64 bits as one. What is no object is shown as it stands.
+func attributesOf(text string) map[string]any {
+	if text == "" {
+		return nil
+	}
+	value, err := payload.ParseForeign([]byte(text))
+	if found, ok := value.(map[string]any); ok && err == nil {
+		return found
+	}
+	return map[string]any{"": text}
 }
 
 // StepInfo is one recorded call of a run.
@@ -231,7 +237,7 @@ type Filter struct {
 	CreatedFrom, CreatedBefore time.Time
 	// After is the Next of the page before.
 	After string
-	// Limit is 1 to 1000.
+	// Limit is the size of a page, 1 to 1000; 0 is 100.
 	Limit int
 }
 
@@ -241,8 +247,14 @@ type Page struct {
 	Next string
 }
 
+// mostRuns is what the engine gives at once: it would cut a greater page short without a word.
+const mostRuns = 1000
+
 // Runs lists runs, newest first, one page.
 func (a *App) Runs(ctx context.Context, filter Filter) (Page, error) {
+	if filter.Limit < 0 || filter.Limit > mostRuns {
+		return Page{}, refuse(ErrConfigInvalid, "Filter.Limit is %d; a page has 1 to %d runs, and After gives the next", filter.Limit, mostRuns)
+	}
 	w := frame.New().List(10)
 	if len(filter.States) == 0 {
 		w.Null()

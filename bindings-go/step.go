@@ -306,6 +306,41 @@ func IdempotencyKey(ctx context.Context) (string, error) {
 	return "", refuse(ErrOutsideStep, "an idempotency key exists only inside a step: outside there is nothing it could stay the same for")
 }
 
+// inside is the execution a context belongs to, in a step or between them; nil outside a run.
+func inside(ctx context.Context) *execution {
+	switch b, step := where(ctx); {
+	case b != nil:
+		return b.execution
+	case step != nil:
+		return step.execution
+	}
+	return nil
+}
+
+// RunAttempt is which attempt of the whole run this code belongs to, from 1; a workflow's retry policy raises it. 0 outside a run.
+func RunAttempt(ctx context.Context) int {
+	if x := inside(ctx); x != nil {
+		return int(x.attempt)
+	}
+	return 0
+}
+
+// Attributes are those the run was started with: string, bool, int64 or float64. nil where there are none, and outside a run.
+func Attributes(ctx context.Context) map[string]any {
+	if x := inside(ctx); x != nil {
+		return attributesOf(x.attributes)
+	}
+	return nil
+}
+
+// TraceParent is the W3C trace context the run was started with (WithTrace), "" where it has none, and outside a run.
+func TraceParent(ctx context.Context) string {
+	if x := inside(ctx); x != nil {
+		return x.traceParent
+	}
+	return ""
+}
+
 // Attempt is which attempt of the running step this is, from 1; a plain call outside a run is the first.
 func Attempt(ctx context.Context) int {
 	if _, step := where(ctx); step != nil {
@@ -316,22 +351,16 @@ func Attempt(ctx context.Context) int {
 
 // RunKey is the key of the run this code belongs to, "" outside one.
 func RunKey(ctx context.Context) string {
-	switch b, step := where(ctx); {
-	case b != nil:
-		return b.execution.run
-	case step != nil:
-		return step.execution.run
+	if x := inside(ctx); x != nil {
+		return x.run
 	}
 	return ""
 }
 
 // RunID is the id the run was started with, "" where it has none.
 func RunID(ctx context.Context) string {
-	switch b, step := where(ctx); {
-	case b != nil:
-		return b.execution.runID
-	case step != nil:
-		return step.execution.runID
+	if x := inside(ctx); x != nil {
+		return x.runID
 	}
 	return ""
 }

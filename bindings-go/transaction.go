@@ -149,7 +149,21 @@ func newTransaction[In, Out any](app *App, name string, noFunction bool, options
 	if t.definition.err != nil {
 		return nil, t.definition.err
 	}
-	return t, checkTypes[In, Out]("transaction", name)
+	if err := t.definition.committed(); err != nil {
+		return nil, err
+	}
+	if err := checkTypes[In, Out]("transaction", name); err != nil {
+		return nil, err
+	}
+	return t, app.transaction(name, app.location(2))
+}
+
+// committed refuses what a transaction has no use for: its record commits with its rows, so no crash leaves an attempt that may have had effects.
+func (d *stepDefinition) committed() error {
+	if d.options.policy.atMostOnce {
+		return refuse(ErrConfigInvalid, "transaction %q: AtMostOnce is for steps; a transaction takes effect exactly once, leave it out", d.name)
+	}
+	return nil
 }
 
 // Name is the step's name.
@@ -163,6 +177,9 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	}
 	d := t.definition
 	if err := collect(given, func(option StepOption, o *options) { option.applyStep(o) }, &d.options); err != nil {
+		return none, err
+	}
+	if err := d.committed(); err != nil {
 		return none, err
 	}
 	b, plain, err := recording(ctx, &d)

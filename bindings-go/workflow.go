@@ -3,6 +3,7 @@ package everstep
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 	"github.com/everstep/everstep/bindings-go/internal/ops"
@@ -11,9 +12,10 @@ import (
 
 // Workflow is what can be started: a registered workflow, a step as a job, or a workflow of another program known by name.
 type Workflow[In, Out any] struct {
-	app      *App
-	name     string
-	defaults options
+	app  *App
+	name string
+	// workflow or step; "" of a Reference, which may name either, or what cannot be started.
+	kind string
 }
 
 // Register makes a function known by name. Its wire input is one value: In. Code outside steps runs again whenever a run resumes: keep it free of
@@ -22,7 +24,7 @@ func Register[In, Out any](app *App, name string, function func(ctx Context, in 
 	if function == nil {
 		return nil, refuse(ErrConfigInvalid, "workflow %q has no function", name)
 	}
-	return register[In, Out](app, "workflow", name, given, options{}, func(ctx Context, _ *stepContext, in In) (Out, error) { return function(ctx, in) })
+	return register[In, Out](app, app.location(1), "workflow", name, given, options{}, func(ctx Context, _ *stepContext, in In) (Out, error) { return function(ctx, in) })
 }
 
 // RegisterStep makes a declared step a job that can be started by itself: one row, one commit.
@@ -33,12 +35,12 @@ func RegisterStep[In, Out any](app *App, step *Step[In, Out], given ...RegisterO
 	if step.definition.err != nil {
 		return nil, step.definition.err
 	}
-	return register[In, Out](app, "step", step.definition.name, given, step.definition.options, func(_ Context, ctx *stepContext, in In) (Out, error) {
+	return register[In, Out](app, app.location(1), "step", step.definition.name, given, step.definition.options, func(_ Context, ctx *stepContext, in In) (Out, error) {
 		return step.function(ctx, in)
 	})
 }
 
-func register[In, Out any](app *App, kind, name string, given []RegisterOption, o options, run func(Context, *stepContext, In) (Out, error)) (*Workflow[In, Out], error) {
+func register[In, Out any](app *App, where, kind, name string, given []RegisterOption, o options, run func(Context, *stepContext, In) (Out, error)) (*Workflow[In, Out], error) {
 	if err := collect(given, func(option RegisterOption, o *options) { option.applyRegister(o) }, &o); err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 	if err := checkTypes[In, Out](kind, name); err != nil {
 		return nil, err
 	}
-	f := &registered{kind: kind, name: name, version: o.version, options: o.registration()}
+	f := &registered{kind: kind, name: name, version: o.version, options: o.registration(), where: where}
 	if o.policy.retry != nil {
 		f.retryIf = o.policy.retry.If
 	}
@@ -70,13 +72,14 @@ func register[In, Out any](app *App, kind, name string, given []RegisterOption, 
 	if err := app.register(f); err != nil {
 		return nil, err
 	}
-	return &Workflow[In, Out]{app, name, o.startDefaults()}, nil
+	return &Workflow[In, Out]{app, name, kind}, nil
 }
 
 // ofRegistration refuses what only a start can say: it would be forgotten.
 func (o *options) ofRegistration() error {
 	if o.id != nil || o.idOf != nil || o.queue != "" || o.priority != nil || o.cost != nil || o.delay != nil || o.startAt != nil || o.expires != nil ||
-		o.dedup != nil || o.attributes != "" || o.fairnessKey != "" || o.createdBy != "" || o.traceParent != "" || o.reusePurged || o.parentClose != "" {
+		o.dedup != nil || o.attributes != "" || o.fairnessKey != "" || o.createdBy != "" || o.traceParent != "" || o.reusePurged || o.unchecked ||
+		o.parentClose != "" {
 		return refuse(ErrConfigInvalid, "an option of a start was given to a registration: pass it to Start")
 	}
 	return nil
@@ -107,10 +110,6 @@ func (o *options) registration() string {
 	return string(text)
 }
 
-func (o *options) startDefaults() options {
-	return options{policy: o.policy, deadline: o.deadline, onFinish: o.onFinish, label: o.label}
-}
-
 // Finished is what a workflow named by WithOnFinish is started with.
 type Finished struct {
 	// Run is the key of the run that has ended, Workflow its name.
@@ -134,14 +133,26 @@ func (w *Workflow[In, Out]) options(given []StartOption) (options, error) {
 	if w == nil || w.app == nil {
 		return options{}, refuse(ErrConfigInvalid, "the workflow is nil: use what Register returned")
 	}
-	if len(given) == 0 {
-		return w.defaults, nil
+	if w.kind == "" {
+		if err := w.app.startable(w.name); err != nil {
+			return options{}, err
+		}
 	}
-	o := w.defaults
-	return o, collect(given, func(option StartOption, o *options) { option.applyStart(o) }, &o)
+	// What is not given is the registration's, which the engine knows.
+	o := options{}
+	err := collect(given, func(option StartOption, o *options) { option.applyStart(o) }, &o)
+	if err == nil && o.timeout != nil && w.kind == "workflow" {
+		err = refuse(ErrConfigInvalid, "WithTimeout bounds an attempt of a job, and %q is a workflow: give it WithDeadline", w.name)
+	}
+	return o, err
 }
 
 // Start starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+//
+// Errors: ErrConfigInvalid and ErrPayloadInvalid name what was given; ErrIDInvalid an id, key or name; ErrPayloadTooLarge the input; ErrIDConflict: the id
+// or dedup key is another workflow's; ErrRunDeduplicated: the dedup key is taken, and its policy is to reject; ErrRunPurged: retention has removed the run
+// of this id (see ReusePurged); ErrUnknownQueue and ErrUnknownWorkflow name the nearest name (see Unchecked); ErrUnavailable and ErrClosed: it may have
+// started all the same, so repeat it with the same id.
 func (w *Workflow[In, Out]) Start(ctx context.Context, in In, given ...StartOption) (*Run[Out], error) {
 	o, err := w.options(given)
 	if err != nil {
@@ -174,8 +185,8 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, given ...StartOpti
 	return &Run[Out]{handle{app: w.app, key: r.Str(), id: o.named(), attached: r.Bool()}}, r.Err()
 }
 
-// StartMany starts one run an input, in one round trip. WithIDs names them, so that a repeat attaches. The first refusal is returned; the other
-// runs stand.
+// StartMany starts one run an input, in one round trip. WithIDs names them, so that a repeat attaches. The first refusal is returned, with the index of
+// its input; the other runs stand.
 func (w *Workflow[In, Out]) StartMany(ctx context.Context, inputs []In, given ...StartOption) ([]*Run[Out], error) {
 	o, err := w.options(given)
 	if err != nil {
@@ -218,7 +229,7 @@ func (w *Workflow[In, Out]) StartMany(ctx context.Context, inputs []In, given ..
 		fields, _ := r.Value().([]any)
 		key, attached, code, message := four(fields)
 		if code != "" && refused == nil {
-			refused = ofCode(code, message)
+			refused = ofCode(code, fmt.Sprintf("item %d: %s", i, message))
 		}
 		out = append(out, &Run[Out]{handle{app: w.app, key: key, id: ids[i], attached: attached}})
 	}
@@ -271,7 +282,7 @@ func (o *options) named() string {
 
 // write is the RUN_OPTIONS record.
 func (o *options) write(w *frame.Writer) {
-	w.List(22)
+	w.List(23)
 	w.Maybe(o.id).OptStr(o.queue).OptStr(o.label).OptInt(o.priority).OptInt(o.delay).OptInt(o.startAt).OptInt(o.expires).OptInt(o.deadline)
 	w.OptStr(o.version).OptStr(o.attributes).OptStr(o.fairnessKey).OptInt(o.cost).OptStr(o.createdBy)
 	if d := o.dedup; d != nil {
@@ -286,9 +297,11 @@ func (o *options) write(w *frame.Writer) {
 	}
 	o.policy.write(w)
 	w.OptStr(o.onFinish).OptStr(o.traceParent).OptStr(o.traceState)
-	if o.reusePurged {
-		w.Bool(true)
-	} else {
-		w.Null()
+	for _, said := range []bool{o.reusePurged, o.unchecked} {
+		if said {
+			w.Bool(true)
+		} else {
+			w.Null()
+		}
 	}
 }

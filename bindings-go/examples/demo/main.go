@@ -117,11 +117,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := app.Launch(ctx); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return app.Close(context.Background())
+	return app.Serve(ctx)
 }
 
 func main() {

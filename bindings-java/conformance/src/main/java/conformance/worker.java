@@ -14,6 +14,7 @@ import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.Run;
 import dev.everstep.RunOptions;
+import dev.everstep.RunState;
 import dev.everstep.StepContext;
 import dev.everstep.StepOptions;
 import dev.everstep.StepRef;
@@ -186,7 +187,7 @@ final class Worker {
       }
       case "child": {
         String id = (String) o.getOrDefault("id", run + "/" + place);
-        Run<List<Object>> child = interpret.start(ctx, new Program(id, (List<Object>) in.get(1)), x -> { x.id(id); if ("abandon".equals(o.get("policy"))) x.abandonOnParentCancel(); });
+        Run<List<Object>> child = interpret.start(ctx, new Program(id, (List<Object>) in.get(1)), x -> { x.id(id); if ("abandon".equals(o.get("policy"))) x.abandonOnClose(); });
         return Boolean.FALSE.equals(o.get("wait")) ? child.key() : child.result(ctx);
       }
       case "send":
@@ -274,7 +275,7 @@ final class Worker {
       case "list": {
         var page = app.runs(f -> c.forEach((k, v) -> {
           if (v == null) return;
-          switch (k) { case "states" -> f.states(v instanceof String s ? new String[] {s} : ((List<String>) v).toArray(new String[0])); case "workflow" -> f.workflow((String) v);
+          switch (k) { case "states" -> f.states((v instanceof String s ? List.of(s) : (List<String>) v).stream().map(RunState::of).toArray(RunState[]::new)); case "workflow" -> f.workflow((String) v);
             case "queue" -> f.queue((String) v); case "attribute" -> f.attribute((String) ((List<?>) v).get(0), ((List<?>) v).get(1));
             case "after" -> f.after((String) v); case "limit" -> f.limit((int) v); default -> throw new IllegalArgumentException(k); } }));
         Map<String, Object> out = new HashMap<>(Map.of("runs", page.items().stream().map(r -> r.key()).toList()));

@@ -107,6 +107,17 @@ final class Calls {
     return verdict.bytes(2);
   }
 
+  /** The same of a call to another run, which its error names. */
+  static byte @Nullable [] recordedOf(
+      String run, WorkflowContext ctx, int op, @Nullable Object... rest) {
+    try {
+      return recorded(ctx, op, rest);
+    } catch (EverstepException error) {
+      error.about(run);
+      throw error;
+    }
+  }
+
   /** The verdict `recorded` of such a call, failed or not. */
   static Frame.Values settled(WorkflowContext ctx, int op, @Nullable Object... rest) {
     Asked asked = begin(ctx, op, rest);

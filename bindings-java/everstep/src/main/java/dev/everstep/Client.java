@@ -106,8 +106,8 @@ final class Client {
 
   @SuppressWarnings("FutureReturnValueIgnored") // It hangs on the one that is returned.
   <T extends @Nullable Object> CompletableFuture<T> requestAsync(
-      Function<Frame.Values, T> read, int op, @Nullable Object... arguments) {
-    Waiter.Future<T> waiter = new Waiter.Future<>(engine.threads, read);
+      Function<Frame.Values, T> read, @Nullable String run, int op, @Nullable Object... arguments) {
+    Waiter.Future<T> waiter = new Waiter.Future<>(engine.threads, read, run);
     long token = expect(waiter);
     submit(token, op, arguments);
     waiter.future.whenComplete(
@@ -189,17 +189,17 @@ final class Client {
           execution.signal(frame);
         }
       }
-      case Ops.EVENT_LOG -> log(frame.text(0), frame.text(2));
+      case Ops.EVENT_LOG -> log(frame.text(0), frame.text(1), frame.text(2));
       default -> {}
     }
   }
 
-  private static void log(String level, String message) {
+  private static void log(String level, String code, String message) {
     switch (level) {
-      case "debug" -> LOG.debug("{}", message);
-      case "warn", "warning" -> LOG.warn("{}", message);
-      case "error" -> LOG.error("{}", message);
-      default -> LOG.info("{}", message);
+      case "debug" -> LOG.debug("[{}] {}", code, message);
+      case "warn", "warning" -> LOG.warn("[{}] {}", code, message);
+      case "error" -> LOG.error("[{}] {}", code, message);
+      default -> LOG.info("[{}] {}", code, message);
     }
   }
 

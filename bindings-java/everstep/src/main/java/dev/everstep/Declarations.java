@@ -360,6 +360,12 @@ abstract sealed class Declarations extends StepDeclarations permits Everstep {
   private <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> declareTransaction(
       String name, Type input, Type output, StepOptions options, StepCalls.Attempt attempt) {
     checkTypes("transaction", name, input, output);
+    if (options.atMostOnce) {
+      throw Options.invalid(
+          "transaction "
+              + name
+              + ": atMostOnce is for steps; a transaction takes effect exactly once, leave it out");
+    }
     Registered registered =
         new Registered(Registered.STEP, name, input, output, options, false, null);
     engine.register(registered);

@@ -28,7 +28,7 @@ final class DeclaredErrors {
     this.payloads = payloads;
   }
 
-  void add(String code, Class<? extends Throwable> type) {
+  void add(String code, Class<? extends Throwable> type, String where) {
     Declared known = byCode.get(code);
     if (ErrorCode.of(code) != null || (known != null && known.type != type)) {
       throw new EverstepException(
@@ -36,9 +36,16 @@ final class DeclaredErrors {
           "the error code "
               + code
               + " is taken by "
-              + (known == null ? "the engine" : known.type.getName()));
+              + (known == null
+                  ? "the engine"
+                  : known.type.getName() + ", declared at " + known.where)
+              + "; "
+              + type.getName()
+              + " is declared at "
+              + where
+              + ": give it another");
     }
-    Declared declared = new Declared(code, type);
+    Declared declared = new Declared(code, type, where);
     byCode.put(code, declared);
     byType.put(type, declared);
   }
@@ -65,12 +72,14 @@ final class DeclaredErrors {
   final class Declared {
     final String code;
     final Class<? extends Throwable> type;
+    final String where;
     private final Constructor<?> constructor;
 
     /** Each parameter's name and, but for message and cause, the field it is kept in. */
     private final Map<String, @Nullable Field> fields = new LinkedHashMap<>();
 
-    Declared(String code, Class<? extends Throwable> type) {
+    Declared(String code, Class<? extends Throwable> type, String where) {
+      this.where = where;
       this.code = code;
       this.type = type;
       this.constructor = constructorOf(type);

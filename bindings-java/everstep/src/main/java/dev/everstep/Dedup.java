@@ -45,7 +45,7 @@ public final class Dedup {
    * @return the rule
    */
   public static Dedup within(String key, Duration time) {
-    return new Dedup(key, "ttl", Times.milliseconds(time), null);
+    return new Dedup(key, "ttl", Times.milliseconds(Options.notNegative(time, "within")), null);
   }
 
   /**
@@ -58,7 +58,8 @@ public final class Dedup {
   }
 
   /**
-   * A second start takes the place of the first.
+   * A second start takes the place of the first while that has not begun; then it is an error
+   * {@code run_deduplicated}.
    *
    * @return the rule
    */

@@ -49,13 +49,26 @@ final class Engine {
   // -- functions
 
   synchronized void register(Registered function) {
-    if (functions.containsKey(function.name)) {
+    requireOpen();
+    function.where = Location.here();
+    Registered known = functions.get(function.name);
+    if (known != null) {
       throw new EverstepException(
-          ErrorCode.ALREADY_REGISTERED, "the name " + function.name + " is taken");
+          ErrorCode.ALREADY_REGISTERED,
+          "the name "
+              + function.name
+              + " is taken by the "
+              + known.kind
+              + " declared at "
+              + known.where
+              + "; this one is declared at "
+              + function.where
+              + ": give it another");
     }
     if (launched) {
       throw new EverstepException(
-          ErrorCode.REGISTERED_LATE, function.name + " was declared after launch");
+          ErrorCode.REGISTERED_LATE,
+          function.name + " (" + function.where + ") was declared after launch; declare it before");
     }
     functions.put(function.name, function);
     if (client != null) {
@@ -63,7 +76,19 @@ final class Engine {
     }
   }
 
+  synchronized void declareError(String code, Class<? extends Throwable> type) {
+    requireOpen();
+    declaredErrors.add(code, type, Location.here());
+  }
+
+  private void requireOpen() {
+    if (closed || closing) {
+      throw new EverstepException(ErrorCode.CLOSED, "this engine is closed; make a new one");
+    }
+  }
+
   synchronized void declareQueue(List<@Nullable Object> queue) {
+    requireOpen();
     if (launched) {
       throw new EverstepException(
           ErrorCode.REGISTERED_LATE,
@@ -72,6 +97,11 @@ final class Engine {
               + " was declared after launch; putQueue changes queues at run time");
     }
     queues.add(queue);
+  }
+
+  /** What is declared here under this name, or null. */
+  @Nullable Registered registered(String name) {
+    return functions.get(name);
   }
 
   Registered known(String name, java.lang.reflect.Type output) {

@@ -109,7 +109,13 @@ public final class Everstep extends Declarations implements AutoCloseable {
   }
 
   /**
-   * Counters and settings of this engine.
+   * Counters and settings of this engine: {@code phase} (opened, connected, launched, draining,
+   * closed), {@code store} (postgres, sqlite), {@code namespace}, {@code schema}, {@code
+   * environment}, {@code version} (the build), {@code incarnation} (this worker, or null), {@code
+   * held} (why it claims nothing, or null), {@code executing} (runs now), {@code slots}, {@code
+   * lease_ms}, {@code beat_ms}, {@code max_parked}, {@code release_after_ms}, {@code max_payload},
+   * {@code cancel_grace_ms}, {@code max_crashes}, {@code outage_budget_ms}, and {@code counters},
+   * numbers by name.
    *
    * @return them by name
    */
@@ -128,7 +134,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    */
   public void error(String code, Class<? extends Throwable> type) {
     Options.requiredName(code, "the error's code");
-    engine.declaredErrors.add(code, Options.required(type, "the error's type"));
+    engine.declareError(code, Options.required(type, "the error's type"));
   }
 
   /**
@@ -227,6 +233,21 @@ public final class Everstep extends Declarations implements AutoCloseable {
     return handle(Options.required(key, "the run's key"), null, Types.of(output));
   }
 
+  /**
+   * The handle of a run by its key, of a generic type. Looks nothing up.
+   *
+   * @param key the run's key, a uuid
+   * @param output type of its output
+   * @param <T> type of its output
+   * @return the handle
+   */
+  public <T extends @Nullable Object> Run<T> runOfKey(String key, TypeRef<T> output) {
+    return handle(
+        Options.required(key, "the run's key"),
+        null,
+        Options.required(output, "the output's type").type());
+  }
+
   private <T extends @Nullable Object> Run<T> handle(String key, @Nullable String id, Type output) {
     return new Run<>(engine, key, id, false, Registered.foreign("", output));
   }
@@ -259,10 +280,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @return the queue
    */
   public QueueInfo putQueue(String name, Consumer<QueueOptions> options) {
-    return put(QueueOptions.record(name, options));
-  }
-
-  private QueueInfo put(List<@Nullable Object> record) {
+    List<@Nullable Object> record = QueueOptions.record(name, options);
     return QueueInfo.of(engine.client().request(Ops.PUT_QUEUE, record, true).record(0));
   }
 
@@ -285,26 +303,24 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * Nothing more is claimed from a queue; what runs goes on.
    *
    * @param name its name
+   * @throws EverstepException {@code unknown_queue} names the nearest queue
    */
   public void pauseQueue(String name) {
-    put(QueueOptions.record(known(name), true));
+    pause(name, true);
   }
 
   /**
    * A paused queue is claimed from again.
    *
    * @param name its name
+   * @throws EverstepException {@code unknown_queue} names the nearest queue
    */
   public void resumeQueue(String name) {
-    put(QueueOptions.record(known(name), false));
+    pause(name, false);
   }
 
-  private QueueInfo known(String name) {
-    for (QueueInfo queue : queues()) {
-      if (queue.name().equals(name)) {
-        return queue;
-      }
-    }
-    throw new EverstepException(ErrorCode.UNKNOWN_QUEUE, "there is no queue " + name);
+  /** One operation: read and written back, it would undo a change of the limits in between. */
+  private void pause(String name, boolean paused) {
+    engine.client().request(Ops.PAUSE_QUEUE, Options.required(name, "the queue's name"), paused);
   }
 }

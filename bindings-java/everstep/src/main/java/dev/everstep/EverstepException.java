@@ -21,7 +21,7 @@ public class EverstepException extends RuntimeException {
   private final @Nullable String stack;
 
   /** Key of the run this is about. */
-  private final @Nullable String run;
+  private @Nullable String run;
 
   /**
    * An error of a code and a text.
@@ -77,6 +77,11 @@ public class EverstepException extends RuntimeException {
     return known == null
         ? new EverstepException(ErrorCode.INTERNAL, code + ": " + message)
         : of(known, message, About.NOTHING);
+  }
+
+  /** Names the run this is about, where the engine's answer does not. */
+  final void about(String key) {
+    run = run == null ? key : run;
   }
 
   /**

@@ -23,6 +23,7 @@ final class Execution {
   final @Nullable String runId;
   final String idempotencyKey;
   final @Nullable String attributes;
+  final @Nullable String traceParent;
   final ConcurrentHashMap<Place, RunningStep> running = new ConcurrentHashMap<>();
   volatile boolean replaying;
 
@@ -45,6 +46,7 @@ final class Execution {
     this.replaying = frame.flag(4);
     this.runId = frame.optionalText(5);
     this.attributes = frame.optionalText(7);
+    this.traceParent = frame.optionalText(8);
     this.idempotencyKey = frame.text(9);
   }
 

@@ -21,7 +21,7 @@ final class JdbcTransaction implements OpenTransaction<Connection> {
 
   @Override
   public Connection given() {
-    return LentConnection.of(connection);
+    return OpenTransaction.lent(connection);
   }
 
   @Override

@@ -60,8 +60,9 @@ final class LentConnection implements InvocationHandler {
     }
   }
 
-  private static IllegalStateException refused(String call) {
-    return new IllegalStateException(
+  private static EverstepException refused(String call) {
+    return new EverstepException(
+        ErrorCode.TRANSACTION_FAILED,
         call
             + " in a transactional step: its transaction ends when the function does, and commits"
             + " with the checkpoint. Throw to roll it back.");

@@ -63,4 +63,17 @@ public interface OpenTransaction<T> extends AutoCloseable {
   static OpenTransaction<Connection> jdbc(Connection connection) throws SQLException {
     return new JdbcTransaction(connection);
   }
+
+  /**
+   * The connection as a step's function may have it, for sources of other libraries: {@code
+   * commit}, {@code rollback} without a savepoint, {@code setAutoCommit(true)} and {@code abort}
+   * are refused with {@code transaction_failed}, and {@code close} does nothing. Otherwise the
+   * function could commit its rows before their record.
+   *
+   * @param connection the transaction's connection
+   * @return what the function gets
+   */
+  static Connection lent(Connection connection) {
+    return LentConnection.of(connection);
+  }
 }

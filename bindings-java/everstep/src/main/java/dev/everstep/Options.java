@@ -20,6 +20,15 @@ final class Options {
     return value;
   }
 
+  /** A wait or a limit. */
+  static Duration notNegative(@Nullable Duration value, String what) {
+    Duration given = required(value, what);
+    if (given.isNegative()) {
+      throw invalid(what + " is " + given + "; a duration must not be negative");
+    }
+    return given;
+  }
+
   /** Where no call of the engine looks at it: as the engine would. */
   static void requiredName(@Nullable String name, String what) {
     int bytes = required(name, what).getBytes(StandardCharsets.UTF_8).length;

@@ -81,9 +81,4 @@ public final class QueueOptions {
         out.keyLimit,
         out.hold);
   }
-
-  static List<@Nullable Object> record(QueueInfo queue, boolean paused) {
-    return Arrays.asList(
-        queue.name(), paused, queue.limit(), queue.workerLimit(), queue.keyLimit(), queue.hold());
-  }
 }

@@ -22,7 +22,7 @@ final class Registered {
   final String name;
   final Type input;
   final Type output;
-  final RetryOptions<?> declared;
+  final ErrorPolicy<?> declared;
   final @Nullable List<@Nullable Object> policy;
 
   /**
@@ -30,15 +30,18 @@ final class Registered {
    */
   final boolean startable;
 
-  /** What runs; null where the function is known by name only. */
+  /** What runs; null where the function is known by name only, and of a transaction. */
   final @Nullable Body body;
+
+  /** Where it was declared, for messages. */
+  String where = "";
 
   Registered(
       String kind,
       String name,
       Type input,
       Type output,
-      RetryOptions<?> declared,
+      ErrorPolicy<?> declared,
       boolean startable,
       @Nullable Body body) {
     this.kind = kind;
@@ -54,6 +57,18 @@ final class Registered {
   /** A workflow known by name only. */
   static Registered foreign(String name, Type output) {
     return new Registered(WORKFLOW, name, Object.class, output, new WorkflowOptions(), false, null);
+  }
+
+  boolean isForeign() {
+    return body == null && kind.equals(WORKFLOW);
+  }
+
+  /** The same step with what one call says laid over what was declared. */
+  Registered with(CallOptions call) {
+    StepOptions merged = new StepOptions();
+    merged.lay(declared);
+    merged.lay(call);
+    return new Registered(kind, name, input, output, merged, startable, body);
   }
 
   @Nullable String version() {

@@ -5,17 +5,20 @@ import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Supplier;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import org.slf4j.MDC;
 
-/** The logger of workflow code: silent below WARN while its run replays. */
+/** The logger of workflow code and steps: silent below WARN while its run replays. */
 final class ReplayLogger {
   private static final Logger LOG = LoggerFactory.getLogger("everstep.workflow");
 
   private ReplayLogger() {}
 
-  static Logger of(WorkflowContext ctx) {
+  /** Of the step that runs when a line is written, if any. */
+  static Logger of(Execution execution, Supplier<@Nullable RunningStep> running) {
     return (Logger)
         Proxy.newProxyInstance(
             Logger.class.getClassLoader(),
@@ -29,7 +32,9 @@ final class ReplayLogger {
               String name = method.getName().toLowerCase(Locale.ROOT);
               boolean low =
                   name.contains("trace") || name.contains("debug") || name.contains("info");
-              if (low && ctx.replaying() && ctx.step() == null) {
+              RunningStep step = running.get();
+              boolean replaying = step == null && execution.replaying;
+              if (low && replaying) {
                 if (method.getReturnType() == boolean.class) {
                   return false;
                 }
@@ -37,19 +42,18 @@ final class ReplayLogger {
                   return null;
                 }
               }
-              RunningStep step = ctx.step();
               Map<String, String> fields =
                   Map.of(
                       "everstep.run",
-                      ctx.runKey(),
+                      execution.run,
                       "everstep.workflow",
-                      ctx.execution.name,
+                      execution.name,
                       "everstep.step",
                       step == null ? "" : step.name(),
                       "everstep.attempt",
-                      Integer.toString(step == null ? ctx.attempt() : step.attempt()),
+                      Integer.toString(step == null ? execution.attempt : step.attempt()),
                       "everstep.replaying",
-                      Boolean.toString(ctx.replaying()));
+                      Boolean.toString(replaying));
               fields.forEach(MDC::put);
               try {
                 return method.invoke(LOG, arguments);

@@ -1,14 +1,10 @@
 package dev.everstep;
 
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
 
 /**
  * Attempts of a step or of a whole run. Nothing said: one attempt. Once anything is said, what is
@@ -17,9 +13,7 @@ import org.slf4j.LoggerFactory;
  * @param <S> the options this is part of
  */
 public abstract sealed class RetryOptions<S extends RetryOptions<S>>
-    permits StepOptions, WorkflowOptions, RunOptions {
-  private static final Logger LOG = LoggerFactory.getLogger("everstep");
-
+    permits ErrorPolicy, RunOptions {
   private @Nullable Integer maxAttempts;
   private @Nullable Duration initialInterval;
   private @Nullable Double factor;
@@ -27,8 +21,6 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
   private @Nullable Boolean jitter;
   @Nullable Duration timeout;
   boolean atMostOnce;
-  private final List<Class<? extends Throwable>> nonRetryable = new ArrayList<>();
-  private @Nullable Predicate<? super Throwable> retryIf;
 
   RetryOptions() {}
 
@@ -41,6 +33,9 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
    * @return this
    */
   public S maxAttempts(int attempts) {
+    if (attempts < 1) {
+      throw Options.invalid("maxAttempts is " + attempts + "; give 1 or more");
+    }
     maxAttempts = attempts;
     return self();
   }
@@ -52,17 +47,20 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
    * @return this
    */
   public S initialInterval(Duration interval) {
-    initialInterval = Options.required(interval, "initialInterval");
+    initialInterval = Options.notNegative(interval, "initialInterval");
     return self();
   }
 
   /**
    * By what the wait grows.
    *
-   * @param growth default 2
+   * @param growth 1 or more, default 2
    * @return this
    */
   public S backoffFactor(double growth) {
+    if (!(growth >= 1)) {
+      throw Options.invalid("backoffFactor is " + growth + "; give 1 or more");
+    }
     factor = growth;
     return self();
   }
@@ -74,7 +72,7 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
    * @return this
    */
   public S maxInterval(Duration interval) {
-    maxInterval = Options.required(interval, "maxInterval");
+    maxInterval = Options.notNegative(interval, "maxInterval");
     return self();
   }
 
@@ -89,44 +87,15 @@ public abstract sealed class RetryOptions<S extends RetryOptions<S>>
     return self();
   }
 
-  /**
-   * Errors of this type are final.
-   *
-   * @param type a type of errors
-   * @return this
-   */
-  public S nonRetryable(Class<? extends Throwable> type) {
-    nonRetryable.add(Options.required(type, "nonRetryable"));
-    return self();
-  }
-
-  /**
-   * Asked for every other error.
-   *
-   * @param predicate false: the error is final
-   * @return this
-   */
-  public S retryIf(Predicate<? super Throwable> predicate) {
-    retryIf = Options.required(predicate, "retryIf");
-    return self();
-  }
-
-  boolean retryable(Throwable error) {
-    for (Class<? extends Throwable> type : nonRetryable) {
-      if (type.isInstance(error)) {
-        return false;
-      }
-    }
-    if (retryIf == null) {
-      return true;
-    }
-    try {
-      return retryIf.test(error);
-    } catch (RuntimeException thrown) {
-      // The step's own error is what has to be recorded.
-      LOG.error("retryIf failed; the error it was asked about is final", thrown);
-      return false;
-    }
+  /** What {@code other} says goes before what was said here. */
+  final void layAttempts(RetryOptions<?> other) {
+    maxAttempts = other.maxAttempts == null ? maxAttempts : other.maxAttempts;
+    initialInterval = other.initialInterval == null ? initialInterval : other.initialInterval;
+    factor = other.factor == null ? factor : other.factor;
+    maxInterval = other.maxInterval == null ? maxInterval : other.maxInterval;
+    jitter = other.jitter == null ? jitter : other.jitter;
+    timeout = other.timeout == null ? timeout : other.timeout;
+    atMostOnce |= other.atMostOnce;
   }
 
   /** RETRY of {@code ops.toml}. */

@@ -84,7 +84,7 @@ public final class Run<T extends @Nullable Object> {
 
   private T outcome(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "result()", "run.result(ctx)");
-    return read(engine.client().request(Ops.AWAIT_RESULT, key, timeoutMillis));
+    return read(ask(Ops.AWAIT_RESULT, timeoutMillis));
   }
 
   /**
@@ -93,8 +93,34 @@ public final class Run<T extends @Nullable Object> {
    * @return completes with the output, or exceptionally as {@link #result()} throws
    */
   public CompletableFuture<T> resultAsync() {
+    return outcomeAsync(null);
+  }
+
+  /**
+   * The same without blocking, for so long. {@code orTimeout} of the future ends the wait, too, but
+   * does not say what the run waits for.
+   *
+   * @param timeout how long
+   * @return completes with the output, or exceptionally as {@link #result(Duration)} throws
+   */
+  public CompletableFuture<T> resultAsync(Duration timeout) {
+    return outcomeAsync(Times.milliseconds(Options.required(timeout, "timeout")));
+  }
+
+  private CompletableFuture<T> outcomeAsync(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "resultAsync()", "run.result(ctx)");
-    return engine.client().requestAsync(this::read, Ops.AWAIT_RESULT, key);
+    return engine.client().requestAsync(this::read, key, Ops.AWAIT_RESULT, key, timeoutMillis);
+  }
+
+  /** A question about this run; an error of the engine names it. */
+  private Frame.Values ask(int op, @Nullable Object... rest) {
+    @Nullable Object[] arguments = Calls.joined(new @Nullable Object[] {key}, rest);
+    try {
+      return engine.client().request(op, arguments);
+    } catch (EverstepException error) {
+      error.about(key);
+      throw error;
+    }
   }
 
   @SuppressWarnings("unchecked")
@@ -143,7 +169,11 @@ public final class Run<T extends @Nullable Object> {
     Failure failure = Failure.read(engine.payloads, verdict.bytes(2));
     ErrorCode code = ErrorCode.of(failure.code());
     if (code == ErrorCode.RESULT_TIMEOUT || code == ErrorCode.RUN_NOT_FOUND) {
-      throw Failure.raise(failure.exception(engine.declaredErrors), failure);
+      Throwable error = failure.exception(engine.declaredErrors);
+      if (error instanceof EverstepException ours) {
+        ours.about(key);
+      }
+      throw Failure.raise(error, failure);
     }
     throw failure.ofRun(key, engine.declaredErrors);
   }
@@ -155,10 +185,12 @@ public final class Run<T extends @Nullable Object> {
    * @throws EverstepException {@code run_not_found}
    */
   public RunInfo status() {
-    Frame.Values answer = engine.client().request(Ops.GET_RUN, key);
+    Frame.Values answer = ask(Ops.GET_RUN);
     if (answer.get(0) == null) {
       throw new EverstepException(
-          ErrorCode.RUN_NOT_FOUND, "there is no run " + (id == null ? key : id));
+          ErrorCode.RUN_NOT_FOUND,
+          "there is no run " + (id == null ? key : id),
+          EverstepException.About.run(key));
     }
     return RunInfo.of(answer.record(0));
   }
@@ -172,7 +204,7 @@ public final class Run<T extends @Nullable Object> {
     List<StepInfo> out = new ArrayList<>();
     String after = null;
     do {
-      Frame.Values answer = engine.client().request(Ops.LIST_STEPS, key, after, PAGE);
+      Frame.Values answer = ask(Ops.LIST_STEPS, after, PAGE);
       int count = answer.list(0).size();
       for (int index = 0; index < count; index++) {
         out.add(StepInfo.of(answer.record(0).record(index)));
@@ -185,9 +217,9 @@ public final class Run<T extends @Nullable Object> {
   /**
    * Asks the run to cancel.
    *
-   * @return what it did: {@code cancelled}, {@code requested}, {@code already_finished}
+   * @return what it did: cancelled, requested or already finished
    */
-  public String cancel() {
+  public Outcome cancel() {
     return cancel(null, null);
   }
 
@@ -196,30 +228,59 @@ public final class Run<T extends @Nullable Object> {
    *
    * @param by who asks
    * @param why the reason
-   * @return what it did: {@code cancelled}, {@code requested}, {@code already_finished}
+   * @return what it did: cancelled, requested or already finished
    */
-  public String cancel(@Nullable String by, @Nullable String why) {
-    return engine.client().request(Ops.CANCEL_RUN, key, by, why).text(0);
+  public Outcome cancel(@Nullable String by, @Nullable String why) {
+    return Outcome.of(ask(Ops.CANCEL_RUN, by, why).text(0));
+  }
+
+  /**
+   * A blocked or cancelled run goes on.
+   *
+   * @return what it did: resumed, or not possible
+   */
+  public Outcome resume() {
+    return resume(null);
   }
 
   /**
    * A blocked or cancelled run goes on.
    *
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String resume(@Nullable String by) {
-    return engine.client().request(Ops.RESUME_RUN, key, by).text(0);
+  public Outcome resume(@Nullable String by) {
+    return Outcome.of(ask(Ops.RESUME_RUN, by).text(0));
+  }
+
+  /**
+   * A failed run goes on at the step that failed.
+   *
+   * @return what it did: resumed, or not possible
+   */
+  public Outcome retry() {
+    return retry(null);
   }
 
   /**
    * A failed run goes on at the step that failed.
    *
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String retry(@Nullable String by) {
-    return engine.client().request(Ops.RETRY_RUN, key, by).text(0);
+  public Outcome retry(@Nullable String by) {
+    return Outcome.of(ask(Ops.RETRY_RUN, by).text(0));
+  }
+
+  /**
+   * Forgets the step at this position and everything completed since; the run goes on from there.
+   *
+   * @param branch the branch, {@code ""} for the main one
+   * @param seq the call's number in it
+   * @return what it did: resumed, or not possible
+   */
+  public Outcome rewind(String branch, long seq) {
+    return rewind(branch, seq, null);
   }
 
   /**
@@ -228,10 +289,10 @@ public final class Run<T extends @Nullable Object> {
    * @param branch the branch, {@code ""} for the main one
    * @param seq the call's number in it
    * @param by who asks
-   * @return what it did: {@code resumed}, {@code not_possible}
+   * @return what it did: resumed, or not possible
    */
-  public String rewind(String branch, long seq, @Nullable String by) {
-    return engine.client().request(Ops.REWIND_RUN, key, branch, seq, by).text(0);
+  public Outcome rewind(String branch, long seq, @Nullable String by) {
+    return Outcome.of(ask(Ops.REWIND_RUN, branch, seq, by).text(0));
   }
 
   /**
@@ -255,7 +316,7 @@ public final class Run<T extends @Nullable Object> {
   public void send(String topic, @Nullable Object message, @Nullable String idempotencyKey) {
     WorkflowContext.refuseInside(engine, "send()", "ctx.send(run, topic, message)");
     byte[] data = engine.payloads.encode(message);
-    engine.client().request(Ops.SEND, key, Options.required(topic, "topic"), data, idempotencyKey);
+    ask(Ops.SEND, Options.required(topic, "topic"), data, idempotencyKey);
   }
 
   /**
@@ -291,13 +352,10 @@ public final class Run<T extends @Nullable Object> {
       String name, java.lang.reflect.Type type, @Nullable Duration timeout) {
     WorkflowContext.refuseInside(engine, "getEvent()", "ctx.getEvent(run, ..)");
     Frame.Values answer =
-        engine
-            .client()
-            .request(
-                Ops.GET_EVENT,
-                key,
-                Options.required(name, "the event's key"),
-                Options.milliseconds(timeout));
+        ask(
+            Ops.GET_EVENT,
+            Options.required(name, "the event's key"),
+            Options.milliseconds(timeout));
     return engine.payloads.decode(answer.bytes(0), type);
   }
 

@@ -2,6 +2,7 @@ package dev.everstep;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
 import java.time.Instant;
+import java.util.Arrays;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
@@ -23,11 +24,11 @@ public final class RunFilter {
   /**
    * In one of these states.
    *
-   * @param names ready, running, waiting, cancelling, blocked, succeeded, failed, cancelled
+   * @param alternatives the states
    * @return this
    */
-  public RunFilter states(String... names) {
-    states = List.of(names);
+  public RunFilter states(RunState... alternatives) {
+    states = Arrays.stream(alternatives).map(RunState::text).toList();
     return this;
   }
 

@@ -16,12 +16,12 @@ import org.jspecify.annotations.Nullable;
  * @param key the run's key, a uuid
  * @param id the id it was started with
  * @param workflow name of its workflow
- * @param version the version it asks for
+ * @param version the version it was started with, which pins it to nothing
  * @param queue the queue it waits or waited in
  * @param label its label
- * @param state ready, running, waiting, cancelling, blocked, succeeded, failed or cancelled
+ * @param state where it is
  * @param epoch grows with every execution
- * @param priority its order within the queue
+ * @param priority its order within the queue, the lowest first
  * @param crashes deaths of its worker without progress
  * @param attempt attempt of the whole run
  * @param owner the worker that executes it
@@ -31,8 +31,8 @@ import org.jspecify.annotations.Nullable;
  * @param root key of the first of its ancestors
  * @param forkedFrom key of the run it was forked from
  * @param attributes what lists can filter by
- * @param fairnessKey its fairness key
- * @param cost what it counts against limits
+ * @param fairnessKey what a queue's key limit counts by
+ * @param cost what it was started with; no limit counts by it yet
  * @param createdBy who started it
  * @param createdAt when it was started
  * @param finishedAt when it ended
@@ -56,7 +56,7 @@ public record RunInfo(
     @Nullable String version,
     @Nullable String queue,
     @Nullable String label,
-    String state,
+    RunState state,
     long epoch,
     long priority,
     long crashes,
@@ -93,7 +93,7 @@ public record RunInfo(
         record.optionalText(3),
         nonEmpty(record.optionalText(4)),
         nonEmpty(record.optionalText(5)),
-        record.text(6),
+        RunState.of(record.text(6)),
         record.number(7),
         record.number(8),
         record.number(9),
@@ -134,7 +134,7 @@ public record RunInfo(
   }
 
   @SuppressWarnings("unchecked")
-  private static Map<String, Object> attributes(@Nullable String text) {
+  static Map<String, Object> attributes(@Nullable String text) {
     if (text == null || text.isEmpty()) {
       return Map.of();
     }

@@ -8,7 +8,10 @@ import java.util.Map;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
-/** How a run is started. What is not said is the workflow's default, then the engine's. */
+/**
+ * How a run is started. What is not said is the registration's default, then the engine's: the
+ * retries of a start are laid over the registration's, one by one.
+ */
 public final class RunOptions extends RetryOptions<RunOptions> {
   @Nullable String id;
   @Nullable String parentClose;
@@ -29,19 +32,21 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   private @Nullable String traceParent;
   private @Nullable String traceState;
   private @Nullable Boolean reusePurged;
+  private @Nullable Boolean unchecked;
 
   RunOptions() {}
 
-  /** Of {@code configurer}, on top of what {@code function} declares. */
+  /** Only what {@code configurer} says: the engine knows what the registration says. */
   static RunOptions of(Registered function, @Nullable Consumer<RunOptions> configurer) {
     RunOptions out = new RunOptions();
     if (configurer != null) {
       configurer.accept(out);
     }
-    if (function.declared instanceof WorkflowOptions declared) {
-      out.deadline = out.deadline == null ? declared.deadline : out.deadline;
-      out.onFinish = out.onFinish == null ? declared.onFinish : out.onFinish;
-      out.label = out.label == null ? declared.label : out.label;
+    if (out.timeout != null && function.kind.equals(Registered.WORKFLOW) && !function.isForeign()) {
+      throw Options.invalid(
+          "timeout bounds an attempt of a job, and "
+              + function.name
+              + " is a workflow: give it a deadline");
     }
     return out;
   }
@@ -85,9 +90,9 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * Order within a queue: lower numbers first.
+   * Order within a queue: the lowest number goes first.
    *
-   * @param number default 0
+   * @param number -100000 to 100000, default 0
    * @return this
    */
   public RunOptions priority(int number) {
@@ -140,7 +145,8 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * The version of the workflow's code that shall run it.
+   * A version that is stored with the run and shown ({@link RunInfo#version}); it pins the run to
+   * nothing. The build of the program is {@link EngineOptions#version}.
    *
    * @param text the version
    * @return this
@@ -166,7 +172,8 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * Runs of different keys of one queue take turns.
+   * What a queue's {@link QueueOptions#keyLimit} counts by: at most that many runs of one key at a
+   * time. Without a key limit it changes nothing.
    *
    * @param key the key
    * @return this
@@ -177,7 +184,7 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * What it counts against limits.
+   * Stored with the run and shown ({@link RunInfo#cost}). No limit counts by it yet.
    *
    * @param number default 1
    * @return this
@@ -210,7 +217,8 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
-   * The workflow or step that is started when the run ends.
+   * The workflow or step that is started when the run ends, with a {@link Finished} as its input,
+   * in the commit that ends it.
    *
    * @param name its name
    * @return this
@@ -244,19 +252,41 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   }
 
   /**
+   * Starts a workflow although its name is known to nobody yet and nearly one that is ({@code
+   * unknown_workflow}): where the program that has it is deployed later.
+   *
+   * @return this
+   */
+  public RunOptions unchecked() {
+    unchecked = true;
+    return this;
+  }
+
+  /**
+   * How long an attempt may take, of a step that is started as a job; of a workflow, see {@link
+   * #deadline}.
+   *
+   * @param limit default: as the step was declared; zero: none
+   * @return this
+   */
+  public RunOptions timeout(Duration limit) {
+    timeout = Options.notNegative(limit, "timeout");
+    return this;
+  }
+
+  /**
    * A child run goes on when its parent ends; without this a child still open then is cancelled,
    * however the parent ended.
    *
    * @return this
    */
-  public RunOptions abandonOnParentCancel() {
+  public RunOptions abandonOnClose() {
     parentClose = "abandon";
     return this;
   }
 
   /** RUN_OPTIONS of {@code ops.toml}. */
-  @Nullable List<@Nullable Object> record(Registered function) {
-    List<@Nullable Object> retry = policy() == null ? function.policy : policy();
+  @Nullable List<@Nullable Object> record() {
     return Options.record(
         id,
         queue,
@@ -275,10 +305,11 @@ public final class RunOptions extends RetryOptions<RunOptions> {
         dedup == null ? null : dedup.scope,
         dedup == null ? null : dedup.policy,
         dedup == null ? null : dedup.ttlMillis,
-        retry,
+        policy(),
         onFinish,
         traceParent,
         traceState,
-        reusePurged);
+        reusePurged,
+        unchecked);
   }
 }

@@ -1,5 +1,6 @@
 package dev.everstep;
 
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -156,7 +157,37 @@ final class Runner implements Runnable {
         }
 
         @Override
+        public String name() {
+          throw outside();
+        }
+
+        @Override
         public String runKey() {
+          throw outside();
+        }
+
+        @Override
+        public @Nullable String runId() {
+          throw outside();
+        }
+
+        @Override
+        public int runAttempt() {
+          throw outside();
+        }
+
+        @Override
+        public Map<String, Object> attributes() {
+          throw outside();
+        }
+
+        @Override
+        public @Nullable String traceParent() {
+          throw outside();
+        }
+
+        @Override
+        public Logger log() {
           throw outside();
         }
 

@@ -1,6 +1,8 @@
 package dev.everstep;
 
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
 
 /** A step's function while it runs: what a signal reaches. */
 final class RunningStep implements StepContext {
@@ -23,7 +25,8 @@ final class RunningStep implements StepContext {
     this.key = key;
   }
 
-  String name() {
+  @Override
+  public String name() {
     return name;
   }
 
@@ -64,6 +67,31 @@ final class RunningStep implements StepContext {
   @Override
   public String runKey() {
     return execution.run;
+  }
+
+  @Override
+  public @Nullable String runId() {
+    return execution.runId;
+  }
+
+  @Override
+  public int runAttempt() {
+    return execution.attempt;
+  }
+
+  @Override
+  public Map<String, Object> attributes() {
+    return RunInfo.attributes(execution.attributes);
+  }
+
+  @Override
+  public @Nullable String traceParent() {
+    return execution.traceParent;
+  }
+
+  @Override
+  public Logger log() {
+    return ReplayLogger.of(execution, () -> this);
   }
 
   @Override

@@ -48,12 +48,20 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
    * @param input its input
    * @param options id, queue, delay and so on
    * @return its handle
+   * @throws EverstepException {@code id_conflict}: the id or dedup key is another workflow's;
+   *     {@code run_deduplicated}: the dedup key is taken, and its rule is to reject; {@code
+   *     run_purged}: retention has removed the run of this id ({@link RunOptions#reusePurged});
+   *     {@code unknown_queue} and {@code unknown_workflow} name the nearest name ({@link
+   *     RunOptions#unchecked}); {@code payload_too_large} and {@code payload_invalid} the input;
+   *     {@code id_invalid} and {@code config_invalid} what was given; after {@code unavailable} and
+   *     {@code closed} it may have started all the same, so repeat it with the same id
    */
   public final Run<O> start(I input, Consumer<RunOptions> options) {
+    requireStartable();
     WorkflowContext.refuseInside(engine, "start()", "start(ctx, input)");
     RunOptions run = RunOptions.of(function, options);
     Frame.Values answer =
-        engine.client().request(Ops.START, function.name, encode(input), run.record(function));
+        engine.client().request(Ops.START, function.name, encode(input), run.record());
     return started(run.id, answer);
   }
 
@@ -65,16 +73,18 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
    * @return completes once the start is committed
    */
   public final CompletableFuture<Run<O>> startAsync(I input, Consumer<RunOptions> options) {
+    requireStartable();
     WorkflowContext.refuseInside(engine, "startAsync()", "start(ctx, input)");
     RunOptions run = RunOptions.of(function, options);
     return engine
         .client()
         .requestAsync(
             answer -> started(run.id, answer),
+            null,
             Ops.START,
             function.name,
             encode(input),
-            run.record(function));
+            run.record());
   }
 
   /**
@@ -97,6 +107,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
    * @return its handle
    */
   public final Run<O> start(WorkflowContext ctx, I input, Consumer<RunOptions> options) {
+    requireStartable();
     requireOwn(ctx, "start of ");
     RunOptions run = RunOptions.of(function, options);
     byte[] key =
@@ -106,7 +117,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
             Location.here(),
             function.name,
             encode(input),
-            run.record(function),
+            run.record(),
             run.parentClose);
     String text = (String) Options.required(engine.payloads.decode(key, String.class), "the key");
     return new Run<>(engine, text, run.id, false, function);
@@ -124,6 +135,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
       List<? extends I> inputs,
       @Nullable Function<? super I, String> id,
       Consumer<RunOptions> options) {
+    requireStartable();
     WorkflowContext.refuseInside(engine, "startMany()", "start(ctx, input)");
     List<@Nullable Object> items = new ArrayList<>();
     List<@Nullable String> ids = new ArrayList<>();
@@ -135,7 +147,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
       ids.add(run.id);
       List<@Nullable Object> item = new ArrayList<>();
       item.add(encode(input));
-      item.add(run.record(function));
+      item.add(run.record());
       items.add(item);
     }
     Frame.Values answer = engine.client().request(Ops.START_MANY, function.name, items);
@@ -149,6 +161,17 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
       out.add(new Run<>(engine, item.text(0), ids.get(index), item.flag(1), function));
     }
     return out;
+  }
+
+  /** A transaction is never announced, so that a run of its name would wait for ever. */
+  private void requireStartable() {
+    Registered named = function.isForeign() ? engine.registered(function.name) : function;
+    if (named != null && !named.startable) {
+      throw Options.invalid(
+          function.name
+              + " is a transaction, which has no run of its own: call it in a workflow, and start"
+              + " that");
+    }
   }
 
   /** A call that this engine would answer but the run's engine would record. */

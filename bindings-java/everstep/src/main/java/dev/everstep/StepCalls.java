@@ -175,7 +175,18 @@ final class StepCalls {
       return Outcome.CUT_SHORT;
     }
     // An interrupt or a Cancelled that nobody sent: a failure of the program's own.
-    return raised(function, error, execution, error instanceof Cancelled);
+    return raised(function, error, execution, error instanceof Cancelled || isRefused(error));
+  }
+
+  /** A function that ends its transaction itself does so in every attempt. */
+  private static boolean isRefused(Throwable error) {
+    int depth = 0;
+    for (Throwable at = error; at != null && depth < 8; at = Failure.causeIn(at), depth++) {
+      if (at instanceof EverstepException known && known.code() == ErrorCode.TRANSACTION_FAILED) {
+        return true;
+      }
+    }
+    return false;
   }
 
   static boolean isInterruption(Throwable error) {

@@ -3,7 +3,7 @@ package dev.everstep;
 import java.time.Duration;
 
 /** How a step is declared. */
-public final class StepOptions extends RetryOptions<StepOptions> {
+public final class StepOptions extends ErrorPolicy<StepOptions> {
   StepOptions() {}
 
   @Override
@@ -15,17 +15,18 @@ public final class StepOptions extends RetryOptions<StepOptions> {
    * How long an attempt may take; then its thread is interrupted and the attempt fails with {@code
    * step_timeout}.
    *
-   * @param limit default none
+   * @param limit default, and zero: none
    * @return this
    */
   public StepOptions timeout(Duration limit) {
-    timeout = Options.required(limit, "timeout");
+    timeout = Options.notNegative(limit, "timeout");
     return this;
   }
 
   /**
    * Records the attempt before the step runs: after a crash the workflow gets {@link
-   * StepInterrupted} and decides.
+   * StepInterrupted} and decides. A transaction refuses it: its rows and its record commit
+   * together, which is more.
    *
    * @return this
    */

@@ -30,7 +30,7 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
    * @throws StepFailed when it failed; a declared unchecked exception is thrown itself
    */
   public O call(WorkflowContext ctx, I input) {
-    return record(ctx, input, null);
+    return record(function, ctx, input, null);
   }
 
   /**
@@ -38,13 +38,13 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
    *
    * @param ctx the workflow's context
    * @param input the step's input
-   * @param options the key of this call
+   * @param options the key, retries and timeout of this call
    * @return the output, as recorded
    */
   public O call(WorkflowContext ctx, I input, Consumer<CallOptions> options) {
     CallOptions out = new CallOptions();
     Options.required(options, "options").accept(out);
-    return record(ctx, input, out.key);
+    return record(function.with(out), ctx, input, out.key);
   }
 
   /**
@@ -60,7 +60,7 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
   public <X extends Exception> O call(WorkflowContext ctx, I input, Class<X> declared) throws X {
     Options.required(declared, "the declared exception");
     try {
-      return record(ctx, input, null);
+      return record(function, ctx, input, null);
     } catch (StepFailed failed) {
       if (declared.isInstance(failed.getCause())) {
         throw declared.cast(failed.getCause());
@@ -70,10 +70,10 @@ public final class StepRef<I extends @Nullable Object, O extends @Nullable Objec
   }
 
   @SuppressWarnings("unchecked")
-  private O record(WorkflowContext ctx, I input, @Nullable String key) {
+  private O record(Registered called, WorkflowContext ctx, I input, @Nullable String key) {
     requireOwn(ctx, "step ");
     // A step that takes nothing has no arguments, and so no digest of them, in every language.
     byte[] arguments = function.input == Void.class ? null : encode(input);
-    return (O) StepCalls.call(ctx, function, kind, input, arguments, key, attempt);
+    return (O) StepCalls.call(ctx, called, kind, input, arguments, key, attempt);
   }
 }

@@ -88,7 +88,11 @@ interface Waiter {
     private final Threads threads;
     private final Function<Frame.Values, T> read;
 
-    Future(Threads threads, Function<Frame.Values, T> read) {
+    /** Key of the run that is asked about, for errors. */
+    private final @Nullable String run;
+
+    Future(Threads threads, Function<Frame.Values, T> read, @Nullable String run) {
+      this.run = run;
       this.threads = threads;
       this.read = read;
     }
@@ -100,6 +104,9 @@ interface Waiter {
             try {
               future.complete(read.apply(values(kind, bytes, from, end)));
             } catch (RuntimeException | Error error) {
+              if (run != null && error instanceof EverstepException ours) {
+                ours.about(run);
+              }
               future.completeExceptionally(error);
             }
           };

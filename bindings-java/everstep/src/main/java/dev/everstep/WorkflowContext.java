@@ -18,11 +18,10 @@ import org.slf4j.Logger;
  * its function: used elsewhere or later it is an error ({@code foreign_thread}, {@code
  * outside_run}).
  */
-public final class WorkflowContext {
+public final class WorkflowContext extends RunFacts {
   /** Only to refuse what would not be recorded: a start or a wait without its context. */
   private static final ThreadLocal<@Nullable WorkflowContext> OPEN = new ThreadLocal<>();
 
-  final Execution execution;
   final String branch;
   final int flags;
   private final Thread thread = Thread.currentThread();
@@ -31,7 +30,7 @@ public final class WorkflowContext {
   private @Nullable Logger logger;
 
   WorkflowContext(Execution execution, String branch, int flags) {
-    this.execution = execution;
+    super(execution);
     this.branch = branch;
     this.flags = flags;
   }
@@ -86,44 +85,6 @@ public final class WorkflowContext {
     }
   }
 
-  // -- about the run
-
-  /**
-   * The run's key.
-   *
-   * @return a uuid
-   */
-  public String runKey() {
-    return execution.run;
-  }
-
-  /**
-   * The id the run was started with.
-   *
-   * @return the id, or null
-   */
-  public @Nullable String runId() {
-    return execution.runId;
-  }
-
-  /**
-   * Which attempt of the whole run this is.
-   *
-   * @return 1 or more
-   */
-  public int attempt() {
-    return execution.attempt;
-  }
-
-  /**
-   * Whether recorded calls are being handed back.
-   *
-   * @return true while they are
-   */
-  public boolean replaying() {
-    return execution.replaying;
-  }
-
   /**
    * For workflow code: lines carry run, workflow, step and attempt in the MDC; replayed lines below
    * WARN are dropped, so that a resume does not repeat them.
@@ -132,7 +93,7 @@ public final class WorkflowContext {
    */
   public Logger log() {
     if (logger == null) {
-      logger = ReplayLogger.of(this);
+      logger = ReplayLogger.of(execution, this::step);
     }
     return logger;
   }
@@ -475,8 +436,11 @@ public final class WorkflowContext {
   private @Nullable Object awaited(
       String kind, @Nullable Duration timeout, @Nullable String run, String name, Type type) {
     Long millis = Options.milliseconds(timeout);
+    String at = Location.here();
     byte[] data =
-        Calls.recorded(this, Ops.BEGIN_WAIT, kind, Location.here(), millis, null, run, name);
+        run == null
+            ? Calls.recorded(this, Ops.BEGIN_WAIT, kind, at, millis, null, null, name)
+            : Calls.recordedOf(run, this, Ops.BEGIN_WAIT, kind, at, millis, null, run, name);
     return execution.engine.payloads.decode(data, type);
   }
 
@@ -499,16 +463,30 @@ public final class WorkflowContext {
    * @param message the message
    */
   public void send(Run<?> run, String topic, @Nullable Object message) {
+    send(run, topic, message, null);
+  }
+
+  /**
+   * The same, once only, however many runs and calls send it.
+   *
+   * @param run the other run
+   * @param topic the topic
+   * @param message the message
+   * @param idempotencyKey a second message of this key to that run is dropped
+   */
+  public void send(
+      Run<?> run, String topic, @Nullable Object message, @Nullable String idempotencyKey) {
     check("send");
     byte[] data = execution.engine.payloads.encode(message);
-    Calls.recorded(
+    Calls.recordedOf(
+        run.key(),
         this,
         Ops.BEGIN_SEND,
         Location.here(),
         run.key(),
         Options.required(topic, "topic"),
         data,
-        null);
+        idempotencyKey);
   }
 
   /**

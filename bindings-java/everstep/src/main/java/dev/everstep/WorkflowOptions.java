@@ -4,7 +4,7 @@ import java.time.Duration;
 import org.jspecify.annotations.Nullable;
 
 /** How a workflow is declared: defaults of its runs. */
-public final class WorkflowOptions extends RetryOptions<WorkflowOptions> {
+public final class WorkflowOptions extends ErrorPolicy<WorkflowOptions> {
   @Nullable String version;
   @Nullable Duration deadline;
   @Nullable String onFinish;
@@ -18,7 +18,8 @@ public final class WorkflowOptions extends RetryOptions<WorkflowOptions> {
   }
 
   /**
-   * The version of this workflow's code.
+   * A version that is stored with runs started here and shown ({@link RunInfo#version}); it pins
+   * them to nothing.
    *
    * @param text any text
    * @return this
@@ -40,7 +41,7 @@ public final class WorkflowOptions extends RetryOptions<WorkflowOptions> {
   }
 
   /**
-   * The workflow or step that is started when a run ends.
+   * The workflow or step that is started when a run ends, with a {@link Finished} as its input.
    *
    * @param name its name
    * @return this

@@ -48,11 +48,11 @@ public final class SpringTransactions {
       PlatformTransactionManager manager,
       TransactionStatus status,
       DataSource dataSource,
-      Connection given)
+      Connection connection)
       implements OpenTransaction<Connection> {
     @Override
-    public Connection connection() {
-      return given;
+    public Connection given() {
+      return OpenTransaction.lent(connection);
     }
 
     @Override
@@ -78,7 +78,7 @@ public final class SpringTransactions {
     @Override
     public void close() {
       rollback();
-      DataSourceUtils.releaseConnection(given, dataSource);
+      DataSourceUtils.releaseConnection(connection, dataSource);
     }
   }
 }

@@ -82,6 +82,9 @@ final class StarterTest {
               Long.class,
               (connection, n) -> {
                 jdbc.update("insert into spring_rows values (?)", n);
+                if (n < -1) {
+                  connection.commit();
+                }
                 if (n < 0) {
                   throw new IllegalArgumentException("negative");
                 }
@@ -151,6 +154,10 @@ final class StarterTest {
               assertThat(workflows.of(Insert.class).start(-1L).resultAsync())
                   .failsWithin(LONG)
                   .withThrowableOfType(java.util.concurrent.ExecutionException.class);
+              assertThat(workflows.of(Insert.class).start(-2L).resultAsync())
+                  .failsWithin(LONG)
+                  .withThrowableOfType(java.util.concurrent.ExecutionException.class)
+                  .withMessageContaining("commits with the checkpoint");
               JdbcTemplate jdbc = context.getBean(JdbcTemplate.class);
               assertThat(jdbc.queryForList("select n from spring_rows", Long.class))
                   .containsExactly(7L);

@@ -3,6 +3,7 @@ package dev.everstep.jdbi;
 import dev.everstep.OpenTransaction;
 import dev.everstep.TransactionSource;
 import java.sql.Connection;
+import java.sql.SQLException;
 import java.util.Objects;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.Jdbi;
@@ -12,44 +13,60 @@ public final class JdbiTransactions {
   private JdbiTransactions() {}
 
   /**
-   * Transactions on handles of their own.
+   * Transactions on handles of their own. {@code commit} and {@code rollback} of such a handle are
+   * refused: its rows commit with their record.
    *
-   * @param jdbi on the engine's database
+   * @param jdbi on the engine's database; a plugin is installed that does nothing to other handles
    * @return the source
    */
   public static TransactionSource<Handle> of(Jdbi jdbi) {
     Objects.requireNonNull(jdbi, "jdbi");
+    jdbi.installPlugin(new GatePlugin());
     return () -> {
-      Handle handle = jdbi.open();
+      Gate gate = new Gate();
+      Handle handle = GatePlugin.opened(jdbi, gate);
       try {
+        boolean autoCommit = handle.getConnection().getAutoCommit();
         handle.begin();
-      } catch (RuntimeException error) {
+        gate.lend();
+        return new Open(handle, gate, autoCommit);
+      } catch (SQLException | RuntimeException error) {
         handle.close();
         throw error;
       }
-      return new Open(handle);
     };
   }
 
-  private record Open(Handle given) implements OpenTransaction<Handle> {
+  private record Open(Handle given, Gate gate, boolean autoCommit)
+      implements OpenTransaction<Handle> {
     @Override
     public Connection connection() {
-      return given.getConnection();
+      return gate.connection();
     }
 
     @Override
     public void commit() {
+      gate.open();
       given.commit();
     }
 
     @Override
     public void rollback() {
+      gate.open();
       given.rollback();
     }
 
     @Override
-    public void close() {
-      given.close();
+    public void close() throws SQLException {
+      gate.open();
+      try {
+        // A commit that was refused has left it as it was.
+        if (!gate.connection().isClosed()) {
+          gate.connection().setAutoCommit(autoCommit);
+        }
+      } finally {
+        given.close();
+      }
     }
   }
 }

@@ -27,7 +27,9 @@ public final class JooqTransactions {
       Connection connection = Objects.requireNonNull(provider.acquire(), "no connection");
       boolean autoCommit = connection.getAutoCommit();
       connection.setAutoCommit(false);
-      DSLContext given = DSL.using(context.configuration().derive(connection));
+      // A nested dsl.transaction(..) would commit the step's rows without their record.
+      DSLContext given =
+          DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));
       return new Open(provider, connection, autoCommit, given);
     };
   }

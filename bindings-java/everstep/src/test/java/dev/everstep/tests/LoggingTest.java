@@ -8,11 +8,17 @@ import dev.everstep.StepRef;
 import dev.everstep.WorkflowRef;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
+import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.slf4j.MDC;
 import org.slf4j.event.Level;
+import org.slf4j.helpers.BasicMDCAdapter;
+import org.slf4j.spi.MDCAdapter;
 
 /** What {@code ctx.log()} lets through while a run replays. */
 @Timeout(60)
@@ -54,5 +60,50 @@ final class LoggingTest {
       assertEquals(1, count(lines, word), lines);
     }
     assertTrue(count(lines, "warned") > 1, lines);
+  }
+
+  /** The provider of the tests keeps no fields. */
+  private static MDCAdapter keeping(MDCAdapter adapter) throws ReflectiveOperationException {
+    Field field = MDC.class.getDeclaredField("MDC_ADAPTER");
+    field.setAccessible(true);
+    MDCAdapter before = (MDCAdapter) field.get(null);
+    field.set(null, adapter);
+    return before;
+  }
+
+  @Test
+  void aStepsLinesSayWhoseTheyAre() throws ReflectiveOperationException {
+    Map<String, String> seen = new ConcurrentHashMap<>();
+    MDCAdapter before = keeping(new BasicMDCAdapter());
+    try (Everstep app = Everstep.open(TestDatabase.sqlite()::apply)) {
+      StepRef<Integer, Integer> step =
+          app.step(
+              "step",
+              Integer.class,
+              Integer.class,
+              (ctx, n) -> {
+                ctx.log()
+                    .info(
+                        "{}",
+                        new Object() {
+                          @Override
+                          public String toString() {
+                            seen.putAll(MDC.getCopyOfContextMap());
+                            return "line";
+                          }
+                        });
+                return n;
+              });
+      WorkflowRef<Integer, Integer> work =
+          app.workflow("work", Integer.class, Integer.class, (ctx, n) -> step.call(ctx, n));
+      app.launch();
+      assertEquals(2, work.start(2).result(LONG));
+    } finally {
+      keeping(before);
+    }
+    assertEquals("work", seen.get("everstep.workflow"));
+    assertEquals("step", seen.get("everstep.step"));
+    assertEquals("1", seen.get("everstep.attempt"));
+    assertEquals("false", seen.get("everstep.replaying"));
   }
 }

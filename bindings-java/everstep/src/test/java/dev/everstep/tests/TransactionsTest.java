@@ -11,6 +11,7 @@ import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.RunFailed;
 import dev.everstep.StepRef;
+import dev.everstep.TransactionFunction;
 import dev.everstep.TransactionSource;
 import dev.everstep.WorkflowRef;
 import dev.everstep.jdbi.JdbiTransactions;
@@ -21,6 +22,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
+import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.jdbi.v3.core.Jdbi;
 import org.jooq.SQLDialect;
@@ -29,6 +31,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
 
 /** Rows and checkpoint commit together, whichever driver the rows go through. */
 @Timeout(60)
@@ -115,6 +118,97 @@ final class TransactionsTest {
     RunFailed failed = assertThrows(RunFailed.class, () -> runs(step));
     assertTrue(failed.getMessage().contains("commits with the checkpoint"), failed.getMessage());
     assertEquals(0, count());
+  }
+
+  /** Not once: its attempts are up after the first, which is refused for what it does. */
+  private <T> void cannotCommit(
+      TransactionSource<T> source, TransactionFunction<T, Long, Long> step) throws SQLException {
+    AtomicInteger attempts = new AtomicInteger();
+    TransactionFunction<T, Long, Long> counted =
+        (tx, n) -> {
+          attempts.incrementAndGet();
+          return step.run(tx, n);
+        };
+    StepRef<Long, Long> declared =
+        app.transaction(
+            "t",
+            source,
+            Long.class,
+            Long.class,
+            counted,
+            o -> o.maxAttempts(3).initialInterval(Duration.ofMillis(1)));
+    RunFailed failed = assertThrows(RunFailed.class, () -> runs(declared));
+    boolean refused = false;
+    for (Throwable at = failed; at != null; at = at.getCause()) {
+      refused |=
+          at instanceof EverstepException known && known.code() == ErrorCode.TRANSACTION_FAILED;
+    }
+    assertTrue(refused, failed.toString());
+    assertEquals(1, attempts.get());
+    assertEquals(0, count());
+  }
+
+  @Test
+  void jdbcCannotCommit() throws SQLException {
+    cannotCommit(
+        TransactionSource.jdbc(pool),
+        (connection, n) -> {
+          insert(connection, n);
+          connection.commit();
+          return n;
+        });
+  }
+
+  @Test
+  void aNestedTransactionOfJooqCannotCommit() throws SQLException {
+    cannotCommit(
+        JooqTransactions.of(DSL.using(pool, SQLDialect.POSTGRES)),
+        (dsl, n) -> {
+          dsl.transaction(inner -> inner.dsl().execute("insert into " + table + " values (?)", n));
+          return n;
+        });
+  }
+
+  @Test
+  void aHandleOfJdbiCannotCommit() throws SQLException {
+    Jdbi jdbi = Jdbi.create(pool);
+    JdbiTransactions.of(jdbi);
+    cannotCommit(
+        JdbiTransactions.of(jdbi),
+        (handle, n) -> {
+          handle.execute("insert into " + table + " values (?)", n);
+          handle.commit();
+          return n;
+        });
+    // The program's own handles are as before, and the pool's connections too.
+    jdbi.useTransaction(handle -> handle.execute("insert into " + table + " values (1)"));
+    sql("insert into " + table + " values (2)");
+    assertEquals(2, count());
+  }
+
+  @Test
+  void aTransactionIsNoJobAndNotAtMostOnce() {
+    EverstepException once =
+        assertThrows(
+            EverstepException.class,
+            () ->
+                app.transaction(
+                    "once", pool, Long.class, Long.class, this::insert, o -> o.atMostOnce()));
+    assertEquals(ErrorCode.CONFIG_INVALID, once.code());
+    StepRef<Long, Long> step = app.transaction("t", pool, Long.class, Long.class, this::insert);
+    WorkflowRef<Long, Long> named = app.reference("t", Long.class, Long.class);
+    app.launch();
+    // Nobody is told of a transaction: the run would wait for ever.
+    List<Executable> starts =
+        List.of(
+            () -> step.start(1L),
+            () -> step.startAsync(1L, o -> {}),
+            () -> step.startMany(List.of(1L), null, o -> {}),
+            () -> named.start(1L));
+    for (Executable start : starts) {
+      EverstepException refused = assertThrows(EverstepException.class, start);
+      assertEquals(ErrorCode.CONFIG_INVALID, refused.code(), refused.getMessage());
+    }
   }
 
   @Test

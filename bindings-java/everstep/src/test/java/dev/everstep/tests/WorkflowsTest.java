@@ -10,10 +10,12 @@ import dev.everstep.Cancelled;
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
+import dev.everstep.Outcome;
 import dev.everstep.ResultTimeout;
 import dev.everstep.Run;
 import dev.everstep.RunCancelled;
 import dev.everstep.RunFailed;
+import dev.everstep.RunState;
 import dev.everstep.StepFailed;
 import dev.everstep.StepRef;
 import dev.everstep.StepTimeout;
@@ -89,7 +91,7 @@ final class WorkflowsTest {
       Run<Parcel> again = send.start(new Parcel("p", List.of(), Instant.now()), o -> o.id("p1"));
       assertTrue(again.attached());
       assertEquals(run.key(), again.key());
-      assertEquals("succeeded", run.status().state());
+      assertEquals(RunState.SUCCEEDED, run.status().state());
       assertEquals(List.of("weigh", "sleep"), run.steps().stream().map(s -> s.name()).toList());
       assertTrue(run.steps().get(0).location().startsWith("WorkflowsTest.java:"));
     }
@@ -289,7 +291,7 @@ final class WorkflowsTest {
       app.launch();
       Run<Void> run = patient.start("x");
       assertTrue(begun.await(30, TimeUnit.SECONDS));
-      assertEquals("requested", run.cancel("test", "why not"));
+      assertEquals(Outcome.REQUESTED, run.cancel("test", "why not"));
       RunCancelled error = assertThrows(RunCancelled.class, () -> run.result(LONG));
       assertEquals("cancelled by test: why not", error.getMessage());
       assertEquals(1, cleaned.get());
