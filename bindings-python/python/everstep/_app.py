@@ -14,7 +14,7 @@ from ._app_base import GRACE, Base, inline_step, run_key
 from ._calls import blocking_allowed, scope_in_workflow
 from ._decorators import StepDecorator, TransactionDecorator, WorkflowDecorator
 from ._functions import AsyncStep, Reference, Step, Workflow
-from ._ops_gen import OP_ADOPT, OP_CONNECT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
 from ._options import Named, Retry
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import Run
@@ -56,12 +56,7 @@ class Everstep(Base):
     def launch(self) -> None:
         """Connects, claims, runs. A client only connects."""
         blocking_allowed("launch()", "`await app.aio.launch()`")
-        for record in self._engine.queues:
-            self._ask(OP_PUT_QUEUE, record, False)
-        if self._engine.config.get("role") == "client":
-            self._engine.connected(self._ask(OP_CONNECT))
-        else:
-            self._engine.launch()
+        self._engine.launch()
 
     def close(self, grace: dt.timedelta = GRACE) -> None:
         """Claims no more, lets runs finish or park, hands the rest over."""

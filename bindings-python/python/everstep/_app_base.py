@@ -84,7 +84,7 @@ class Base:
         """
         if isinstance(queues, str):
             raise ConfigInvalid(f"queues is a list of names: queues=[{queues!r}]")
-        config = {
+        named = {
             "database": os.fspath(database) if isinstance(database, os.PathLike) else database,
             "schema": schema,
             "namespace": namespace,
@@ -99,8 +99,9 @@ class Base:
             "max_payload": max_payload,
             "auto_migrate": auto_migrate,
             "replay": replay,
-            **settings,
         }
+        # A named option wins over its key among the settings, and one that was not given must not hide that key.
+        config = {**settings, **{key: value for key, value in named.items() if value is not None}}
         self._engine = Engine(config, strict=strict)
 
     @classmethod
@@ -199,6 +200,7 @@ class Base:
         return declare(source) if bare else declare
 
     def _declare_queue(self, queue: QueueInfo) -> str:
+        self._engine.check_open()
         if self._engine.launched:
             raise RegisteredLate(f"queue {queue.name!r} was declared after launch; put_queue changes queues at run time")
         self._engine.queues.append(queue.record())

@@ -14,7 +14,7 @@ from ._app_base import GRACE, Base, inline_step, run_key
 from ._calls import scope_in_workflow
 from ._decorators import AsyncWorkflowDecorator, StepDecorator, TransactionDecorator
 from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Step
-from ._ops_gen import OP_ADOPT, OP_CONNECT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
 from ._options import Named, Retry
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import AsyncRun
@@ -65,12 +65,7 @@ class AsyncEverstep(Base):
 
     async def launch(self) -> None:
         """Connects, claims, runs. A client only connects."""
-        for record in self._engine.queues:
-            await self._ask(OP_PUT_QUEUE, record, False)
-        if self._engine.config.get("role") == "client":
-            self._engine.connected(await self._ask(OP_CONNECT))
-        else:
-            await self._engine.launch_async()
+        await self._engine.launch_async()
 
     async def close(self, grace: dt.timedelta = GRACE) -> None:
         """Claims no more, lets runs finish or park, hands the rest over."""
