@@ -242,6 +242,14 @@ def run_key(engine: Engine, run: Handle | str) -> str:
     return run.key if isinstance(run, Handle) else engine.call(OP_RUN_KEY, (_clock.text("the id of a run", run),))[0]
 
 
+H = TypeVar("H", bound=Handle)
+
+
+def handle_of(kind: type[H], engine: Engine, run: Handle | str) -> H:
+    """The handle of a run given by its handle, of either view, or by its id."""
+    return kind(engine, run_key(engine, run), None, id=run if isinstance(run, str) else run.id)
+
+
 _inline: dict[Any, Registered] = {}
 
 

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from . import _async_calls, _clock, _codec, _groups
-from ._app_base import GRACE, Base, inline_step, run_key
+from ._app_base import GRACE, Base, handle_of, inline_step, run_key
 from ._calls import scope_in_workflow
 from ._decorators import AsyncWorkflowDecorator, StepDecorator, TransactionDecorator
 from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Step
-from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
-from ._options import Named, Retry
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE
+from ._options import Named, Retry, text
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import AsyncRun
 from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
@@ -264,12 +264,12 @@ class AsyncEverstep(Base):
 
     async def send(self, run: AsyncRun[Any] | str, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded."""
-        key = run_key(self._engine, run)
         scope = parent_scope(self._engine)
         if scope is not None:
+            key = run_key(self._engine, run)
             await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            await self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
+            await handle_of(AsyncRun[Any], self._engine, run).send(topic, message, idempotency_key=idempotency_key)
 
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
@@ -277,7 +277,7 @@ class AsyncEverstep(Base):
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event of a run (its handle or id); None when the time is over."""
-        return await AsyncRun[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
+        return await handle_of(AsyncRun[Any], self._engine, run).get_event(key, timeout=timeout, returns=returns)
 
     @overload
     def run(self, id: str | None = None, *, key: str | None = None) -> AsyncRun[Any]: ...
@@ -286,7 +286,7 @@ class AsyncEverstep(Base):
     def run(self, id: str | None = None, *, key: str | None = None, returns: Any = Any) -> AsyncRun[Any]:
         """The handle of a run by its id, or by its key. Looks nothing up."""
         target = foreign(self._engine, "", returns)
-        return AsyncRun(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
+        return AsyncRun(self._engine, text("the key of a run", key) if key is not None else self.key_of("" if id is None else id), target, id=id)
 
     async def runs(
         self,

@@ -162,9 +162,9 @@ class Starter(Generic[P, R]):
         """One run an input: the value of the only parameter, or a mapping by parameter name. `id` names each run, so that a repeat attaches."""
         target = self._target
         blocking_allowed("start_many()", "the async form: .aio")
-        op, arguments = start_many_arguments(target, self._options, inputs, id)
+        ids, op, arguments = start_many_arguments(target, self._options, inputs, id)
         answer = target.engine.threads().request(op, arguments)
-        return [Run(target.engine, key, target, attached=attached) for key, attached in started_many(answer)]
+        return [Run(target.engine, key, target, id=own, attached=attached) for key, own, attached in started_many(answer, ids)]
 
 
 class AsyncStarter(Generic[P, R]):
@@ -196,9 +196,9 @@ class AsyncStarter(Generic[P, R]):
     async def start_many(self, inputs: Iterable[Any], *, id: Callable[[Any], str] | None = None) -> list[AsyncRun[R]]:
         """One run an input: the value of the only parameter, or a mapping by parameter name. `id` names each run, so that a repeat attaches."""
         target = self._target
-        op, arguments = start_many_arguments(target, self._options, inputs, id)
+        ids, op, arguments = start_many_arguments(target, self._options, inputs, id)
         answer = await target.engine.here().request(op, arguments)
-        return [AsyncRun(target.engine, key, target, attached=attached) for key, attached in started_many(answer)]
+        return [AsyncRun(target.engine, key, target, id=own, attached=attached) for key, own, attached in started_many(answer, ids)]
 
 
 def _child_key(value: bytes | None) -> str:

@@ -8,6 +8,7 @@ import difflib
 import functools
 import json
 import logging
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -27,6 +28,19 @@ def text(what: str, value: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise IdInvalid(f"{what} holds a lone surrogate, which has no UTF-8 form") from None
+    return value
+
+
+def words(what: str, value: str | None) -> str | None:
+    """A text that is no name: who asked, why, a message's idempotency key. None where it was not given."""
+    if value is None:
+        return None
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigInvalid(f"{what} is a str, not {type(value).__name__!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigInvalid(f"{what} holds a lone surrogate, which has no UTF-8 form") from None
     return value
 
 
@@ -80,6 +94,12 @@ class Retry:
 def check_retry(retry: Any) -> None:
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigInvalid(f"retry is a Retry, for example Retry(max_attempts=5), not {type(retry).__name__!r}")
+
+
+def check_travels(retry: Retry | None) -> None:
+    """A start is a row that any process of any language may run: functions and classes have no place in it, and to drop them would retry what is final."""
+    if retry is not None and (retry.non_retryable or retry.retry_if is not None):
+        raise ConfigInvalid("non_retryable and retry_if are not for a start, they cannot travel with it: say them where the function is declared, retry=")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,10 +196,12 @@ def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_onc
     if retry is None and timeout is None and not at_most_once:
         return None
     limit = None if timeout is None else milliseconds(timeout)
+    # What was not said is left open: a start's record is laid over what the function was declared with.
+    once = True if at_most_once else None
     if retry is None:
-        return (None, None, None, None, None, limit, at_most_once)
+        return (None, None, None, None, None, limit, once)
     head = (retry.max_attempts, milliseconds(retry.initial), float(retry.factor), milliseconds(retry.max_interval), retry.jitter)
-    return (*head, limit, at_most_once)
+    return (*head, limit, once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,14 +268,25 @@ class RunOptions:
 def _attributes(values: Mapping[str, Any] | None) -> str | None:
     if not values:
         return None
-    try:
-        written = json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        written.encode("utf-8")
-        return written
-    except UnicodeEncodeError:
-        raise PayloadInvalid("attributes hold a lone surrogate, which has no UTF-8 form") from None
-    except (TypeError, ValueError) as error:
-        raise PayloadInvalid(f"attributes are strings, numbers and booleans: {error}") from None
+    for name, value in values.items():
+        attribute(name, value)
+    return json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def attribute(name: Any, value: Any) -> None:
+    """Attributes are what runs are looked up by: scalars of JSON under a text. No value in the message, as everywhere."""
+    if not isinstance(name, str):
+        raise PayloadInvalid(f"the name of an attribute is a str, not {type(name).__name__!r}")
+    if not isinstance(value, (str, int, float, bool)) or (isinstance(value, float) and not math.isfinite(value)):
+        kind = "a number without a value" if isinstance(value, float) else repr(type(value).__name__)
+        raise PayloadInvalid(f"attribute {_shown(name)} is a str, a finite number or a bool, not {kind}")
+    for part in (name, value):
+        if isinstance(part, str) and part.encode("utf-8", "ignore").decode("utf-8") != part:
+            raise PayloadInvalid(f"attribute {_shown(name)} holds a lone surrogate, which has no UTF-8 form")
+
+
+def _shown(name: str) -> str:
+    return repr(name.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _point(value: dt.datetime) -> int:

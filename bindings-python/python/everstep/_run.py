@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from . import _async_calls, _clock, _codec, _sync_calls
 from ._calls import begin, blocking_allowed
-from ._errors_gen import ResultTimeout, RunNotFound
+from ._error_base import RunError
+from ._errors_gen import ConfigInvalid, ResultTimeout, RunBlocked, RunNotFound
 from ._failures import Failure
 from ._ops_gen import (
     OP_AWAIT_RESULT,
@@ -20,6 +21,7 @@ from ._ops_gen import (
     OP_REWIND_RUN,
     OP_SEND,
 )
+from ._options import words
 from ._runs import CancelOutcome, ResumeOutcome, RunInfo, StepInfo, run_info, step_info
 from ._scope import location
 from ._starting import Target, outcome, parent_scope
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ._engine import Engine
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 R = TypeVar("R", covariant=True)
 _PAGE = 500
 
@@ -63,13 +66,27 @@ class Handle:
         if not failed:
             return self._outcome(("succeeded", value))
         failure = Failure.read(value)
-        if failure.code in (ResultTimeout.code, RunNotFound.code):
-            raise failure.exception(self._engine.declared)
+        if failure.code in (ResultTimeout.code, RunNotFound.code, RunBlocked.code):
+            raise self._about(failure.exception(self._engine.declared))
         raise failure.of_run(self.key, self._engine.declared)
 
     def _missing(self) -> RunNotFound:
         """By the name the program knows; the engine knows the key only."""
-        return RunNotFound(f"there is no run {self.id or self.key}")
+        return RunNotFound(f"there is no run {self.id or self.key}", run=self.key)
+
+    def _about(self, error: E) -> E:
+        """Whoever waits for many runs in one place sees which of them an error is about."""
+        if isinstance(error, RunError) and error.run is None:
+            error.run = self.key
+        return error
+
+    def _cancel_arguments(self, by: str | None, why: str | None) -> tuple[Any, ...]:
+        return self.key, words("by", by), words("why", why)
+
+    def _rewind_arguments(self, seq: int, branch: str, by: str | None) -> tuple[Any, ...]:
+        if type(seq) is not int:
+            raise ConfigInvalid(f"seq is an int, the position of a step, not {type(seq).__name__!r}")
+        return self.key, words("branch", branch), seq, words("by", by)
 
     def _info(self, answer: tuple[Any, ...]) -> RunInfo:
         if not answer or answer[0] is None:
@@ -97,6 +114,8 @@ class Run(Handle, Generic[R]):
             return self._engine.threads().request(op, arguments)
         except RunNotFound:
             raise self._missing() from None
+        except RunError as error:
+            raise self._about(error) from None
 
     def status(self) -> RunInfo:
         return self._info(self._ask(OP_GET_RUN, self.key))
@@ -112,19 +131,19 @@ class Run(Handle, Generic[R]):
                 return out
 
     def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
-        return self._ask(OP_CANCEL_RUN, self.key, by, why)[0]
+        return self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why))[0]
 
     def resume(self, *, by: str | None = None) -> ResumeOutcome:
         """A blocked or cancelled run goes on."""
-        return self._ask(OP_RESUME_RUN, self.key, by)[0]
+        return self._ask(OP_RESUME_RUN, self.key, words("by", by))[0]
 
     def retry(self, *, by: str | None = None) -> ResumeOutcome:
         """A failed run goes on at the step that failed."""
-        return self._ask(OP_RETRY_RUN, self.key, by)[0]
+        return self._ask(OP_RETRY_RUN, self.key, words("by", by))[0]
 
     def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
         """Forgets the step at this position and everything completed since."""
-        return self._ask(OP_REWIND_RUN, self.key, branch, seq, by)[0]
+        return self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by))[0]
 
     def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         scope = parent_scope(self._engine)
@@ -166,6 +185,8 @@ class AsyncRun(Handle, Generic[R]):
             return await self._engine.here().request(op, arguments)
         except RunNotFound:
             raise self._missing() from None
+        except RunError as error:
+            raise self._about(error) from None
 
     async def status(self) -> RunInfo:
         return self._info(await self._ask(OP_GET_RUN, self.key))
@@ -181,19 +202,19 @@ class AsyncRun(Handle, Generic[R]):
                 return out
 
     async def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
-        return (await self._ask(OP_CANCEL_RUN, self.key, by, why))[0]
+        return (await self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why)))[0]
 
     async def resume(self, *, by: str | None = None) -> ResumeOutcome:
         """A blocked or cancelled run goes on."""
-        return (await self._ask(OP_RESUME_RUN, self.key, by))[0]
+        return (await self._ask(OP_RESUME_RUN, self.key, words("by", by)))[0]
 
     async def retry(self, *, by: str | None = None) -> ResumeOutcome:
         """A failed run goes on at the step that failed."""
-        return (await self._ask(OP_RETRY_RUN, self.key, by))[0]
+        return (await self._ask(OP_RETRY_RUN, self.key, words("by", by)))[0]
 
     async def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
         """Forgets the step at this position and everything completed since."""
-        return (await self._ask(OP_REWIND_RUN, self.key, branch, seq, by))[0]
+        return (await self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by)))[0]
 
     async def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         scope = parent_scope(self._engine)

@@ -10,7 +10,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ._errors_gen import ConfigInvalid
 from ._ops_gen import QUEUE, RUN, STEP
-from ._options import text
+from ._options import attribute as check_attribute
+from ._options import text, words
 from ._times import from_microseconds
 
 T = TypeVar("T")
@@ -180,10 +181,19 @@ def filter_record(
     after: str | None,
     limit: int,
 ) -> list[Any]:
-    if not 1 <= limit <= 1000:
+    if type(limit) is not int or not 1 <= limit <= 1000:
         raise ConfigInvalid("limit is 1 to 1000")
     wanted = [states] if isinstance(states, str) else None if states is None else list(states)
-    name, value = (None, None) if attribute is None else (attribute[0], json.dumps(attribute[1], ensure_ascii=False))
+    if wanted is not None and not all(isinstance(state, str) for state in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigInvalid("states is a state, or a list of them")
+    for what, given in (("workflow", workflow), ("queue", queue), ("after", after)):
+        words(what, given)
+    name, value = None, None
+    if attribute is not None:
+        if not isinstance(attribute, (tuple, list)) or len(attribute) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+            raise ConfigInvalid("attribute is a pair: (name, value)")
+        check_attribute(*attribute)
+        name, value = attribute[0], json.dumps(attribute[1], ensure_ascii=False)
     return [wanted, workflow, queue, parent, name, value, created_from, created_before, after, limit]
 
 
