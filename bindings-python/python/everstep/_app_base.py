@@ -9,24 +9,24 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _clock, _logging
 from ._calls import call, scope_in_workflow
 from ._engine import Engine
-from ._errors_gen import ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue
+from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate, UnknownQueue
 from ._functions import AsyncStep, AsyncTransactionStep, Step, TransactionStep
 from ._ops_gen import FLAG_SHIELDED, OP_INFO, OP_MIGRATION_SQL, OP_PATCH, OP_RUN_KEY
 from ._options import Named, Retry, RunOptions, check_retry, policy_record
 from ._registered import Registered
 from ._run import Handle
 from ._runs import QueueInfo
-from ._scope import SCOPE, RunningStep, Scope, location
+from ._scope import SCOPE, Execution, RunningStep, Scope, location
 from ._signature import Signature
 from ._times import milliseconds
 from ._transaction import RegisteredTransaction
-from ._tx_sources import Source
+from ._tx_sources import Isolation, Source, isolation_statement
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -152,12 +152,26 @@ class Base:
             raise OutsideStep("cancel_requested belongs inside a run")
         return scope.execution.cancelled is not None if scope.step is None else scope.step.signal is not None
 
-    def run_id(self) -> str:
-        """The key of the run this code belongs to."""
-        scope = SCOPE.get()
-        if scope is None:
-            raise OutsideStep("run_id belongs inside a run")
-        return scope.execution.run
+    def run_key(self) -> str:
+        """The key of the run this code belongs to, a uuid; in its steps too."""
+        return _execution("run_key").run
+
+    def run_id(self) -> str | None:
+        """The id this run was started with; None where it was started without one."""
+        return _execution("run_id").run_id
+
+    def run_attempt(self) -> int:
+        """Which attempt of the run this is, from 1: more where the workflow has a `retry`. That of a step is `attempt()`."""
+        return _execution("run_attempt").attempt
+
+    def attributes(self) -> Mapping[str, str | int | float | bool]:
+        """The attributes this run was started with."""
+        stored = _execution("attributes").attributes
+        return json.loads(stored) if stored else {}
+
+    def trace_parent(self) -> str | None:
+        """The W3C trace context this run was started with, to go on with in what its steps call; None where it had none."""
+        return _execution("trace_parent").trace_parent
 
     def replaying(self) -> bool:
         """True while recorded calls are handed back."""
@@ -183,14 +197,17 @@ class Base:
         self._engine.register(registered)
         return (AsyncStep if registered.is_async else Step)(self._engine, registered)
 
-    def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None) -> Any:
+    def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None, isolation: Isolation | None) -> Any:
         check_retry(retry)
+        isolation_statement(isolation)
 
         def declare(function: Callable[..., Any]) -> Any:
             defaults = RunOptions(retry=retry, timeout=timeout)
             registered = RegisteredTransaction(function, "step", name, retry=retry, policy=policy_record(retry, timeout, False), defaults=defaults, skip=1)
             if not bare and source is not None:
-                registered.source = Source(source, is_async=registered.is_async)
+                registered.source = Source(source, is_async=registered.is_async, isolation=isolation)
+            elif isolation is not None:
+                raise ConfigInvalid("isolation is for transactions on a source; those on the engine's own connection have the database's own level")
             self._engine.register(registered)
             return (AsyncTransactionStep if registered.is_async else TransactionStep)(self._engine, registered)
 
@@ -229,6 +246,13 @@ class Base:
         registered = Registered(function, "workflow", name, retry=retry, version=version, defaults=defaults, policy=policy_record(retry, None, False))
         self._engine.register(registered)
         return registered
+
+
+def _execution(verb: str) -> Execution:
+    scope = SCOPE.get()
+    if scope is None:
+        raise OutsideRun(f"{verb} belongs inside a run: outside there is none it could be about")
+    return scope.execution
 
 
 def _step(verb: str) -> RunningStep:

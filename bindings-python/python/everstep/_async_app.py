@@ -22,6 +22,7 @@ from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, r
 from ._scope import location
 from ._starting import foreign, parent_scope
 from ._times import from_microseconds
+from ._tx_sources import Isolation
 
 if TYPE_CHECKING:
     from ._app import Everstep
@@ -125,15 +126,31 @@ class AsyncEverstep(Base):
     def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
     @overload
     def transaction(
-        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+        self,
+        source: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        isolation: Isolation | None = None,
     ) -> TransactionDecorator: ...
-    def transaction(self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None) -> Any:
+    def transaction(
+        self,
+        source: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        isolation: Isolation | None = None,
+    ) -> Any:
         """Declares a step whose rows and checkpoint commit together or not at all.
 
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
         engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
         """
-        return self._declare_transaction(source, name, retry, timeout)
+        return self._declare_transaction(source, name, retry, timeout, isolation)
 
     @overload
     def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
