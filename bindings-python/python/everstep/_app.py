@@ -20,6 +20,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._run import Run
 from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
 from ._scope import location
+from ._serving import asked_to_stop
 from ._starting import foreign, parent_scope
 from ._times import from_microseconds
 from ._tx_sources import Isolation
@@ -63,6 +64,21 @@ class Everstep(Base):
         """Claims no more, lets runs finish or park, hands the rest over."""
         blocking_allowed("close()", "`await app.aio.close()`")
         self._engine.close(_clock.limit_ms(grace) or 0)
+
+    def serve(self, grace: dt.timedelta = GRACE) -> None:
+        """For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes with this grace. A second signal cuts the
+        drain short. On the main thread only."""
+        blocking_allowed("serve()", "`await app.aio.serve()`")
+        launched = False
+        try:
+            with asked_to_stop() as asked:
+                self.launch()
+                launched = True
+                asked.get()
+        finally:
+            # A launch that failed may be tried again.
+            if launched:
+                self.close(grace)
 
     def __enter__(self) -> Everstep:
         self.launch()

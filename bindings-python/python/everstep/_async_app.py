@@ -20,6 +20,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._run import AsyncRun
 from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
 from ._scope import location
+from ._serving import asked_to_stop_async
 from ._starting import foreign, parent_scope
 from ._times import from_microseconds
 from ._tx_sources import Isolation
@@ -71,6 +72,20 @@ class AsyncEverstep(Base):
     async def close(self, grace: dt.timedelta = GRACE) -> None:
         """Claims no more, lets runs finish or park, hands the rest over."""
         await self._engine.close_async(_clock.limit_ms(grace) or 0)
+
+    async def serve(self, grace: dt.timedelta = GRACE) -> None:
+        """For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes with this grace. A second signal cuts the
+        drain short. On the main thread's loop only."""
+        launched = False
+        try:
+            with asked_to_stop_async() as asked:
+                await self.launch()
+                launched = True
+                await asked.wait()
+        finally:
+            # A launch that failed may be tried again.
+            if launched:
+                await self.close(grace)
 
     async def __aenter__(self) -> AsyncEverstep:
         await self.launch()
