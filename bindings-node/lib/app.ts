@@ -2,10 +2,9 @@
 
 import type { Branch } from "./groups.js";
 import { Engine } from "./engine.js";
-import { encode } from "./codec.js";
-import { ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate, UnknownQueue } from "./errors_gen.js";
 import type { ErrorClass, ErrorForm } from "./failures.js";
-import { type Read, Text } from "./frame.js";
+import type { Read } from "./frame.js";
 import {
   type Reference,
   type Startable,
@@ -20,11 +19,11 @@ import {
 } from "./functions.js";
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
-import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
-import { type Policy, type StartOptions, checkNames, flag, text } from "./options.js";
+import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY } from "./ops_gen.js";
+import { type Policy, type StartOptions, checkNames, flag, name as checkName } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
-import { Run, type RunLike, keyOrId, recordingScope } from "./run.js";
+import { Run, type RunLike, recordingScope } from "./run.js";
 import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
 import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
 import { executionHere, location, scopeInWorkflow, stepHere } from "./scope.js";
@@ -74,6 +73,9 @@ export interface StepOptions extends Policy {
   atMostOnce?: boolean;
 }
 
+/** Those of a step but `atMostOnce`: its rows and its record commit together or not at all. */
+export type TransactionOptions = Omit<Policy, "atMostOnce">;
+
 export interface WorkflowOptions {
   /** Attempts of the whole run; a retry goes on at the step that failed. */
   retry?: Policy["retry"];
@@ -92,7 +94,9 @@ interface Schemas<I extends AnySchema, O extends AnySchema> {
 type Result<T> = Promise<T> | T;
 
 const STEP_NAMES = new Set(["retry", "timeout", "atMostOnce", "input", "output"]);
+const TRANSACTION_NAMES = new Set(["retry", "timeout"]);
 const WORKFLOW_NAMES = new Set(["retry", "deadline", "onFinish", "version", "label", "input", "output"]);
+const GRACE_NAMES = new Set(["grace"]);
 const APP_NAMES = new Set([
   "database",
   "schema",
@@ -121,8 +125,7 @@ export class Everstep implements AsyncDisposable {
   constructor(options: EverstepOptions | string = {}) {
     const given: EverstepOptions = typeof options === "string" ? { database: options } : options;
     checkNames(given, APP_NAMES, "Everstep");
-    const config = {
-      ...given.settings,
+    const named = {
       database: given.database,
       schema: given.schema,
       namespace: given.namespace,
@@ -138,7 +141,9 @@ export class Everstep implements AsyncDisposable {
       auto_migrate: given.autoMigrate,
       replay: given.replay,
     };
-    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), flag(given.strict, "strict"));
+    // A named option wins over its key among the settings; one that was not given must not hide that key.
+    const config = { ...given.settings, ...Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined)) };
+    this.#engine = new Engine(config, flag(given.strict, "strict"));
   }
 
   // -- declarations
@@ -174,16 +179,17 @@ export class Everstep implements AsyncDisposable {
     name: string,
     source: TransactionSource<Tx>,
     body: (tx: Tx, input: Input, step: StepContext) => Result<Output>,
-    options?: Policy,
+    options?: TransactionOptions,
   ): TransactionStep<Input, Decoded<Output>>;
-  transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: Policy): TransactionStep<Input, Decoded<Output>>;
+  transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: TransactionOptions): TransactionStep<Input, Decoded<Output>>;
   transaction(name: string, ...args: unknown[]): unknown {
     const own = typeof args[0] === "function";
     const [source, body, options = {}] = (own ? [null, ...args] : args) as [TransactionSource<unknown> | null, Declaration["body"], Policy?];
     if (!own && typeof source?.open !== "function") {
       throw new ConfigInvalid(`transaction ${JSON.stringify(name)} takes a source such as pgTx(pool), or no source at all for the engine's own connection`);
     }
-    checkNames(options, STEP_NAMES, `transaction ${JSON.stringify(name)}`);
+    if ("atMostOnce" in Object(options)) throw new ConfigInvalid(`transaction ${JSON.stringify(name)}: atMostOnce is not for a transaction, whose rows and record commit together or not at all`);
+    checkNames(options, TRANSACTION_NAMES, `transaction ${JSON.stringify(name)}`);
     const registered = this.#declare({ kind: "step", name, body, where: location(this.transaction), source, ...options });
     return makeTransaction(this.#engine, registered);
   }
@@ -236,6 +242,7 @@ export class Everstep implements AsyncDisposable {
 
   /** Declares a queue, made at launch. What an operator changed since is left alone. Returns its name. */
   queue(name: string, options: QueueOptions = {}): string {
+    this.#engine.checkOpen();
     if (this.#engine.launched) throw new RegisteredLate(`queue ${JSON.stringify(name)} was declared after launch; putQueue changes queues at run time`);
     this.#engine.queues.push(queueRecord(queueOf(name, options)));
     return name;
@@ -249,13 +256,15 @@ export class Everstep implements AsyncDisposable {
   }
 
   /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. */
-  close(options: { grace?: Duration } = {}): Promise<void> {
-    return this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
+  async close(options: { grace?: Duration } = {}): Promise<void> {
+    checkNames(options, GRACE_NAMES, "close");
+    await this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
   }
 
   /** For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes. */
-  serve(options: { grace?: Duration } = {}): Promise<void> {
-    return this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
+  async serve(options: { grace?: Duration } = {}): Promise<void> {
+    checkNames(options, GRACE_NAMES, "serve");
+    await this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -287,14 +296,14 @@ export class Everstep implements AsyncDisposable {
   /** The handle of a run by its id, or by its key. Looks nothing up. */
   run<Output = unknown>(id: string | { key: string }): Run<Output> {
     const key: unknown = typeof id === "object" ? (id as { key?: unknown } | null)?.key : id;
-    if (typeof key !== "string") throw new ConfigInvalid("run takes the id a run was started with, a text, or { key }");
+    if (typeof key !== "string") throw new IdInvalid("run takes the id a run was started with, a text, or { key }");
     if (typeof id === "object") return new Run<Output>(this.#engine, id.key, undefined);
     return new Run<Output>(this.#engine, this.keyOf(id), undefined, id);
   }
 
   /** The key of the run with this id. */
   keyOf(id: string): string {
-    return String(this.#engine.call(OP_RUN_KEY, [text(id, "a run's id")])[0]);
+    return String(this.#engine.call(OP_RUN_KEY, [checkName(id, "the id of a run")])[0]);
   }
 
   /** Runs, newest first, one page; `after` is the `next` of the page before. */
@@ -307,14 +316,16 @@ export class Everstep implements AsyncDisposable {
   async send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
-    const given = keyOrId(run);
-    const key = "key" in given ? given.key : this.keyOf(given.id);
-    await this.#engine.request(OP_SEND, [key, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey]);
+    await this.#handle(run).send(topic, message, options);
   }
 
   /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
   async getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
-    return (run instanceof Run ? run : this.run(run)).getEvent<T>(key, options);
+    return this.#handle(run).getEvent<T>(key, options);
+  }
+
+  #handle(run: RunLike): Run<unknown> {
+    return run instanceof Run ? run : this.run(run);
   }
 
   // -- queues

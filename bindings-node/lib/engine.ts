@@ -40,8 +40,12 @@ export class Engine implements HearsEnd {
 
   // -- functions
 
-  register(registered: Registered): void {
+  checkOpen(): void {
     if (this.closed) throw new Closed("this engine is closed; make a new one");
+  }
+
+  register(registered: Registered): void {
+    this.checkOpen();
     const known = this.functions.get(registered.name);
     if (known !== undefined) {
       throw new AlreadyRegistered(
@@ -71,7 +75,7 @@ export class Engine implements HearsEnd {
 
   /** The client, opened on first use: importing a program opens nothing. */
   open(): Client {
-    if (this.closed) throw new Closed("this engine is closed; make a new one");
+    this.checkOpen();
     if (this.client === undefined) {
       let handle: number;
       try {

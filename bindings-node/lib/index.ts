@@ -1,11 +1,11 @@
 /** Everstep: durable workflows on PostgreSQL or SQLite, in your own process. */
 
-export { Everstep, type EverstepOptions, type StepOptions, type WorkflowOptions } from "./app.js";
+export { Everstep, type EverstepOptions, type StepOptions, type TransactionOptions, type WorkflowOptions } from "./app.js";
 export { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 export { EverstepError, RunError, SetupError, UsageError } from "./error_base.js";
 export * from "./errors_gen.js";
 export { Cancelled, type ErrorClass, type ErrorForm } from "./failures.js";
-export type { Arguments, Reference, Startable, StartArguments, Step, TransactionStep, Workflow } from "./functions.js";
+export type { Arguments, CallOptions, Reference, Startable, StartArguments, Step, TransactionStep, Workflow } from "./functions.js";
 export { type Fields, type Level, Logger, type LogSink, setLogger } from "./logging.js";
 export type { Attributes, Dedup, Policy, Retry, StartOptions } from "./options.js";
 export { type Row, Rows, type SqlParameter, type SqlValue, Transaction } from "./own_transaction.js";

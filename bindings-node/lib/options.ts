@@ -2,7 +2,7 @@
 
 import type { ErrorClass } from "./failures.js";
 import type { Value } from "./frame.js";
-import { ConfigInvalid } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, PayloadInvalid } from "./errors_gen.js";
 import { log } from "./logging.js";
 import { type Duration, milliseconds, point } from "./times.js";
 
@@ -117,6 +117,13 @@ export function text(value: string | undefined, what: string): string | undefine
   return value;
 }
 
+/** A name or an id that is asked for by itself: what another type of it would be called is `id_invalid`, as every name that cannot be one. */
+export function name(value: string, what: string): string {
+  const given: unknown = value;
+  if (typeof given !== "string") throw new IdInvalid(`${what} is a text, not ${given === null ? "null" : given === undefined ? "undefined" : `a ${typeof given}`}`);
+  return given;
+}
+
 /** A text where a boolean belongs counts as true everywhere in JavaScript, "false" too. */
 export function flag(given: boolean | undefined, what: string): boolean {
   if (given !== undefined && typeof given !== "boolean") throw new ConfigInvalid(`${what} is true or false, not a ${typeof given}`);
@@ -133,16 +140,15 @@ export function listed<T>(given: Iterable<T>, what: string): T[] {
 export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
   if (retry === undefined && timeout === undefined && !flag(atMostOnce, "atMostOnce")) return null;
   if (retry !== undefined) checkRetry(retry);
-  // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
-  const attempts = retry === undefined ? 1 : retry.maxAttempts;
+  // What was not said is left open: a start's record is laid over what the function was declared with, and a timeout alone asks for no second attempt.
   return [
-    attempts,
+    retry?.maxAttempts,
     retry?.initial === undefined ? null : milliseconds(retry.initial, "retry.initial"),
     retry?.factor,
     retry?.maxInterval === undefined ? null : milliseconds(retry.maxInterval, "retry.maxInterval"),
     retry?.jitter,
     timeout === undefined ? null : milliseconds(timeout, "timeout"),
-    flag(atMostOnce, "atMostOnce"),
+    flag(atMostOnce, "atMostOnce") ? true : null,
   ];
 }
 
@@ -150,11 +156,18 @@ function checkRetry(retry: Retry): void {
   checkNames(retry, RETRY, "retry");
   const { maxAttempts, factor, nonRetryable, retryIf } = retry;
   if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts >= 1)) throw new ConfigInvalid("retry.maxAttempts is a whole number, at least 1");
-  if (factor !== undefined && !Number.isFinite(factor)) throw new ConfigInvalid("retry.factor is a finite number");
+  if (factor !== undefined && !(Number.isFinite(factor) && factor >= 1)) throw new ConfigInvalid("retry.factor is a finite number, at least 1");
   flag(retry.jitter, "retry.jitter");
   if (retryIf !== undefined && typeof retryIf !== "function") throw new ConfigInvalid("retry.retryIf is a function");
   const kinds: unknown = nonRetryable;
   if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((kind) => typeof kind === "function"))) throw new ConfigInvalid("retry.nonRetryable is an array of classes");
+}
+
+/** A start is a row that any process of any language may run: functions and classes have no place in it, and to drop them would retry what is final. */
+function checkTravels(retry: Retry | undefined): void {
+  if (retry?.nonRetryable !== undefined || retry?.retryIf !== undefined) {
+    throw new ConfigInvalid("nonRetryable and retryIf are not for a start, they cannot travel with it: say them where the function is declared");
+  }
 }
 
 /** The same as the JSON of `register`. */
@@ -184,7 +197,9 @@ export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
   if (Object.keys(given).length === 0) return null;
   if (!PARENT_CLOSE.includes(given.parentClose)) throw new ConfigInvalid(`parentClose is "cancel" or "abandon", not ${JSON.stringify(given.parentClose)}`);
-  const { dedup } = given;
+  const { dedup, retry } = given;
+  if (retry !== undefined) checkRetry(retry);
+  checkTravels(retry);
   if (dedup !== undefined) {
     checkNames(dedup, DEDUP, "dedup");
     if (text(dedup.key, "dedup.key") === undefined) throw new ConfigInvalid("dedup takes a key");
@@ -210,7 +225,7 @@ export function runRecord(given: StartOptions): Value[] | null {
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
     dedup === undefined ? null : (dedup.policy ?? "attach"),
     ttl,
-    policyRecord({ retry: given.retry, timeout: given.timeout }),
+    policyRecord({ retry, timeout: given.timeout }),
     text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
     text(given.traceParent, "traceParent"),
     text(given.traceState, "traceState"),
@@ -221,7 +236,7 @@ export function runRecord(given: StartOptions): Value[] | null {
   return values.length === 0 ? null : values;
 }
 
-function whole(value: number | undefined, what: string): number | undefined {
+export function whole(value: number | undefined, what: string): number | undefined {
   if (value !== undefined && !Number.isSafeInteger(value)) throw new ConfigInvalid(`${what} is a whole number`);
   return value;
 }
@@ -229,8 +244,14 @@ function whole(value: number | undefined, what: string): number | undefined {
 function attributesJson(attributes: Attributes): string | null {
   const given: unknown = attributes;
   if (typeof given !== "object" || given === null) throw new ConfigInvalid("attributes is an object of texts, numbers and booleans");
-  for (const [name, value] of Object.entries(attributes) as [string, unknown][]) {
-    if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid(`attribute ${JSON.stringify(name)} is a text, a finite number or a boolean`);
-  }
+  for (const [key, value] of Object.entries(attributes) as [string, unknown][]) attributeJson(key, value);
   return Object.keys(attributes).length === 0 ? null : JSON.stringify(attributes);
+}
+
+/** Attributes are what runs are looked up by: scalars under a text. */
+export function attributeJson(key: string, value: unknown): string {
+  const what = `attribute ${JSON.stringify(key)}`;
+  if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new PayloadInvalid(`${what} is a text, a finite number or a boolean`);
+  if (!key.isWellFormed() || (typeof value === "string" && !value.isWellFormed())) throw new PayloadInvalid(`${what} holds a lone surrogate, which has no UTF-8 form`);
+  return JSON.stringify(value);
 }

@@ -3,7 +3,7 @@
 import { ConfigInvalid } from "./errors_gen.js";
 import type { Read, Value } from "./frame.js";
 import { QUEUE, RUN, STEP } from "./ops_gen.js";
-import { type Attributes, checkNames, flag, text } from "./options.js";
+import { type Attributes, attributeJson, checkNames, flag, name as checkName, text } from "./options.js";
 import { fromMicroseconds, point } from "./times.js";
 
 export type State = "ready" | "running" | "waiting" | "cancelling" | "blocked" | "succeeded" | "failed" | "cancelled";
@@ -163,7 +163,7 @@ const QUEUE_OPTIONS: ReadonlySet<string> = new Set<keyof QueueOptions>(["paused"
 const FILTER: ReadonlySet<string> = new Set<keyof RunFilter>(["states", "workflow", "queue", "parent", "attribute", "createdFrom", "createdBefore", "after", "limit"]);
 
 export function queueOf(name: string, options: QueueOptions): QueueInfo {
-  if (text(name, "a queue's name") === undefined) throw new ConfigInvalid("a queue has a name");
+  checkName(name, "the name of a queue");
   // A misspelt limit would be no limit.
   checkNames(options, QUEUE_OPTIONS, `queue ${JSON.stringify(name)}`);
   const limit = (value: number | undefined, what: string): number | null => {
@@ -189,13 +189,14 @@ export function filterRecord(filter: RunFilter): Value[] {
   const attribute: unknown = filter.attribute;
   if (attribute !== undefined && !(Array.isArray(attribute) && attribute.length === 2)) throw new ConfigInvalid("attribute is a pair: [name, value]");
   const [name, value] = filter.attribute ?? [];
+  text(name, "the name of an attribute");
   return [
     states,
     text(filter.workflow, "workflow"),
     text(filter.queue, "queue"),
     filter.parent === undefined ? null : keyOf(filter.parent),
-    text(name, "the name of an attribute"),
-    attribute === undefined ? null : attributeJson(value),
+    name,
+    name === undefined || attribute === undefined ? null : attributeJson(name, value),
     filter.createdFrom === undefined ? null : point(filter.createdFrom, "createdFrom"),
     filter.createdBefore === undefined ? null : point(filter.createdBefore, "createdBefore"),
     text(filter.after, "after"),
@@ -208,9 +209,4 @@ function keyOf(parent: unknown): string {
   const key: unknown = (parent as { key?: unknown } | null)?.key;
   if (typeof key !== "string") throw new ConfigInvalid("parent is the handle of a run, or { key }");
   return key;
-}
-
-function attributeJson(value: unknown): string {
-  if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid("the value of an attribute is a text, a finite number or a boolean");
-  return JSON.stringify(value);
 }

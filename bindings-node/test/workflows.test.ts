@@ -239,7 +239,7 @@ onEveryStore("workflows", (stage) => {
     const [first, stage_, asId, second] = await run.result();
     assert.deepEqual([new Set([first, second]), stage_, asId], [new Set(["from myself", "from outside"]), "begun", "run_not_found"]);
     assert.equal(await app.getEvent({ key: run.key }, "stage"), "begun");
-    for (const bad of [null, 5, {}, { key: 5 }]) await assert.rejects(app.send(bad as never, "topic", 1), { code: "config_invalid" });
+    for (const bad of [null, 5, {}, { key: 5 }]) await assert.rejects(app.send(bad as never, "topic", 1), { code: "id_invalid" });
     await app.close();
   });
 
