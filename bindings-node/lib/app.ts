@@ -2,7 +2,7 @@
 
 import type { Branch } from "./groups.js";
 import { Engine } from "./engine.js";
-import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate, UnknownQueue } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate } from "./errors_gen.js";
 import type { ErrorClass, ErrorForm } from "./failures.js";
 import type { Read } from "./frame.js";
 import {
@@ -19,7 +19,7 @@ import {
 } from "./functions.js";
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
-import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY } from "./ops_gen.js";
+import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PAUSE_QUEUE, OP_PUT_QUEUE, OP_RUN_KEY } from "./ops_gen.js";
 import { type Policy, type StartOptions, checkNames, flag, name as checkName } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
@@ -349,16 +349,8 @@ export class Everstep implements AsyncDisposable {
   }
 
   async #setPaused(name: string, paused: boolean): Promise<void> {
-    const known = await this.queues();
-    const queue = known.find((other) => other.name === name);
-    if (queue === undefined) {
-      const nearest = this.#engine.nearest(
-        name,
-        known.map((other) => other.name),
-      );
-      throw new UnknownQueue(`there is no queue ${JSON.stringify(name)}.${nearest}`);
-    }
-    await this.#engine.request(OP_PUT_QUEUE, [queueRecord({ ...queue, paused }), true]);
+    // One operation: to read the queue and write it back would undo what another operator changes in between.
+    await this.#engine.request(OP_PAUSE_QUEUE, [checkName(name, "the name of a queue"), paused]);
   }
 
   // -- sugar: the context of the surrounding workflow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
@@ -14,7 +13,7 @@ from ._app_base import GRACE, Base, handle_of, inline_step, run_key
 from ._calls import blocking_allowed, scope_in_workflow
 from ._decorators import StepDecorator, TransactionDecorator, WorkflowDecorator
 from ._functions import AsyncStep, Reference, Step, Workflow
-from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PAUSE_QUEUE, OP_PUT_QUEUE
 from ._options import Named, Retry, text
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import Run
@@ -365,8 +364,9 @@ class Everstep(Base):
         self._set_paused(name, True)
 
     def resume_queue(self, name: str) -> None:
+        """Ends the pause: what has waited is claimed in its order."""
         self._set_paused(name, False)
 
     def _set_paused(self, name: str, paused: bool) -> None:
-        known = self._known_queue(name, self.queues())
-        self._ask(OP_PUT_QUEUE, dataclasses.replace(known, paused=paused).record(), True)
+        # One operation: to read the queue and write it back would undo what another operator changes in between.
+        self._ask(OP_PAUSE_QUEUE, text("the name of a queue", name), paused)

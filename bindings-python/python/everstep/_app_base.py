@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import difflib
 import inspect
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from . import _clock, _logging
 from ._calls import call, scope_in_workflow
 from ._engine import Engine
-from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate, UnknownQueue
+from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate
 from ._functions import AsyncStep, AsyncTransactionStep, Step, TransactionStep
 from ._ops_gen import FLAG_SHIELDED, OP_INFO, OP_MIGRATION_SQL, OP_PATCH, OP_RUN_KEY
 from ._options import Named, Retry, RunOptions, check_retry, policy_record
@@ -222,13 +221,6 @@ class Base:
             raise RegisteredLate(f"queue {queue.name!r} was declared after launch; put_queue changes queues at run time")
         self._engine.queues.append(queue.record())
         return queue.name
-
-    def _known_queue(self, name: str, queues: list[QueueInfo]) -> QueueInfo:
-        for queue in queues:
-            if queue.name == name:
-                return queue
-        close = difflib.get_close_matches(name, [queue.name for queue in queues], n=1)
-        raise UnknownQueue(f"there is no queue {name!r}.{f' Did you mean {close[0]!r}?' if close else ''}")
 
     def _declare_workflow(
         self,

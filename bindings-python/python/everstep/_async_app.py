@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -14,7 +13,7 @@ from ._app_base import GRACE, Base, handle_of, inline_step, run_key
 from ._calls import scope_in_workflow
 from ._decorators import AsyncWorkflowDecorator, StepDecorator, TransactionDecorator
 from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Step
-from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PAUSE_QUEUE, OP_PUT_QUEUE
 from ._options import Named, Retry, text
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import AsyncRun
@@ -380,8 +379,9 @@ class AsyncEverstep(Base):
         await self._set_paused(name, True)
 
     async def resume_queue(self, name: str) -> None:
+        """Ends the pause: what has waited is claimed in its order."""
         await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> None:
-        known = self._known_queue(name, await self.queues())
-        await self._ask(OP_PUT_QUEUE, dataclasses.replace(known, paused=paused).record(), True)
+        # One operation: to read the queue and write it back would undo what another operator changes in between.
+        await self._ask(OP_PAUSE_QUEUE, text("the name of a queue", name), paused)

@@ -7,7 +7,7 @@ import contextlib
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ._errors_gen import ConfigInvalid
@@ -21,7 +21,7 @@ def check_main_thread() -> None:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[queue.SimpleQueue[int]]:
+def asked_to_stop() -> Generator[queue.SimpleQueue[int], None, None]:
     """Signals that come inside, in their order. From the end on a signal, whichever, does what it did before: it cuts the drain short."""
     check_main_thread()
     # An Event is no place to put them: its lock may be held by the very code the handler interrupts. This queue's `put` may be called anywhere.
@@ -38,7 +38,7 @@ def asked_to_stop() -> Iterator[queue.SimpleQueue[int]]:
 
 
 @contextlib.contextmanager
-def asked_to_stop_async() -> Iterator[asyncio.Event]:
+def asked_to_stop_async() -> Generator[asyncio.Event, None, None]:
     """The same on the running loop."""
     check_main_thread()
     asked = asyncio.Event()
