@@ -171,7 +171,7 @@ def test_workflow_retry_and_on_finish(database: Database) -> None:
     told = threading.Event()
 
     @app.workflow
-    def report(outcome: Any) -> None:
+    def report(outcome: everstep.Finished) -> None:
         finished.append(outcome)
         told.set()
 
@@ -182,11 +182,29 @@ def test_workflow_retry_and_on_finish(database: Database) -> None:
             raise OSError("again")
         return 5
 
+    # By its fields, too, where they are what its parameters are called.
+    by_fields: list[Any] = []
+    told_by_fields = threading.Event()
+
+    @app.workflow
+    def report_fields(run: str, workflow: str, state: str, value: Any) -> None:
+        by_fields.append((run, workflow, state, value["type"]))
+        told_by_fields.set()
+
+    @app.workflow(on_finish="report_fields")
+    def fails() -> None:
+        raise OSError("for good")
+
     with app:
-        assert shaky.start().result(SOON) == 5
+        run = shaky.start()
+        assert run.result(SOON) == 5
         assert len(attempts) == 3
         assert told.wait(20)
-    assert finished and finished[0] is not None
+        failing = fails.start()
+        assert told_by_fields.wait(20)
+    # Under `replay="always"` the reports run once more; what they are started with stays.
+    assert finished[0] == {"run": run.key, "workflow": "shaky", "state": "succeeded", "value": 5}
+    assert by_fields[0] == (failing.key, "fails", "failed", "OSError")
 
 
 def test_deadline_of_a_run(database: Database) -> None:

@@ -120,7 +120,9 @@ class Everstep(Base):
     ) -> Any:
         """Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again.
 
-        `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
+        `retry`: attempts after a failure, each a row; without one there is a single attempt, and a failure is raised in the workflow. `timeout`: of one
+        attempt; it ends with `StepTimeout`, which a policy retries like any failure. A sync function is not torn away by it: its thread goes on, and
+        what it returns counts for nothing. `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
         """
 
         def declare(function: Callable[..., Any]) -> Any:
@@ -157,6 +159,9 @@ class Everstep(Base):
 
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
         engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
+
+        `retry`, `timeout`: as of a step. `isolation`: of the source's transactions; without it the database's own level. A conflict (40001, 40P01) or a
+        connection lost before COMMIT runs the function again by itself, whatever the policy.
         """
         return self._declare_transaction(source, name, retry, timeout, isolation)
 
@@ -189,7 +194,13 @@ class Everstep(Base):
         version: str | None = None,
         label: str | None = None,
     ) -> Any:
-        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
+        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects.
+
+        `retry`: attempts of the whole run; each goes on at the step that failed, what was recorded before it stays. `deadline`: so long after its start a
+        run is cancelled, with its children. `on_finish`: a workflow, or its name, that is started with the outcome in the commit that ends a run; it
+        gets a `Finished`: {run, workflow, state, value}. `version`: stored with its runs and shown, it pins them to no build. `label`:
+        only workers of this label run it. All are defaults, over which `options(..)` of a start are laid.
+        """
 
         def declare(function: Callable[..., Any]) -> Any:
             return Workflow(self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
@@ -221,6 +232,7 @@ class Everstep(Base):
         _sync_calls.call(scope_in_workflow("sleep"), *_clock.sleep(duration, location()))
 
     def sleep_until(self, when: dt.datetime) -> None:
+        """A durable wait for a point in time, given with its time zone; one that has passed is no wait."""
         _sync_calls.call(scope_in_workflow("sleep_until"), *_clock.sleep_until(when, location()))
 
     def now(self) -> dt.datetime:
@@ -357,6 +369,7 @@ class Everstep(Base):
         return queue_info(self._ask(OP_PUT_QUEUE, QueueInfo(name, paused, limit, worker_limit, key_limit, hold).record(), True)[0])
 
     def queues(self) -> list[QueueInfo]:
+        """Every queue of this namespace, with its limits as they are now."""
         return [queue_info(record) for record in self._ask(OP_LIST_QUEUES)[0]]
 
     def pause_queue(self, name: str) -> None:

@@ -181,7 +181,12 @@ class Base:
         return self._engine.call(OP_RUN_KEY, (_clock.text("the id of a run", id),))[0]
 
     def info(self) -> dict[str, Any]:
-        """Counters and settings of this engine."""
+        """This engine, as a dict: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the
+        worker's key, None for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`,
+        `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches`
+        and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints`
+        heard, runs `released`.
+        """
         return json.loads(self._engine.call(OP_INFO, ())[0])
 
     def migration_sql(self, store: Literal["postgres", "sqlite"] = "postgres", schema: str | None = None) -> str:

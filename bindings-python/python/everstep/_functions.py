@@ -62,6 +62,7 @@ class Step(_Function, Generic[P, R]):
         return _sync_calls.step(scope, function, place, args, kwargs, key)
 
     def options(self, **options: Unpack[StepOptions]) -> StepCall[P, R]:
+        """For one call: `key`, `retry`, `timeout`; for one `start` as a job: all of `StartOptions`. Then your own arguments."""
         return StepCall(self, options)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -89,6 +90,7 @@ class AsyncStep(_Function, Generic[P, R]):
         return _async_calls.step(scope, function, place, args, kwargs, key)
 
     def options(self, **options: Unpack[StepOptions]) -> AsyncStepCall[P, R]:
+        """For one call: `key`, `retry`, `timeout`; for one `start` as a job: all of `StartOptions`. Then your own arguments."""
         return AsyncStepCall(self, options)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
@@ -133,6 +135,7 @@ class AsyncTransactionStep(AsyncStep[P, R]):
 
     @property
     def sync(self) -> TransactionStep[P, R]:
+        """The same transaction for threads; of a sync function only."""
         if self._registered.is_async:
             raise WrongLoop(f"transaction {self.name!r} is async, and its pool belongs to one loop: call it in an async workflow, or declare a sync one")
         return TransactionStep(self._engine, self._registered)
@@ -146,7 +149,11 @@ class Starter(Generic[P, R]):
         self._options = options
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child."""
+        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+
+        Raises `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+        `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+        """
         target, options = self._target, self._options
         scope = parent_scope(target.engine)
         if scope is not None:
@@ -175,7 +182,11 @@ class AsyncStarter(Generic[P, R]):
         self._options = options
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
-        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child."""
+        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+
+        Raises `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+        `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+        """
         target, options = self._target, self._options
         scope = parent_scope(target.engine)
         if scope is not None:
@@ -254,10 +265,12 @@ class Workflow(_Function, Starter[P, R]):
         return self._registered.function(*args, **kwargs)
 
     def options(self, **options: Unpack[StartOptions]) -> Starter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return Starter(self._target, run_options(options))
 
     @property
     def aio(self) -> AsyncWorkflow[P, R]:
+        """The same workflow for coroutines."""
         return AsyncWorkflow(self._engine, self._registered)
 
 
@@ -273,10 +286,12 @@ class AsyncWorkflow(_Function, AsyncStarter[P, R]):
         return self._registered.function(*args, **kwargs)
 
     def options(self, **options: Unpack[StartOptions]) -> AsyncStarter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return AsyncStarter(self._target, run_options(options))
 
     @property
     def sync(self) -> Workflow[P, R]:
+        """The same workflow for threads."""
         return Workflow(self._engine, self._registered)
 
 
@@ -284,6 +299,7 @@ class Reference(Starter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
 
     def options(self, **options: Unpack[StartOptions]) -> Starter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return Starter(self._target, run_options(options))
 
 
@@ -291,4 +307,5 @@ class AsyncReference(AsyncStarter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
 
     def options(self, **options: Unpack[StartOptions]) -> AsyncStarter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return AsyncStarter(self._target, run_options(options))

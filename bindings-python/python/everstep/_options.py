@@ -53,12 +53,19 @@ class Named(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """Attempts of a step or a run. With no policy there is one."""
+    """Attempts of a step or a run. With no policy there is one.
+
+    An attempt that a crash cut short is none that failed: it is made again, with or without a policy.
+    """
 
     max_attempts: int = 5
+    #: Before the second attempt.
     initial: dt.timedelta = dt.timedelta(seconds=1)
+    #: So many times the wait before, from one attempt to the next.
     factor: float = 2.0
+    #: No wait is longer.
     max_interval: dt.timedelta = dt.timedelta(minutes=1)
+    #: Full: a random part of the wait.
     jitter: bool = True
     #: Errors of these types are final.
     non_retryable: tuple[type[BaseException], ...] = ()
@@ -79,6 +86,7 @@ class Retry:
         object.__setattr__(self, "non_retryable", kinds)
 
     def allows(self, error: BaseException) -> bool:
+        """Whether another attempt may follow this error."""
         if isinstance(error, self.non_retryable):
             return False
         if self.retry_if is None:
@@ -104,22 +112,31 @@ def check_travels(retry: Retry | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Dedup:
-    """At most one run per key in the scope. A `timedelta` as scope: that long from the start."""
+    """At most one run per key in the scope."""
 
     key: str
+    #: "queued": until it is claimed; "until_done": until it has ended; a `timedelta`: that long from the start.
     scope: Literal["queued", "until_done"] | dt.timedelta = "until_done"
+    #: Of another start with the key: the handle of the run that holds it, the error `run_deduplicated`, or, if it has not been claimed yet, its place.
     policy: Literal["attach", "reject", "replace"] = "attach"
 
 
 class StartOptions(TypedDict, total=False):
     """Keywords of `options(..)`. They come before the arguments of the function itself, whose own keywords stay its own.
 
-    `id`: 1 to 255 bytes; a second start with it attaches to the first run. `queue`: a declared one; none: this process, within its slots. `label`: only
-    workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a time zone): not before. `expires`: if
-    not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its children. `attributes`: what `runs(..)`
-    filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole workflow; `timeout`: of
-    one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
-    `parent_close`: what happens to a child that is still open when its parent ends, however it ends; "cancel" by default.
+    `id`: 1 to 255 bytes of UTF-8 without control characters; a second start with it attaches to the first run. `queue`: a declared one; none: this
+    process, within its slots. `label`: only workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a
+    time zone): not before. `expires`: if not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its
+    children. `attributes`: what `runs(..)` filters by. `fairness_key`: what a queue's `key_limit` counts by, and nothing else. `dedup`: one run a key.
+    `on_finish`: a workflow started with the outcome, a `Finished`, in the commit that ends the run.
+
+    `retry`: of a job, or of the whole workflow, which then goes on at the step that failed; `timeout`: of one attempt of a job. What they say is laid
+    over what the function was declared with. `non_retryable` and `retry_if` cannot travel with a start: declare them.
+
+    `version`, `cost`, `created_by`: stored with the run and shown in its status; a version pins it to no build, a cost is for later. `trace_parent`,
+    `trace_state`: W3C trace context, for `app.trace_parent()` inside the run. `reuse_purged`: start anew although retention has removed a run of this id.
+    `unchecked`: start it although no worker knows this name and it is nearly one that is known. `parent_close`: what happens to a child that is still
+    open when its parent ends, however it ends; "cancel" by default.
     """
 
     id: str

@@ -118,6 +118,7 @@ class Run(Handle, Generic[R]):
             raise self._about(error) from None
 
     def status(self) -> RunInfo:
+        """The run as the database has it now, with what it waits for."""
         return self._info(self._ask(OP_GET_RUN, self.key))
 
     def steps(self) -> list[StepInfo]:
@@ -131,6 +132,8 @@ class Run(Handle, Generic[R]):
                 return out
 
     def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
+        """Asks the run to cancel; `by` and `why` are shown in its status. "cancelled": it had not begun and is; "requested": its workflow sees it at its
+        next call, and may clean up; "already_finished"."""
         return self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why))[0]
 
     def resume(self, *, by: str | None = None) -> ResumeOutcome:
@@ -146,6 +149,8 @@ class Run(Handle, Generic[R]):
         return self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by))[0]
 
     def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
+        send is recorded."""
         scope = parent_scope(self._engine)
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
@@ -165,6 +170,7 @@ class Run(Handle, Generic[R]):
 
     @property
     def aio(self) -> AsyncRun[R]:
+        """The same run for coroutines."""
         return AsyncRun(self._engine, self.key, self._target, id=self.id, attached=self.attached)
 
 
@@ -189,6 +195,7 @@ class AsyncRun(Handle, Generic[R]):
             raise self._about(error) from None
 
     async def status(self) -> RunInfo:
+        """The run as the database has it now, with what it waits for."""
         return self._info(await self._ask(OP_GET_RUN, self.key))
 
     async def steps(self) -> list[StepInfo]:
@@ -202,6 +209,8 @@ class AsyncRun(Handle, Generic[R]):
                 return out
 
     async def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
+        """Asks the run to cancel; `by` and `why` are shown in its status. "cancelled": it had not begun and is; "requested": its workflow sees it at its
+        next call, and may clean up; "already_finished"."""
         return (await self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why)))[0]
 
     async def resume(self, *, by: str | None = None) -> ResumeOutcome:
@@ -217,6 +226,8 @@ class AsyncRun(Handle, Generic[R]):
         return (await self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by)))[0]
 
     async def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
+        send is recorded."""
         scope = parent_scope(self._engine)
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
@@ -236,4 +247,5 @@ class AsyncRun(Handle, Generic[R]):
 
     @property
     def sync(self) -> Run[R]:
+        """The same run for threads."""
         return Run(self._engine, self.key, self._target, id=self.id, attached=self.attached)
