@@ -76,13 +76,17 @@ export interface StepOptions extends Policy {
 /** Those of a step but `atMostOnce`: its rows and its record commit together or not at all. */
 export type TransactionOptions = Omit<Policy, "atMostOnce">;
 
+/** Defaults of its runs, over which the options of a start are laid. */
 export interface WorkflowOptions {
   /** Attempts of the whole run; a retry goes on at the step that failed. */
   retry?: Policy["retry"];
+  /** So long after its start a run is cancelled, with its children. */
   deadline?: Duration;
-  /** Workflow to start with the outcome. */
+  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends a run. */
   onFinish?: string | { readonly name: string };
+  /** Stored with its runs and shown in their status; it pins them to no build. */
   version?: string;
+  /** Only workers of this label run it. */
   label?: string;
 }
 
@@ -148,7 +152,10 @@ export class Everstep implements AsyncDisposable {
 
   // -- declarations
 
-  /** Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again. */
+  /**
+   * Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again. Its function gets its one input and a `StepContext`.
+   * Options: `retry`, `timeout` and `atMostOnce`, see `StepOptions`; `input` and `output` schemas, which are asked on both ends.
+   */
   step<I extends AnySchema, O extends AnySchema>(
     name: string,
     step: (input: SchemaOutput<I>, step: StepContext) => Result<SchemaInput<O>>,
@@ -173,7 +180,8 @@ export class Everstep implements AsyncDisposable {
 
   /**
    * Declares a step whose rows and checkpoint commit together or not at all. `source`: `pgTx(pool)` and its like, on the engine's database; without one the
-   * engine's own connection, on both stores. Committing is not the function's business.
+   * engine's own connection, on both stores. Committing is not the function's business. `retry` and `timeout` as of a step; a conflict (40001, 40P01) or a
+   * connection lost before COMMIT runs the function again by itself, whatever the policy.
    */
   transaction<Tx, Input, Output>(
     name: string,
@@ -194,7 +202,10 @@ export class Everstep implements AsyncDisposable {
     return makeTransaction(this.#engine, registered);
   }
 
-  /** Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects. */
+  /**
+   * Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects. Its function gets its one input and a `WorkflowContext`.
+   * Options: `retry`, `deadline`, `onFinish`, `version`, `label`, see `WorkflowOptions`; `input` and `output` schemas, which are asked on both ends.
+   */
   workflow<I extends AnySchema, O extends AnySchema>(
     name: string,
     workflow: (input: SchemaOutput<I>, context: WorkflowContext) => Result<SchemaInput<O>>,
@@ -286,7 +297,12 @@ export class Everstep implements AsyncDisposable {
     return String(this.#engine.call(OP_MIGRATION_SQL, [store, schema])[0]);
   }
 
-  /** Counters and settings of this engine. */
+  /**
+   * This engine: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the worker's key, null for a
+   * client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`,
+   * `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches` and `rows` written, `claims` and the runs `claimed` by them,
+   * `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints` heard, runs `released`.
+   */
   info(): Record<string, unknown> {
     return JSON.parse(String(this.#engine.call(OP_INFO, [])[0])) as Record<string, unknown>;
   }
@@ -335,6 +351,7 @@ export class Everstep implements AsyncDisposable {
     return queueInfo((await this.#engine.request(OP_PUT_QUEUE, [queueRecord(queueOf(name, options)), true]))[0] as Read);
   }
 
+  /** Every queue of this namespace, with its limits as they are now. */
   async queues(): Promise<QueueInfo[]> {
     return ((await this.#engine.request(OP_LIST_QUEUES, []))[0] as Read[]).map(queueInfo);
   }
@@ -344,6 +361,7 @@ export class Everstep implements AsyncDisposable {
     return this.#setPaused(name, true);
   }
 
+  /** Ends the pause: what has waited is claimed in its order. */
   resumeQueue(name: string): Promise<void> {
     return this.#setPaused(name, false);
   }
@@ -360,58 +378,72 @@ export class Everstep implements AsyncDisposable {
     return new WorkflowContext(scopeInWorkflow("context"));
   }
 
+  /** A durable wait: it holds no slot, and goes on where it was after a restart. */
   sleep(duration: Duration): Promise<void> {
     return this.#inside("sleep").sleep(duration);
   }
 
+  /** A durable wait for a point in time; one that has passed is no wait. */
   sleepUntil(when: Date): Promise<void> {
     return this.#inside("sleepUntil").sleepUntil(when);
   }
 
+  /** The database's time, recorded: the same on every replay. */
   now(): Promise<Date> {
     return this.#inside("now").now();
   }
 
+  /** A random uuid, recorded. */
   uuid(): Promise<string> {
     return this.#inside("uuid").uuid();
   }
 
+  /** A number in [0, 1), recorded. */
   random(): Promise<number> {
     return this.#inside("random").random();
   }
 
+  /** Records any function as a step of this name. */
   runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options?: InlineOptions): Promise<Decoded<T>> {
     return this.#inside("runStep").runStep(name, step, options);
   }
 
+  /** Runs the branches at once; waits for every one, then throws the first failure in their order. */
   all<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>> {
     return this.#inside("all").all(branches);
   }
 
+  /** The first branch to succeed; the others get their cancel signal and are not waited for. */
   any<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("any").any(branches);
   }
 
+  /** The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for. */
   race<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("race").race(branches);
   }
 
+  /** One branch an item, at once. One step an item is `ctx.map(name, items, step)`. */
   map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Promise<T> | T, options?: MapOptions<Item>): Promise<T[]> {
     return this.#inside("map").map(items, branch, options);
   }
 
+  /** The next message of this topic to this run, exactly once; null when the time is over. */
   receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
     return this.#inside("receive").receive<T>(topic, options);
   }
 
+  /** Publishes a value of this run; others wait for it with `getEvent`. */
   setEvent(key: string, value: unknown): Promise<void> {
     return this.#inside("setEvent").setEvent(key, value);
   }
 
+  /** True for runs that reach this point after the change; false for those recorded before it. */
   patch(name: string): boolean {
     return this.#inside("patch").patch(name);
   }
 
+  /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */
   shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
     return this.#inside("shielded").shielded(cleanUp);
   }

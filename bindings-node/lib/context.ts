@@ -73,6 +73,7 @@ export class WorkflowContext {
     return this.#scope.execution.replaying;
   }
 
+  /** The attributes it was started with. */
   get attributes(): Attributes {
     return this.#scope.execution.given();
   }
@@ -96,6 +97,7 @@ export class WorkflowContext {
     return waits.sleep(this.#here("sleep"), duration, location(this.sleep));
   }
 
+  /** A durable wait for a point in time; one that has passed is no wait. */
   sleepUntil(when: Date): Promise<void> {
     return waits.sleepUntil(this.#here("sleepUntil"), when, location(this.sleepUntil));
   }

@@ -20,7 +20,12 @@ export type StartArguments<Input> = unknown extends Input
 
 export interface Startable<Input, Output> {
   readonly name: string;
-  /** Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child. */
+  /**
+   * Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+   *
+   * Throws `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+   * `RunDeduplicated` (another run holds the dedup key, under `reject`), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+   */
   start(...args: StartArguments<Input>): Promise<Run<Output>>;
   /** One run an input, in one round trip; `id` names each, so that a repeat attaches. */
   startMany(inputs: Iterable<Input>, options?: Omit<StartOptions, "id"> & { id?: (input: Input) => string }): Promise<Run<Output>[]>;

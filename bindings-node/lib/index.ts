@@ -10,7 +10,7 @@ export { type Fields, type Level, Logger, type LogSink, setLogger } from "./logg
 export type { Attributes, Dedup, Policy, Retry, StartOptions } from "./options.js";
 export { type Row, Rows, type SqlParameter, type SqlValue, Transaction } from "./own_transaction.js";
 export { Run, type RunLike } from "./run.js";
-export type { CancelOutcome, Page, QueueInfo, QueueOptions, ResumeOutcome, RunFilter, RunInfo, State, StepInfo } from "./runs.js";
+export type { CancelOutcome, Finished, Page, QueueInfo, QueueOptions, ResumeOutcome, RunFilter, RunInfo, State, StepInfo } from "./runs.js";
 export type { StandardSchema } from "./schema.js";
 export { type DrizzleSql, drizzleTx } from "./sources/drizzle.js";
 export { type KnexTransaction, knexTx } from "./sources/knex.js";

@@ -12,11 +12,11 @@ export interface Retry {
   maxAttempts?: number;
   /** Before the second attempt; default 1 s. */
   initial?: Duration;
-  /** Default 2. */
+  /** So many times the wait before, from one attempt to the next; default 2. */
   factor?: number;
-  /** Default 1 minute. */
+  /** No wait is longer; default 1 minute. */
   maxInterval?: Duration;
-  /** Full jitter; default true. */
+  /** Full: a random part of the wait; default true. */
   jitter?: boolean;
   /** Errors of these classes are final. */
   nonRetryable?: readonly ErrorClass[];
@@ -24,52 +24,74 @@ export interface Retry {
   retryIf?: (error: unknown) => boolean;
 }
 
-/** At most one run per key in the scope. A duration as scope: that long from the start. */
+/** At most one run per key in the scope. */
 export interface Dedup {
   key: string;
+  /** `queued`: until it is claimed; `until_done`, the default: until it has ended; a duration: that long from the start. */
   scope?: "queued" | "until_done" | Duration;
+  /**
+   * Of another start with the key: the handle of the run that holds it, the default; the error `run_deduplicated`; or, if that run has not been claimed yet, its
+   * place.
+   */
   policy?: "attach" | "reject" | "replace";
 }
 
 export type Attributes = Readonly<Record<string, string | number | boolean>>;
 
-/** Options of one start. */
+/** Options of one start. What they say is laid over what the function was declared with. */
 export interface StartOptions {
-  /** 1 to 255 bytes; starting it again attaches to the run. */
+  /** 1 to 255 bytes of UTF-8 without control characters; starting it again attaches to the run. */
   id?: string;
+  /** A declared one; none: this process, within its slots. */
   queue?: string;
+  /** Only workers of this label run it. */
   label?: string;
+  /** The lowest number starts first; default 0. */
   priority?: number;
+  /** Not before so long from now. */
   delay?: Duration;
+  /** Not before. */
   startAt?: Date;
   /** Not started by then: it is cancelled, by `expired`. */
   expires?: Duration;
-  /** Not finished by then: it is cancelled. */
+  /** Not finished by then: it is cancelled, with its children. */
   deadline?: Duration;
+  /** Stored with the run and shown in its status; it pins it to no build. */
   version?: string;
+  /** What `app.runs` filters by. */
   attributes?: Attributes;
+  /** What a queue's `keyLimit` counts by, and nothing else. */
   fairnessKey?: string;
+  /** Stored with the run for later; nothing acts on it yet. */
   cost?: number;
+  /** Who started it: stored with the run and shown in its status. */
   createdBy?: string;
+  /** One run a key. */
   dedup?: Dedup;
+  /** Of a job, or of the whole workflow, which then goes on at the step that failed. `nonRetryable` and `retryIf` cannot travel with a start: declare them. */
   retry?: Retry;
-  /** Of a step that is started as a job. */
+  /** Of one attempt of a step that is started as a job. */
   timeout?: Duration;
+  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends the run. */
   onFinish?: string | { readonly name: string };
+  /** W3C trace context, for `ctx.traceParent` and `step.traceParent` inside the run. */
   traceParent?: string;
   traceState?: string;
   /** Start again although a run of this id existed and was purged. */
   reusePurged?: boolean;
   /** Start it although no worker knows this name and it is nearly one that is known. */
   unchecked?: boolean;
-  /** What becomes of a child when its parent ends; default cancel. */
+  /** What becomes of a child that is still open when its parent ends, however it ends; default cancel. */
   parentClose?: "cancel" | "abandon";
 }
 
-/** Policy of a step. */
+/** Attempts and time of a step. */
 export interface Policy {
+  /** After a failure; without it there is one attempt, and a failure is thrown in the workflow. An attempt that a crash cut short is none that failed. */
   retry?: Retry | undefined;
+  /** Of one attempt: it ends with `StepTimeout`, which a retry policy tries again like any failure, and its signal is aborted. Default none. */
   timeout?: Duration | undefined;
+  /** The attempt is recorded before it runs; after a crash the workflow gets `StepInterrupted` and decides. */
   atMostOnce?: boolean | undefined;
 }
 

@@ -139,6 +139,7 @@ export class Run<Output> {
     return new RunNotFound(`there is no run ${this.id ?? this.key}`, { run: this.key });
   }
 
+  /** The run as the database has it now, with what it waits for. */
   async status(): Promise<RunInfo> {
     const [record] = await this.#ask(OP_GET_RUN);
     if (record === null || record === undefined) throw this.#missing();
@@ -157,6 +158,10 @@ export class Run<Output> {
     return out;
   }
 
+  /**
+   * Asks the run to cancel; `by` and `why` are shown in its status. `cancelled`: it had not begun and is; `requested`: its workflow sees it at its next call, and may
+   * clean up; `already_finished`.
+   */
   async cancel(options: { by?: string; why?: string } = {}): Promise<CancelOutcome> {
     checkNames(options, CANCEL, "cancel");
     return (await this.#ask(OP_CANCEL_RUN, text(options.by, "by"), text(options.why, "why")))[0] as CancelOutcome;
@@ -180,7 +185,7 @@ export class Run<Output> {
     return (await this.#ask(OP_REWIND_RUN, text(options.branch, "branch") ?? "", whole(seq, "seq"), text(options.by, "by")))[0] as ResumeOutcome;
   }
 
-  /** A message, kept until it is received. */
+  /** A message, kept until it is received; with an `idempotencyKey` it arrives once, however often it is sent. Inside a workflow the send is recorded. */
   async send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     const key = messageKeyOf(options);
     const scope = recordingScope(this.#engine);

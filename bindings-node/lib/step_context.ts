@@ -12,6 +12,7 @@ export class StepContext {
     this.#step = step;
   }
 
+  /** The name it was declared with. */
   get name(): string {
     return this.#step.name;
   }
