@@ -73,6 +73,30 @@ onEveryStore("options", (stage) => {
     await app.close();
   });
 
+  it("of a start are laid over what the step was declared with", async () => {
+    const app = stage.engine();
+    const attempts = new Map<string, number>();
+    const hangs = app.step(
+      "hangs",
+      async (name: string, step): Promise<string> => {
+        attempts.set(name, step.attempt);
+        return new Promise((_, reject) => {
+          step.signal.addEventListener("abort", () => {
+            reject(step.signal.reason as Error);
+          });
+        });
+      },
+      { retry: { maxAttempts: 2, initial: { milliseconds: 1 } }, timeout: { milliseconds: 50 } },
+    );
+    await app.launch();
+    // Its timeout stays, or this would hang; so do its attempts.
+    for (const [name, options] of [["retry", { retry: { maxAttempts: 3 } }], ["timeout", { timeout: { milliseconds: 20 } }]] as const) {
+      await assert.rejects((await hangs.start(name, options)).result(SOON), (error: EverstepError) => error.code === "run_failed" && (error.cause as EverstepError).code === "step_timeout");
+    }
+    assert.deepEqual(Object.fromEntries(attempts), { retry: 3, timeout: 2 });
+    await app.close();
+  });
+
   it("of one call", async () => {
     const app = stage.engine();
     const attempts = new Map<string, number>();

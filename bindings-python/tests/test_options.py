@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -46,6 +47,28 @@ def test_predicates_do_not_travel_with_a_start(database: Database, retry: Retry)
         assert app.runs().items == []
         # A call runs here, where they are.
         assert work.start(2).result(SOON) == 4
+
+
+def test_a_start_leaves_the_rest_of_what_was_declared(database: Database) -> None:
+    app = Everstep(**database.settings)
+    attempts: dict[str, int] = {}
+    soon = timedelta(milliseconds=1)
+
+    @app.step(retry=Retry(max_attempts=2, initial=soon), timeout=timedelta(milliseconds=50))
+    def hangs(name: str) -> None:
+        attempts[name] = app.run_attempt()
+        while not app.cancel_requested():
+            threading.Event().wait(0.005)
+        raise everstep.Cancelled
+
+    with app:
+        # Its timeout stays, or this would hang; so do its attempts.
+        starts: dict[str, Any] = {"retry": {"retry": Retry(max_attempts=3, initial=soon)}, "timeout": {"timeout": timedelta(milliseconds=20)}}
+        for name, options in starts.items():
+            with pytest.raises(everstep.RunFailed) as failed:
+                hangs.options(**options).start(name).result(SOON)
+            assert isinstance(failed.value.__cause__, everstep.StepTimeout)
+    assert attempts == {"retry": 3, "timeout": 2}
 
 
 @pytest.mark.parametrize("retry", [{"max_attempts": 0}, {"factor": 0.5}, {"factor": math.nan}, {"max_attempts": 1.5}])
