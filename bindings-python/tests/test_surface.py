@@ -191,7 +191,7 @@ def test_workflow_retry_and_on_finish(database: Database) -> None:
         by_fields.append((run, workflow, state, value["type"]))
         told_by_fields.set()
 
-    @app.workflow(on_finish="report_fields")
+    @app.workflow(on_finish=app.reference("report_fields"))
     def fails() -> None:
         raise OSError("for good")
 

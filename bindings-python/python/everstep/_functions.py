@@ -298,6 +298,11 @@ class AsyncWorkflow(_Function, AsyncStarter[P, R]):
 class Reference(Starter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
 
+    @property
+    def name(self) -> str:
+        """What it is known by: also where a name is asked for, as in `on_finish=`."""
+        return self._target.name
+
     def options(self, **options: Unpack[StartOptions]) -> Starter[P, R]:
         """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return Starter(self._target, run_options(options))
@@ -305,6 +310,11 @@ class Reference(Starter[P, R]):
 
 class AsyncReference(AsyncStarter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
+
+    @property
+    def name(self) -> str:
+        """What it is known by: also where a name is asked for, as in `on_finish=`."""
+        return self._target.name
 
     def options(self, **options: Unpack[StartOptions]) -> AsyncStarter[P, R]:
         """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
