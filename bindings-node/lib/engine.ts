@@ -136,6 +136,11 @@ export class Engine implements HearsEnd {
       }
       throw error;
     }
+    // The launch was the faster of the two, but nobody has an engine: it is being closed.
+    if (this.closing !== undefined) {
+      await this.closing;
+      throw new Closed("the engine was closed while it launched");
+    }
   }
 
   /** Claim no more, let runs finish or park, hand the rest over. A second call waits for the first. */
