@@ -21,8 +21,9 @@ const keys = (given: object, to: (name: string) => string): any => Object.fromEn
 const ms = (value: number | null | undefined): any => (value === null || value === undefined ? {} : { timeout: { milliseconds: value } });
 
 const { lease_ms: leaseMs, outage_budget_ms: outageMs, database, schema, namespace, environment, version, role, queues, slots, max_payload: maxPayload, ...settings } = CONFIG.engine;
+const span = (milliseconds: number | undefined): any => (milliseconds === undefined ? undefined : { milliseconds });
 const named = { database, schema, namespace, environment, version, role, queues, slots, maxPayload, autoMigrate: settings.auto_migrate, replay: settings.replay };
-const app = new Everstep({ ...named, settings: { ...settings, lease_ms: leaseMs, outage_budget_ms: outageMs } });
+const app = new Everstep({ ...named, lease: span(leaseMs), outageBudget: span(outageMs), settings });
 
 function note(kind: string, run: string, place: string, detail: unknown = "-", attempt = 0): void {
   writeSync(LOG, `${kind} ${run} ${place} ${attempt} ${process.pid} ${process.hrtime.bigint()} ${String(detail)}\n`);

@@ -2,10 +2,9 @@
 
 import type { Branch } from "./groups.js";
 import { Engine } from "./engine.js";
-import { encode } from "./codec.js";
-import { ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate } from "./errors_gen.js";
 import type { ErrorClass, ErrorForm } from "./failures.js";
-import { type Read, Text } from "./frame.js";
+import type { Read } from "./frame.js";
 import {
   type Reference,
   type Startable,
@@ -20,11 +19,11 @@ import {
 } from "./functions.js";
 import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
-import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PUT_QUEUE, OP_RUN_KEY, OP_SEND } from "./ops_gen.js";
-import { type Policy, type StartOptions, checkNames, flag, text } from "./options.js";
+import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PAUSE_QUEUE, OP_PUT_QUEUE, OP_RUN_KEY } from "./ops_gen.js";
+import { type Policy, type StartOptions, checkNames, flag, name as checkName } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
-import { Run, type RunLike, keyOrId, recordingScope } from "./run.js";
+import { Run, type RunLike, recordingScope } from "./run.js";
 import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
 import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
 import { executionHere, location, scopeInWorkflow, stepHere } from "./scope.js";
@@ -74,13 +73,20 @@ export interface StepOptions extends Policy {
   atMostOnce?: boolean;
 }
 
+/** Those of a step but `atMostOnce`: its rows and its record commit together or not at all. */
+export type TransactionOptions = Omit<Policy, "atMostOnce">;
+
+/** Defaults of its runs, over which the options of a start are laid. */
 export interface WorkflowOptions {
   /** Attempts of the whole run; a retry goes on at the step that failed. */
   retry?: Policy["retry"];
+  /** So long after its start a run is cancelled, with its children. */
   deadline?: Duration;
-  /** Workflow to start with the outcome. */
+  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends a run. */
   onFinish?: string | { readonly name: string };
+  /** Stored with its runs and shown in their status; it pins them to no build. */
   version?: string;
+  /** Only workers of this label run it. */
   label?: string;
 }
 
@@ -92,7 +98,9 @@ interface Schemas<I extends AnySchema, O extends AnySchema> {
 type Result<T> = Promise<T> | T;
 
 const STEP_NAMES = new Set(["retry", "timeout", "atMostOnce", "input", "output"]);
+const TRANSACTION_NAMES = new Set(["retry", "timeout"]);
 const WORKFLOW_NAMES = new Set(["retry", "deadline", "onFinish", "version", "label", "input", "output"]);
+const GRACE_NAMES = new Set(["grace"]);
 const APP_NAMES = new Set([
   "database",
   "schema",
@@ -121,8 +129,7 @@ export class Everstep implements AsyncDisposable {
   constructor(options: EverstepOptions | string = {}) {
     const given: EverstepOptions = typeof options === "string" ? { database: options } : options;
     checkNames(given, APP_NAMES, "Everstep");
-    const config = {
-      ...given.settings,
+    const named = {
       database: given.database,
       schema: given.schema,
       namespace: given.namespace,
@@ -138,12 +145,17 @@ export class Everstep implements AsyncDisposable {
       auto_migrate: given.autoMigrate,
       replay: given.replay,
     };
-    this.#engine = new Engine(Object.fromEntries(Object.entries({ ...given.settings, ...config }).filter(([, value]) => value !== undefined)), flag(given.strict, "strict"));
+    // A named option wins over its key among the settings; one that was not given must not hide that key.
+    const config = { ...given.settings, ...Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined)) };
+    this.#engine = new Engine(config, flag(given.strict, "strict"));
   }
 
   // -- declarations
 
-  /** Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again. */
+  /**
+   * Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again. Its function gets its one input and a `StepContext`.
+   * Options: `retry`, `timeout` and `atMostOnce`, see `StepOptions`; `input` and `output` schemas, which are asked on both ends.
+   */
   step<I extends AnySchema, O extends AnySchema>(
     name: string,
     step: (input: SchemaOutput<I>, step: StepContext) => Result<SchemaInput<O>>,
@@ -168,27 +180,32 @@ export class Everstep implements AsyncDisposable {
 
   /**
    * Declares a step whose rows and checkpoint commit together or not at all. `source`: `pgTx(pool)` and its like, on the engine's database; without one the
-   * engine's own connection, on both stores. Committing is not the function's business.
+   * engine's own connection, on both stores. Committing is not the function's business. `retry` and `timeout` as of a step; a conflict (40001, 40P01) or a
+   * connection lost before COMMIT runs the function again by itself, whatever the policy.
    */
   transaction<Tx, Input, Output>(
     name: string,
     source: TransactionSource<Tx>,
     body: (tx: Tx, input: Input, step: StepContext) => Result<Output>,
-    options?: Policy,
+    options?: TransactionOptions,
   ): TransactionStep<Input, Decoded<Output>>;
-  transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: Policy): TransactionStep<Input, Decoded<Output>>;
+  transaction<Input, Output>(name: string, body: (tx: Transaction, input: Input, step: StepContext) => Result<Output>, options?: TransactionOptions): TransactionStep<Input, Decoded<Output>>;
   transaction(name: string, ...args: unknown[]): unknown {
     const own = typeof args[0] === "function";
     const [source, body, options = {}] = (own ? [null, ...args] : args) as [TransactionSource<unknown> | null, Declaration["body"], Policy?];
     if (!own && typeof source?.open !== "function") {
       throw new ConfigInvalid(`transaction ${JSON.stringify(name)} takes a source such as pgTx(pool), or no source at all for the engine's own connection`);
     }
-    checkNames(options, STEP_NAMES, `transaction ${JSON.stringify(name)}`);
+    if ("atMostOnce" in Object(options)) throw new ConfigInvalid(`transaction ${JSON.stringify(name)}: atMostOnce is not for a transaction, whose rows and record commit together or not at all`);
+    checkNames(options, TRANSACTION_NAMES, `transaction ${JSON.stringify(name)}`);
     const registered = this.#declare({ kind: "step", name, body, where: location(this.transaction), source, ...options });
     return makeTransaction(this.#engine, registered);
   }
 
-  /** Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects. */
+  /**
+   * Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects. Its function gets its one input and a `WorkflowContext`.
+   * Options: `retry`, `deadline`, `onFinish`, `version`, `label`, see `WorkflowOptions`; `input` and `output` schemas, which are asked on both ends.
+   */
   workflow<I extends AnySchema, O extends AnySchema>(
     name: string,
     workflow: (input: SchemaOutput<I>, context: WorkflowContext) => Result<SchemaInput<O>>,
@@ -236,6 +253,7 @@ export class Everstep implements AsyncDisposable {
 
   /** Declares a queue, made at launch. What an operator changed since is left alone. Returns its name. */
   queue(name: string, options: QueueOptions = {}): string {
+    this.#engine.checkOpen();
     if (this.#engine.launched) throw new RegisteredLate(`queue ${JSON.stringify(name)} was declared after launch; putQueue changes queues at run time`);
     this.#engine.queues.push(queueRecord(queueOf(name, options)));
     return name;
@@ -249,13 +267,15 @@ export class Everstep implements AsyncDisposable {
   }
 
   /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. */
-  close(options: { grace?: Duration } = {}): Promise<void> {
-    return this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
+  async close(options: { grace?: Duration } = {}): Promise<void> {
+    checkNames(options, GRACE_NAMES, "close");
+    await this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
   }
 
   /** For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes. */
-  serve(options: { grace?: Duration } = {}): Promise<void> {
-    return this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
+  async serve(options: { grace?: Duration } = {}): Promise<void> {
+    checkNames(options, GRACE_NAMES, "serve");
+    await this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -277,7 +297,12 @@ export class Everstep implements AsyncDisposable {
     return String(this.#engine.call(OP_MIGRATION_SQL, [store, schema])[0]);
   }
 
-  /** Counters and settings of this engine. */
+  /**
+   * This engine: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the worker's key, null for a
+   * client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`,
+   * `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches` and `rows` written, `claims` and the runs `claimed` by them,
+   * `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints` heard, runs `released`.
+   */
   info(): Record<string, unknown> {
     return JSON.parse(String(this.#engine.call(OP_INFO, [])[0])) as Record<string, unknown>;
   }
@@ -287,14 +312,14 @@ export class Everstep implements AsyncDisposable {
   /** The handle of a run by its id, or by its key. Looks nothing up. */
   run<Output = unknown>(id: string | { key: string }): Run<Output> {
     const key: unknown = typeof id === "object" ? (id as { key?: unknown } | null)?.key : id;
-    if (typeof key !== "string") throw new ConfigInvalid("run takes the id a run was started with, a text, or { key }");
+    if (typeof key !== "string") throw new IdInvalid("run takes the id a run was started with, a text, or { key }");
     if (typeof id === "object") return new Run<Output>(this.#engine, id.key, undefined);
     return new Run<Output>(this.#engine, this.keyOf(id), undefined, id);
   }
 
   /** The key of the run with this id. */
   keyOf(id: string): string {
-    return String(this.#engine.call(OP_RUN_KEY, [text(id, "a run's id")])[0]);
+    return String(this.#engine.call(OP_RUN_KEY, [checkName(id, "the id of a run")])[0]);
   }
 
   /** Runs, newest first, one page; `after` is the `next` of the page before. */
@@ -307,14 +332,16 @@ export class Everstep implements AsyncDisposable {
   async send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
     const scope = recordingScope(this.#engine);
     if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
-    const given = keyOrId(run);
-    const key = "key" in given ? given.key : this.keyOf(given.id);
-    await this.#engine.request(OP_SEND, [key, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey]);
+    await this.#handle(run).send(topic, message, options);
   }
 
   /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
   async getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
-    return (run instanceof Run ? run : this.run(run)).getEvent<T>(key, options);
+    return this.#handle(run).getEvent<T>(key, options);
+  }
+
+  #handle(run: RunLike): Run<unknown> {
+    return run instanceof Run ? run : this.run(run);
   }
 
   // -- queues
@@ -324,6 +351,7 @@ export class Everstep implements AsyncDisposable {
     return queueInfo((await this.#engine.request(OP_PUT_QUEUE, [queueRecord(queueOf(name, options)), true]))[0] as Read);
   }
 
+  /** Every queue of this namespace, with its limits as they are now. */
   async queues(): Promise<QueueInfo[]> {
     return ((await this.#engine.request(OP_LIST_QUEUES, []))[0] as Read[]).map(queueInfo);
   }
@@ -333,21 +361,14 @@ export class Everstep implements AsyncDisposable {
     return this.#setPaused(name, true);
   }
 
+  /** Ends the pause: what has waited is claimed in its order. */
   resumeQueue(name: string): Promise<void> {
     return this.#setPaused(name, false);
   }
 
   async #setPaused(name: string, paused: boolean): Promise<void> {
-    const known = await this.queues();
-    const queue = known.find((other) => other.name === name);
-    if (queue === undefined) {
-      const nearest = this.#engine.nearest(
-        name,
-        known.map((other) => other.name),
-      );
-      throw new UnknownQueue(`there is no queue ${JSON.stringify(name)}.${nearest}`);
-    }
-    await this.#engine.request(OP_PUT_QUEUE, [queueRecord({ ...queue, paused }), true]);
+    // One operation: to read the queue and write it back would undo what another operator changes in between.
+    await this.#engine.request(OP_PAUSE_QUEUE, [checkName(name, "the name of a queue"), paused]);
   }
 
   // -- sugar: the context of the surrounding workflow
@@ -357,58 +378,72 @@ export class Everstep implements AsyncDisposable {
     return new WorkflowContext(scopeInWorkflow("context"));
   }
 
+  /** A durable wait: it holds no slot, and goes on where it was after a restart. */
   sleep(duration: Duration): Promise<void> {
     return this.#inside("sleep").sleep(duration);
   }
 
+  /** A durable wait for a point in time; one that has passed is no wait. */
   sleepUntil(when: Date): Promise<void> {
     return this.#inside("sleepUntil").sleepUntil(when);
   }
 
+  /** The database's time, recorded: the same on every replay. */
   now(): Promise<Date> {
     return this.#inside("now").now();
   }
 
+  /** A random uuid, recorded. */
   uuid(): Promise<string> {
     return this.#inside("uuid").uuid();
   }
 
+  /** A number in [0, 1), recorded. */
   random(): Promise<number> {
     return this.#inside("random").random();
   }
 
+  /** Records any function as a step of this name. */
   runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options?: InlineOptions): Promise<Decoded<T>> {
     return this.#inside("runStep").runStep(name, step, options);
   }
 
+  /** Runs the branches at once; waits for every one, then throws the first failure in their order. */
   all<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>> {
     return this.#inside("all").all(branches);
   }
 
+  /** The first branch to succeed; the others get their cancel signal and are not waited for. */
   any<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("any").any(branches);
   }
 
+  /** The first branch to settle, with its value or its error; the others get their cancel signal and are not waited for. */
   race<const F extends readonly BranchFunction<unknown>[]>(branches: F): Promise<Values<F>[number]> {
     return this.#inside("race").race(branches);
   }
 
+  /** One branch an item, at once. One step an item is `ctx.map(name, items, step)`. */
   map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Promise<T> | T, options?: MapOptions<Item>): Promise<T[]> {
     return this.#inside("map").map(items, branch, options);
   }
 
+  /** The next message of this topic to this run, exactly once; null when the time is over. */
   receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
     return this.#inside("receive").receive<T>(topic, options);
   }
 
+  /** Publishes a value of this run; others wait for it with `getEvent`. */
   setEvent(key: string, value: unknown): Promise<void> {
     return this.#inside("setEvent").setEvent(key, value);
   }
 
+  /** True for runs that reach this point after the change; false for those recorded before it. */
   patch(name: string): boolean {
     return this.#inside("patch").patch(name);
   }
 
+  /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */
   shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
     return this.#inside("shielded").shielded(cleanUp);
   }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** `npx everstep`: the demo, and a look at runs from the shell. */
 
+import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Everstep } from "./app.js";
 import { demo, worker } from "./demo.js";
@@ -25,6 +26,14 @@ type Values = ReturnType<typeof parsed>["values"];
 function text(values: Values, name: string): string | undefined {
   const value = values[name];
   return typeof value === "string" ? value : undefined;
+}
+
+/** The SQLite file that is named and not there: connecting would make it, and a mistyped name would show an empty database. */
+function missingFile(database: string | undefined): string | undefined {
+  const named = [database, process.env["EVERSTEP_DATABASE_URL"], "everstep.db"].find((text) => text !== undefined && text !== "") ?? "";
+  if (/^postgres(ql)?:/.test(named)) return undefined;
+  const file = named.replace(/^sqlite:(\/\/)?/, "").replace(/\?.*$/, "");
+  return existsSync(file) ? undefined : file;
 }
 
 async function runs(app: Everstep, values: Values): Promise<void> {
@@ -67,6 +76,11 @@ async function main(): Promise<number> {
     return values["help"] === true ? 0 : 2;
   }
   const database = text(values, "database");
+  const missing = missingFile(database);
+  if (missing !== undefined) {
+    console.error(`[config_invalid] there is no database file ${JSON.stringify(missing)}: name another with --database, or EVERSTEP_DATABASE_URL`);
+    return 1;
+  }
   // Looking changes nothing: a mistyped URL must not leave tables in somebody's database.
   const app = new Everstep({ role: "client", autoMigrate: false, ...(database !== undefined && { database }) });
   try {

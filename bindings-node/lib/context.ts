@@ -6,9 +6,9 @@ import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
 import { Logger } from "./logging.js";
 import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
-import { type Attributes, type Policy, type StartOptions, checkNames, listed } from "./options.js";
+import { type Attributes, type Policy, type StartOptions, checkNames, listed, name as checkName, text } from "./options.js";
 import { Registered } from "./registered.js";
-import { type Run, type RunLike, keyOrId } from "./run.js";
+import { type Run, type RunLike, keyOrId, messageKeyOf, timeoutOf } from "./run.js";
 import type { AnySchema } from "./schema.js";
 import { HERE, Scope, location, scopeInWorkflow } from "./scope.js";
 import { start } from "./starting.js";
@@ -73,9 +73,9 @@ export class WorkflowContext {
     return this.#scope.execution.replaying;
   }
 
+  /** The attributes it was started with. */
   get attributes(): Attributes {
-    const { attributes } = this.#scope.execution;
-    return attributes === null ? {} : (JSON.parse(attributes) as Attributes);
+    return this.#scope.execution.given();
   }
 
   /** W3C trace context the run was started with, if any. */
@@ -97,6 +97,7 @@ export class WorkflowContext {
     return waits.sleep(this.#here("sleep"), duration, location(this.sleep));
   }
 
+  /** A durable wait for a point in time; one that has passed is no wait. */
   sleepUntil(when: Date): Promise<void> {
     return waits.sleepUntil(this.#here("sleepUntil"), when, location(this.sleepUntil));
   }
@@ -125,7 +126,7 @@ export class WorkflowContext {
     if (typeof step !== "function") throw new ConfigInvalid(`runStep(${JSON.stringify(name)}) takes a function`);
     const body = (_: unknown, context: StepContext): unknown => step(context);
     const registered = new Registered({ kind: "step", name, body, where: at, ...policy });
-    return callStep(scope, registered, at, input, key) as Promise<Decoded<T>>;
+    return callStep(scope, registered, at, input, text(key, "key")) as Promise<Decoded<T>>;
   }
 
   /** Runs the branches at once; waits for every one, then throws the first failure in their order. */
@@ -185,12 +186,12 @@ export class WorkflowContext {
 
   /** The next message of this topic to this run, exactly once; null when the time is over. */
   receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
-    return waits.receive(this.#here("receive"), topic, options.timeout, location(this.receive)) as Promise<T | null>;
+    return waits.receive(this.#here("receive"), topic, timeoutOf(options, "receive"), location(this.receive)) as Promise<T | null>;
   }
 
   /** A message to a run (its handle, `{ key }` or id), recorded with this one. */
   send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
-    return waits.send(this.#here("send"), this.#key(run), topic, message, options.idempotencyKey, location(this.send));
+    return waits.send(this.#here("send"), this.#key(run), topic, message, messageKeyOf(options), location(this.send));
   }
 
   /** Publishes a value of this run; others wait for it with `getEvent`. */
@@ -200,7 +201,7 @@ export class WorkflowContext {
 
   /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
-    return waits.event(this.#here("getEvent"), this.#key(run), key, options.timeout, location(this.getEvent)) as Promise<T | null>;
+    return waits.event(this.#here("getEvent"), this.#key(run), key, timeoutOf(options, "getEvent"), location(this.getEvent)) as Promise<T | null>;
   }
 
   #key(run: RunLike): string {
@@ -211,7 +212,7 @@ export class WorkflowContext {
   /** True for runs that reach this point after the change; false for those recorded before it. */
   patch(name: string): boolean {
     const scope = this.#here("patch");
-    return callNow(scope.execution, OP_PATCH, [scope.execution.id, scope.branch, scope.flags, name, location(this.patch)])[0] === true;
+    return callNow(scope.execution, OP_PATCH, [scope.execution.id, scope.branch, scope.flags, checkName(name, "the name of a patch"), location(this.patch)])[0] === true;
   }
 
   /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */

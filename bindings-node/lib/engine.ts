@@ -40,8 +40,12 @@ export class Engine implements HearsEnd {
 
   // -- functions
 
-  register(registered: Registered): void {
+  checkOpen(): void {
     if (this.closed) throw new Closed("this engine is closed; make a new one");
+  }
+
+  register(registered: Registered): void {
+    this.checkOpen();
     const known = this.functions.get(registered.name);
     if (known !== undefined) {
       throw new AlreadyRegistered(
@@ -61,17 +65,11 @@ export class Engine implements HearsEnd {
     client.call(OP_REGISTER, [client.id, registered.kind, registered.name, registered.version, registered.registration]);
   }
 
-  /** The nearest declared name, as half a sentence. */
-  nearest(name: string, among: Iterable<string> = this.functions.keys()): string {
-    const [best] = [...among].map((known) => ({ known, far: distance(name, known) })).sort((a, b) => a.far - b.far);
-    return best !== undefined && best.far <= Math.max(2, name.length / 3) ? ` Did you mean ${JSON.stringify(best.known)}?` : "";
-  }
-
   // -- the handle
 
   /** The client, opened on first use: importing a program opens nothing. */
   open(): Client {
-    if (this.closed) throw new Closed("this engine is closed; make a new one");
+    this.checkOpen();
     if (this.client === undefined) {
       let handle: number;
       try {
@@ -137,6 +135,11 @@ export class Engine implements HearsEnd {
         this.client = undefined;
       }
       throw error;
+    }
+    // The launch was the faster of the two, but nobody has an engine: it is being closed.
+    if (this.closing !== undefined) {
+      await this.closing;
+      throw new Closed("the engine was closed while it launched");
     }
   }
 
@@ -254,17 +257,4 @@ export class Engine implements HearsEnd {
     if (this.client === undefined || this.closed) return;
     if (this.executions.size === 0) native().closeNow(this.client.handle);
   }
-}
-
-/** Levenshtein. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min((row[j] as number) + 1, (next[j - 1] as number) + 1, (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
 }

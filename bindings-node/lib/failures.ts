@@ -4,7 +4,7 @@ import { types } from "node:util";
 import { decode, encode } from "./codec.js";
 import { EverstepError } from "./error_base.js";
 import { PACKAGE_FOLDER } from "./native.js";
-import { AlreadyRegistered, BY_CODE, ConfigInvalid, InternalError, RunCancelled, RunFailed, StepError } from "./errors_gen.js";
+import { AlreadyRegistered, BY_CODE, ConfigInvalid, IdInvalid, InternalError, RunCancelled, RunFailed, StepError } from "./errors_gen.js";
 
 const MAX_TYPE = 255;
 const MAX_MESSAGE = 8 * 1024;
@@ -58,7 +58,12 @@ export class DeclaredErrors {
 
   add<E extends Error>(code: string, kind: ErrorClass<E>, form: ErrorForm<E> | undefined): void {
     if (typeof kind !== "function" || !(kind.prototype instanceof Error)) throw new ConfigInvalid("app.error takes a class that extends Error");
-    if (typeof code !== "string" || code === "") throw new ConfigInvalid("app.error takes a code first: the name that rows carry and other languages know");
+    if (typeof code !== "string") throw new ConfigInvalid("app.error takes a code first: the name that rows carry and other languages know");
+    // The rule of every name, said here: the engine sees the code only when an error of this type is recorded.
+    // eslint-disable-next-line no-control-regex -- They are what is looked for.
+    if (code === "" || Buffer.byteLength(code) > 255 || !code.isWellFormed() || /[\u0000-\u001f\u007f-\u009f]/.test(code)) {
+      throw new IdInvalid("the code of an error must be 1 to 255 bytes of UTF-8 without control characters");
+    }
     const known = this.byCode.get(code);
     if ((known !== undefined && known.kind !== kind) || BY_CODE.has(code)) {
       throw new AlreadyRegistered(`the error code ${JSON.stringify(code)} is taken by ${known === undefined ? "the engine" : known.kind.name}`);

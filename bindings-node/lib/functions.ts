@@ -2,11 +2,12 @@
 
 import { callStep, plainCall } from "./step_call.js";
 import type { Engine } from "./engine.js";
-import type { StartOptions } from "./options.js";
+import { type Retry, type StartOptions, checkNames, text } from "./options.js";
 import type { Registered } from "./registered.js";
 import type { Run } from "./run.js";
 import { CallPlace, HERE, Scope, location } from "./scope.js";
 import { type Target, start, startMany } from "./starting.js";
+import type { Duration } from "./times.js";
 import { callTransaction, plainTransaction } from "./transaction.js";
 
 /** The one argument of a function; it may be left out where it may be undefined. */
@@ -19,18 +20,35 @@ export type StartArguments<Input> = unknown extends Input
 
 export interface Startable<Input, Output> {
   readonly name: string;
-  /** Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child. */
+  /**
+   * Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+   *
+   * Throws `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+   * `RunDeduplicated` (another run holds the dedup key, under `reject`), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+   */
   start(...args: StartArguments<Input>): Promise<Run<Output>>;
   /** One run an input, in one round trip; `id` names each, so that a repeat attaches. */
   startMany(inputs: Iterable<Input>, options?: Omit<StartOptions, "id"> & { id?: (input: Input) => string }): Promise<Run<Output>[]>;
 }
 
+/** Options of one call of a declared step. */
+export interface CallOptions {
+  /** Tells same-named calls of one branch apart, where they have no input to be told apart by. */
+  key?: string;
+  /** For this call: what it names goes before what the declaration says, the rest of which stays. */
+  retry?: Retry;
+  /** Of one attempt of this call. */
+  timeout?: Duration;
+}
+
+const CALL_OPTIONS: ReadonlySet<string> = new Set<keyof CallOptions>(["key", "retry", "timeout"]);
+
 /** A declared transaction: rows and checkpoint commit together. */
 export interface TransactionStep<Input, Output> {
   (...args: Arguments<Input>): Promise<Output>;
   readonly name: string;
-  /** `key` tells same-named calls of one branch apart. */
-  options(options: { key: string }): (...args: Arguments<Input>) => Promise<Output>;
+  /** The same function with options of one call: `await charge.options({ key: order.id, timeout: { seconds: 5 } })(order)`. */
+  options(options: CallOptions): (...args: Arguments<Input>) => Promise<Output>;
 }
 
 /** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function. `start` runs it as a job: one row, one commit. */
@@ -75,9 +93,12 @@ function callable(engine: Engine, registered: Registered): TransactionStep<unkno
   const place = new CallPlace();
   const step = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, place.of(step), input, undefined);
   Object.defineProperty(step, "name", { value: registered.name });
-  const options = ({ key }: { key: string }): ((input?: unknown) => Promise<unknown>) => {
-    const keyed = (input?: unknown): Promise<unknown> => recordedCall(engine, registered, location(keyed), input, key);
-    return keyed;
+  const options = (given: CallOptions): ((input?: unknown) => Promise<unknown>) => {
+    checkNames(given, CALL_OPTIONS, `a call of ${JSON.stringify(registered.name)}`);
+    const key = text(given.key, "key");
+    const own = registered.withPolicy(given.retry, given.timeout);
+    const called = (input?: unknown): Promise<unknown> => recordedCall(engine, own, location(called), input, key);
+    return called;
   };
   return Object.assign(step, { options });
 }

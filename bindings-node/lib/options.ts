@@ -2,7 +2,7 @@
 
 import type { ErrorClass } from "./failures.js";
 import type { Value } from "./frame.js";
-import { ConfigInvalid } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, PayloadInvalid } from "./errors_gen.js";
 import { log } from "./logging.js";
 import { type Duration, milliseconds, point } from "./times.js";
 
@@ -12,11 +12,11 @@ export interface Retry {
   maxAttempts?: number;
   /** Before the second attempt; default 1 s. */
   initial?: Duration;
-  /** Default 2. */
+  /** So many times the wait before, from one attempt to the next; default 2. */
   factor?: number;
-  /** Default 1 minute. */
+  /** No wait is longer; default 1 minute. */
   maxInterval?: Duration;
-  /** Full jitter; default true. */
+  /** Full: a random part of the wait; default true. */
   jitter?: boolean;
   /** Errors of these classes are final. */
   nonRetryable?: readonly ErrorClass[];
@@ -24,52 +24,74 @@ export interface Retry {
   retryIf?: (error: unknown) => boolean;
 }
 
-/** At most one run per key in the scope. A duration as scope: that long from the start. */
+/** At most one run per key in the scope. */
 export interface Dedup {
   key: string;
+  /** `queued`: until it is claimed; `until_done`, the default: until it has ended; a duration: that long from the start. */
   scope?: "queued" | "until_done" | Duration;
+  /**
+   * Of another start with the key: the handle of the run that holds it, the default; the error `run_deduplicated`; or, if that run has not been claimed yet, its
+   * place.
+   */
   policy?: "attach" | "reject" | "replace";
 }
 
 export type Attributes = Readonly<Record<string, string | number | boolean>>;
 
-/** Options of one start. */
+/** Options of one start. What they say is laid over what the function was declared with. */
 export interface StartOptions {
-  /** 1 to 255 bytes; starting it again attaches to the run. */
+  /** 1 to 255 bytes of UTF-8 without control characters; starting it again attaches to the run. */
   id?: string;
+  /** A declared one; none: this process, within its slots. */
   queue?: string;
+  /** Only workers of this label run it. */
   label?: string;
+  /** The lowest number starts first; default 0. */
   priority?: number;
+  /** Not before so long from now. */
   delay?: Duration;
+  /** Not before. */
   startAt?: Date;
   /** Not started by then: it is cancelled, by `expired`. */
   expires?: Duration;
-  /** Not finished by then: it is cancelled. */
+  /** Not finished by then: it is cancelled, with its children. */
   deadline?: Duration;
+  /** Stored with the run and shown in its status; it pins it to no build. */
   version?: string;
+  /** What `app.runs` filters by. */
   attributes?: Attributes;
+  /** What a queue's `keyLimit` counts by, and nothing else. */
   fairnessKey?: string;
+  /** Stored with the run for later; nothing acts on it yet. */
   cost?: number;
+  /** Who started it: stored with the run and shown in its status. */
   createdBy?: string;
+  /** One run a key. */
   dedup?: Dedup;
+  /** Of a job, or of the whole workflow, which then goes on at the step that failed. `nonRetryable` and `retryIf` cannot travel with a start: declare them. */
   retry?: Retry;
-  /** Of a step that is started as a job. */
+  /** Of one attempt of a step that is started as a job. */
   timeout?: Duration;
+  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends the run. */
   onFinish?: string | { readonly name: string };
+  /** W3C trace context, for `ctx.traceParent` and `step.traceParent` inside the run. */
   traceParent?: string;
   traceState?: string;
   /** Start again although a run of this id existed and was purged. */
   reusePurged?: boolean;
   /** Start it although no worker knows this name and it is nearly one that is known. */
   unchecked?: boolean;
-  /** What becomes of a child when its parent ends; default cancel. */
+  /** What becomes of a child that is still open when its parent ends, however it ends; default cancel. */
   parentClose?: "cancel" | "abandon";
 }
 
-/** Policy of a step. */
+/** Attempts and time of a step. */
 export interface Policy {
+  /** After a failure; without it there is one attempt, and a failure is thrown in the workflow. An attempt that a crash cut short is none that failed. */
   retry?: Retry | undefined;
+  /** Of one attempt: it ends with `StepTimeout`, which a retry policy tries again like any failure, and its signal is aborted. Default none. */
   timeout?: Duration | undefined;
+  /** The attempt is recorded before it runs; after a crash the workflow gets `StepInterrupted` and decides. */
   atMostOnce?: boolean | undefined;
 }
 
@@ -117,6 +139,13 @@ export function text(value: string | undefined, what: string): string | undefine
   return value;
 }
 
+/** A name or an id that is asked for by itself: what another type of it would be called is `id_invalid`, as every name that cannot be one. */
+export function name(value: string, what: string): string {
+  const given: unknown = value;
+  if (typeof given !== "string") throw new IdInvalid(`${what} is a text, not ${given === null ? "null" : given === undefined ? "undefined" : `a ${typeof given}`}`);
+  return given;
+}
+
 /** A text where a boolean belongs counts as true everywhere in JavaScript, "false" too. */
 export function flag(given: boolean | undefined, what: string): boolean {
   if (given !== undefined && typeof given !== "boolean") throw new ConfigInvalid(`${what} is true or false, not a ${typeof given}`);
@@ -133,16 +162,15 @@ export function listed<T>(given: Iterable<T>, what: string): T[] {
 export function policyRecord({ retry, timeout, atMostOnce }: Policy): Value[] | null {
   if (retry === undefined && timeout === undefined && !flag(atMostOnce, "atMostOnce")) return null;
   if (retry !== undefined) checkRetry(retry);
-  // The engine's defaults of a policy hold only where there is one: a timeout alone asks for no second attempt.
-  const attempts = retry === undefined ? 1 : retry.maxAttempts;
+  // What was not said is left open: a start's record is laid over what the function was declared with, and a timeout alone asks for no second attempt.
   return [
-    attempts,
+    retry?.maxAttempts,
     retry?.initial === undefined ? null : milliseconds(retry.initial, "retry.initial"),
     retry?.factor,
     retry?.maxInterval === undefined ? null : milliseconds(retry.maxInterval, "retry.maxInterval"),
     retry?.jitter,
     timeout === undefined ? null : milliseconds(timeout, "timeout"),
-    flag(atMostOnce, "atMostOnce"),
+    flag(atMostOnce, "atMostOnce") ? true : null,
   ];
 }
 
@@ -150,11 +178,18 @@ function checkRetry(retry: Retry): void {
   checkNames(retry, RETRY, "retry");
   const { maxAttempts, factor, nonRetryable, retryIf } = retry;
   if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts >= 1)) throw new ConfigInvalid("retry.maxAttempts is a whole number, at least 1");
-  if (factor !== undefined && !Number.isFinite(factor)) throw new ConfigInvalid("retry.factor is a finite number");
+  if (factor !== undefined && !(Number.isFinite(factor) && factor >= 1)) throw new ConfigInvalid("retry.factor is a finite number, at least 1");
   flag(retry.jitter, "retry.jitter");
   if (retryIf !== undefined && typeof retryIf !== "function") throw new ConfigInvalid("retry.retryIf is a function");
   const kinds: unknown = nonRetryable;
   if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((kind) => typeof kind === "function"))) throw new ConfigInvalid("retry.nonRetryable is an array of classes");
+}
+
+/** A start is a row that any process of any language may run: functions and classes have no place in it, and to drop them would retry what is final. */
+function checkTravels(retry: Retry | undefined): void {
+  if (retry?.nonRetryable !== undefined || retry?.retryIf !== undefined) {
+    throw new ConfigInvalid("nonRetryable and retryIf are not for a start, they cannot travel with it: say them where the function is declared");
+  }
 }
 
 /** The same as the JSON of `register`. */
@@ -184,7 +219,9 @@ export function runRecord(given: StartOptions): Value[] | null {
   checkNames(given, START_OPTIONS, "start");
   if (Object.keys(given).length === 0) return null;
   if (!PARENT_CLOSE.includes(given.parentClose)) throw new ConfigInvalid(`parentClose is "cancel" or "abandon", not ${JSON.stringify(given.parentClose)}`);
-  const { dedup } = given;
+  const { dedup, retry } = given;
+  if (retry !== undefined) checkRetry(retry);
+  checkTravels(retry);
   if (dedup !== undefined) {
     checkNames(dedup, DEDUP, "dedup");
     if (text(dedup.key, "dedup.key") === undefined) throw new ConfigInvalid("dedup takes a key");
@@ -210,7 +247,7 @@ export function runRecord(given: StartOptions): Value[] | null {
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
     dedup === undefined ? null : (dedup.policy ?? "attach"),
     ttl,
-    policyRecord({ retry: given.retry, timeout: given.timeout }),
+    policyRecord({ retry, timeout: given.timeout }),
     text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
     text(given.traceParent, "traceParent"),
     text(given.traceState, "traceState"),
@@ -221,7 +258,7 @@ export function runRecord(given: StartOptions): Value[] | null {
   return values.length === 0 ? null : values;
 }
 
-function whole(value: number | undefined, what: string): number | undefined {
+export function whole(value: number | undefined, what: string): number | undefined {
   if (value !== undefined && !Number.isSafeInteger(value)) throw new ConfigInvalid(`${what} is a whole number`);
   return value;
 }
@@ -229,8 +266,14 @@ function whole(value: number | undefined, what: string): number | undefined {
 function attributesJson(attributes: Attributes): string | null {
   const given: unknown = attributes;
   if (typeof given !== "object" || given === null) throw new ConfigInvalid("attributes is an object of texts, numbers and booleans");
-  for (const [name, value] of Object.entries(attributes) as [string, unknown][]) {
-    if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new ConfigInvalid(`attribute ${JSON.stringify(name)} is a text, a finite number or a boolean`);
-  }
+  for (const [key, value] of Object.entries(attributes) as [string, unknown][]) attributeJson(key, value);
   return Object.keys(attributes).length === 0 ? null : JSON.stringify(attributes);
+}
+
+/** Attributes are what runs are looked up by: scalars under a text. */
+export function attributeJson(key: string, value: unknown): string {
+  const what = `attribute ${JSON.stringify(key)}`;
+  if (!["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) throw new PayloadInvalid(`${what} is a text, a finite number or a boolean`);
+  if (!key.isWellFormed() || (typeof value === "string" && !value.isWellFormed())) throw new PayloadInvalid(`${what} holds a lone surrogate, which has no UTF-8 form`);
+  return JSON.stringify(value);
 }

@@ -40,6 +40,10 @@ export class Transaction {
     this.#number = number;
   }
 
+  /**
+   * Runs one statement; its parameters go beside the text: `tx.execute("update stock set n = n - $1 where item = $2", n, item)`. What the database refuses is
+   * `TransactionFailed`.
+   */
   async execute<R extends object = Row>(sql: string, ...params: SqlParameter[]): Promise<Rows<R>> {
     const [columns, rows, affected] = await this.#execution.client.ask(undefined, OP_TX_EXECUTE, [this.#number, sql, params.map(parameter)]);
     const names = (columns as Read[]).map(String);

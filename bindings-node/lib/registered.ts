@@ -1,7 +1,7 @@
 /** A function as the engine knows it: name, kind, how to call it, with which defaults. */
 
 import { encode, decode, decodedAgain } from "./codec.js";
-import { ConfigInvalid, PayloadInvalid, PayloadTooLarge } from "./errors_gen.js";
+import { ConfigInvalid, IdInvalid, PayloadInvalid, PayloadTooLarge } from "./errors_gen.js";
 import { Text, type Value } from "./frame.js";
 import { type Policy, type Retry, type StartOptions, policyFields, policyRecord, retryable } from "./options.js";
 import { type AnySchema, check } from "./schema.js";
@@ -33,6 +33,7 @@ export class Registered {
   readonly where: string;
   readonly version: string | undefined;
   readonly policy: Value[] | null;
+  private readonly bounds: Policy;
   readonly source: TransactionSource<unknown> | null | undefined;
   readonly retry: Retry | undefined;
   /** JSON of `register`: the defaults of runs started here. */
@@ -41,7 +42,8 @@ export class Registered {
   private readonly output: AnySchema | undefined;
 
   constructor(given: Declaration) {
-    if (typeof given.name !== "string" || given.name === "") throw new ConfigInvalid(`app.${given.kind} takes a name first: names are what rows carry, and a minifier renames functions`);
+    if (typeof given.name !== "string") throw new ConfigInvalid(`app.${given.kind} takes a name first: names are what rows carry, and a minifier renames functions`);
+    if (given.name === "") throw new IdInvalid(`the name of a ${given.kind} must be 1 to 255 bytes of UTF-8 without control characters`);
     if (typeof given.body !== "function") throw new ConfigInvalid(`app.${given.kind}(${JSON.stringify(given.name)}) takes a function`);
     this.kind = given.kind;
     this.name = given.name;
@@ -50,12 +52,22 @@ export class Registered {
     this.version = given.version;
     this.source = given.source;
     this.retry = given.retry;
-    this.policy = policyRecord(given);
+    this.bounds = { retry: given.retry, timeout: given.timeout, atMostOnce: given.atMostOnce };
+    this.policy = policyRecord(this.bounds);
     this.input = given.input;
     this.output = given.output;
     const onFinish = typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish;
     const deadline = given.deadline === undefined ? undefined : milliseconds(given.deadline, "deadline");
     this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: onFinish, label: given.label });
+  }
+
+  /** The same function, with what one call says about attempts laid over what the declaration says. */
+  withPolicy(retry: Retry | undefined, timeout: Policy["timeout"]): this {
+    if (retry === undefined && timeout === undefined) return this;
+    if (retry !== undefined) policyRecord({ retry });
+    const bounds: Policy = { ...this.bounds, ...(timeout !== undefined && { timeout }), ...(retry !== undefined && { retry: { ...this.retry, ...retry } }) };
+    const own = { bounds, retry: bounds.retry, policy: policyRecord(bounds) };
+    return Object.assign(Object.create(Registered.prototype) as Registered, this, own);
   }
 
   get timeoutMs(): number | undefined {

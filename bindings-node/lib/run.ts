@@ -2,12 +2,13 @@
 
 import { decode, encode } from "./codec.js";
 import type { Engine } from "./engine.js";
-import { ConfigInvalid, ResultTimeout, RunCancelled, RunNotFound } from "./errors_gen.js";
+import { RunError } from "./error_base.js";
+import { IdInvalid, ResultTimeout, RunBlocked, RunCancelled, RunNotFound } from "./errors_gen.js";
 import { Failure } from "./failures.js";
 import { type Frame, type Read, Text, type Value } from "./frame.js";
 import { bytes } from "./calls.js";
 import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS, OP_RESUME_RUN, OP_RETRY_RUN, OP_REWIND_RUN, OP_SEND } from "./ops_gen.js";
-import { text } from "./options.js";
+import { checkNames, name as checkName, text, whole } from "./options.js";
 import type { Registered } from "./registered.js";
 import { type CancelOutcome, type ResumeOutcome, type RunInfo, type StepInfo, runInfo, stepInfo } from "./runs.js";
 import { type Scope, location, scopeHere } from "./scope.js";
@@ -24,7 +25,7 @@ export function keyOrId(run: RunLike): { key: string } | { id: string } {
   const given: unknown = run;
   if (typeof given === "string") return { id: given };
   const key: unknown = (given as { key?: unknown } | null | undefined)?.key;
-  if (typeof key !== "string") throw new ConfigInvalid("a run is given as its handle, as { key }, or as the id it was started with, a text");
+  if (typeof key !== "string") throw new IdInvalid("a run is given as its handle, as { key }, or as the id it was started with, a text");
   return { key };
 }
 
@@ -32,6 +33,24 @@ export function keyOrId(run: RunLike): { key: string } | { id: string } {
 export function recordingScope(engine: Engine): Scope | undefined {
   const scope = scopeHere();
   return scope === undefined || scope.execution.engine !== engine ? undefined : scope;
+}
+
+const TIMEOUT: ReadonlySet<string> = new Set(["timeout"]);
+const BY: ReadonlySet<string> = new Set(["by"]);
+const CANCEL: ReadonlySet<string> = new Set(["by", "why"]);
+const REWIND: ReadonlySet<string> = new Set(["branch", "by"]);
+const SEND: ReadonlySet<string> = new Set(["idempotencyKey"]);
+
+/** Options of `result`, `receive` and `getEvent`. */
+export function timeoutOf(options: { timeout?: Duration }, verb: string): Duration | undefined {
+  checkNames(options, TIMEOUT, verb);
+  return options.timeout;
+}
+
+/** Those of `send`. */
+export function messageKeyOf(options: { idempotencyKey?: string }): string | undefined {
+  checkNames(options, SEND, "send");
+  return text(options.idempotencyKey, "idempotencyKey");
 }
 
 export class Run<Output> {
@@ -55,8 +74,14 @@ export class Run<Output> {
 
   /** Waits for the end. Throws `RunFailed` (its cause is the run's error), `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what the run waits for. */
   result(options: { timeout?: Duration } = {}): Promise<Output> {
+    let timeout: Duration | undefined;
+    try {
+      timeout = timeoutOf(options, "result");
+    } catch (error) {
+      return Promise.reject(this.#about(error));
+    }
     const scope = recordingScope(this.#engine);
-    if (scope !== undefined) return this.#recorded(scope, options.timeout, location(this.result));
+    if (scope !== undefined) return this.#recorded(scope, timeout, location(this.result));
     // Thousands may wait at once: no promise stands between the engine's answer and the caller's.
     return new Promise((resolve, reject) => {
       const answered = (frame: Frame): void => {
@@ -66,7 +91,10 @@ export class Run<Output> {
           reject(error instanceof Error ? error : new Error(String(error)));
         }
       };
-      this.#engine.open().askFor({ token: 0, execution: undefined, resolve: answered, reject }, OP_AWAIT_RESULT, [this.key, limitMs(options.timeout, "timeout")]);
+      const refused = (error: unknown): void => {
+        reject(this.#about(error));
+      };
+      this.#engine.open().askFor({ token: 0, execution: undefined, resolve: answered, reject: refused }, OP_AWAIT_RESULT, [this.key, limitMs(timeout, "timeout")]);
     });
   }
 
@@ -74,8 +102,8 @@ export class Run<Output> {
     return waits.result(scope, this.key, timeout, at, (value, failed) => {
       if (!failed) return this.#output(value);
       const failure = Failure.read(value);
-      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code;
-      throw own ? failure.exception(this.#engine.declared) : failure.ofRun(this.key, this.#engine.declared);
+      const own = failure.code === ResultTimeout.code || failure.code === RunNotFound.code || failure.code === RunBlocked.code;
+      throw own ? this.#about(failure.exception(this.#engine.declared)) : failure.ofRun(this.key, this.#engine.declared);
     });
   }
 
@@ -92,13 +120,29 @@ export class Run<Output> {
     return output as Output;
   }
 
-  #ask(op: number, ...values: Value[]): Promise<Frame> {
-    return this.#engine.request(op, [this.key, ...values]);
+  async #ask(op: number, ...values: Value[]): Promise<Frame> {
+    try {
+      return await this.#engine.request(op, [this.key, ...values]);
+    } catch (error) {
+      throw this.#about(error);
+    }
   }
 
+  /** Whoever waits for many runs in one place sees which of them an error is about, by the name the program knows. */
+  #about(error: unknown): Error {
+    if (error instanceof RunNotFound) return this.#missing();
+    if (error instanceof RunError && error.run === undefined) Object.defineProperty(error, "run", { value: this.key, enumerable: true });
+    return error instanceof Error ? error : new Error(String(error));
+  }
+
+  #missing(): RunNotFound {
+    return new RunNotFound(`there is no run ${this.id ?? this.key}`, { run: this.key });
+  }
+
+  /** The run as the database has it now, with what it waits for. */
   async status(): Promise<RunInfo> {
     const [record] = await this.#ask(OP_GET_RUN);
-    if (record === null || record === undefined) throw new RunNotFound(`there is no run ${this.id ?? this.key}`);
+    if (record === null || record === undefined) throw this.#missing();
     return runInfo(record);
   }
 
@@ -114,37 +158,47 @@ export class Run<Output> {
     return out;
   }
 
+  /**
+   * Asks the run to cancel; `by` and `why` are shown in its status. `cancelled`: it had not begun and is; `requested`: its workflow sees it at its next call, and may
+   * clean up; `already_finished`.
+   */
   async cancel(options: { by?: string; why?: string } = {}): Promise<CancelOutcome> {
-    return (await this.#ask(OP_CANCEL_RUN, options.by, options.why))[0] as CancelOutcome;
+    checkNames(options, CANCEL, "cancel");
+    return (await this.#ask(OP_CANCEL_RUN, text(options.by, "by"), text(options.why, "why")))[0] as CancelOutcome;
   }
 
   /** A blocked or cancelled run goes on. */
   async resume(options: { by?: string } = {}): Promise<ResumeOutcome> {
-    return (await this.#ask(OP_RESUME_RUN, options.by))[0] as ResumeOutcome;
+    checkNames(options, BY, "resume");
+    return (await this.#ask(OP_RESUME_RUN, text(options.by, "by")))[0] as ResumeOutcome;
   }
 
   /** A failed run goes on at the step that failed. */
   async retry(options: { by?: string } = {}): Promise<ResumeOutcome> {
-    return (await this.#ask(OP_RETRY_RUN, options.by))[0] as ResumeOutcome;
+    checkNames(options, BY, "retry");
+    return (await this.#ask(OP_RETRY_RUN, text(options.by, "by")))[0] as ResumeOutcome;
   }
 
   /** Forgets the step at this position and everything completed since. */
   async rewind(seq: number, options: { branch?: string; by?: string } = {}): Promise<ResumeOutcome> {
-    return (await this.#ask(OP_REWIND_RUN, options.branch ?? "", seq, options.by))[0] as ResumeOutcome;
+    checkNames(options, REWIND, "rewind");
+    return (await this.#ask(OP_REWIND_RUN, text(options.branch, "branch") ?? "", whole(seq, "seq"), text(options.by, "by")))[0] as ResumeOutcome;
   }
 
-  /** A message, kept until it is received. */
+  /** A message, kept until it is received; with an `idempotencyKey` it arrives once, however often it is sent. Inside a workflow the send is recorded. */
   async send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    const key = messageKeyOf(options);
     const scope = recordingScope(this.#engine);
-    if (scope !== undefined) await waits.send(scope, this.key, topic, message, options.idempotencyKey, location(this.send));
-    else await this.#ask(OP_SEND, text(topic, "topic"), new Text(encode(message)), options.idempotencyKey);
+    if (scope !== undefined) await waits.send(scope, this.key, topic, message, key, location(this.send));
+    else await this.#ask(OP_SEND, checkName(topic, "the topic"), new Text(encode(message)), key);
   }
 
   /** Waits for an event the run publishes; null when the time is over. */
   async getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    const timeout = timeoutOf(options, "getEvent");
     const scope = recordingScope(this.#engine);
-    if (scope !== undefined) return (await waits.event(scope, this.key, key, options.timeout, location(this.getEvent))) as T | null;
-    const [value] = await this.#ask(OP_GET_EVENT, text(key, "an event's key"), limitMs(options.timeout, "timeout"));
+    if (scope !== undefined) return (await waits.event(scope, this.key, key, timeout, location(this.getEvent))) as T | null;
+    const [value] = await this.#ask(OP_GET_EVENT, checkName(key, "the key of an event"), limitMs(timeout, "timeout"));
     return (value instanceof Uint8Array ? decode(value) : null) as T | null;
   }
 }

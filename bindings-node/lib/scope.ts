@@ -7,6 +7,7 @@ import { OutsideRun } from "./errors_gen.js";
 import type { Frame } from "./frame.js";
 import { PACKAGE_FOLDER } from "./native.js";
 import { FLAG_SHIELDED } from "./ops_gen.js";
+import type { Attributes } from "./options.js";
 
 /** What cut a step short. */
 export type Signal = "cancel" | "timeout" | "branch" | "stop";
@@ -98,6 +99,11 @@ export class Execution {
     this.traceParent = text(8);
     this.idempotencyKey = text(9) ?? "";
     this.deadline = typeof frame[10] === "number" ? performance.now() + frame[10] : undefined;
+  }
+
+  /** The attributes it was started with; read when they are asked for. */
+  given(): Attributes {
+    return this.attributes === null ? {} : (JSON.parse(this.attributes) as Attributes);
   }
 
   begun(step: RunningStep): void {

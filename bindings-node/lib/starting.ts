@@ -3,11 +3,11 @@
 import { decode, encode } from "./codec.js";
 import { recorded } from "./calls.js";
 import type { Engine } from "./engine.js";
-import { OutsideRun } from "./errors_gen.js";
+import { ConfigInvalid, OutsideRun } from "./errors_gen.js";
 import { errorOf } from "./failures.js";
 import { type Read, Text, type Value } from "./frame.js";
 import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
-import { type StartOptions, listed, runRecord } from "./options.js";
+import { type StartOptions, listed, name as checkName, runRecord } from "./options.js";
 import type { Registered } from "./registered.js";
 import { Run, recordingScope } from "./run.js";
 import { type Scope, location } from "./scope.js";
@@ -44,11 +44,12 @@ export async function startMany<O>(target: Target, inputs: Iterable<unknown>, op
   if (recordingScope(engine) !== undefined) {
     throw new OutsideRun("startMany inside a workflow is not recorded, and every replay would start the runs again: call start for each, or do it in a step");
   }
+  if (id !== undefined && typeof id !== "function") throw new ConfigInvalid("startMany takes as id a function, which names the run of each input");
   const plain = runRecord(options);
   const ids: (string | undefined)[] = [];
   const items: Value[] = [];
   for (const input of listed(inputs, "what startMany takes")) {
-    const own = id?.(input as never);
+    const own = id === undefined ? undefined : checkName(id(input as never), "the id of a run");
     ids.push(own);
     items.push([encodeInput(target, input), own === undefined ? plain : runRecord({ ...options, id: own })]);
   }

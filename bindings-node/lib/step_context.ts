@@ -1,6 +1,7 @@
 /** What a step's function gets as its second argument. */
 
 import { OutsideStep } from "./errors_gen.js";
+import type { Attributes } from "./options.js";
 import type { RunningStep } from "./scope.js";
 
 export class StepContext {
@@ -11,6 +12,7 @@ export class StepContext {
     this.#step = step;
   }
 
+  /** The name it was declared with. */
   get name(): string {
     return this.#step.name;
   }
@@ -34,6 +36,21 @@ export class StepContext {
   /** The id the run was started with, if any. */
   get runId(): string | undefined {
     return this.#step.execution?.runId ?? undefined;
+  }
+
+  /** Which attempt of the run this is, from 1: more where the run has a `retry`. */
+  get runAttempt(): number {
+    return this.#step.execution?.attempt ?? 1;
+  }
+
+  /** The attributes the run was started with. */
+  get attributes(): Attributes {
+    return this.#step.execution?.given() ?? {};
+  }
+
+  /** W3C trace context the run was started with, to go on with in what this step calls. */
+  get traceParent(): string | undefined {
+    return this.#step.execution?.traceParent ?? undefined;
   }
 
   /** Aborted when the run is asked to cancel, when the step's timeout has passed, and when its result counts no more. Pass it to fetch and the like. */

@@ -1,7 +1,7 @@
 /** Transactional steps: the user's rows and the checkpoint commit together or not at all (`core/docs/protocol.md`, "Transactions"). */
 
 import { CUT_SHORT, LEFT, type Outcome, answer, begin, call, droppable, left, raised, result, timedOut, unwind } from "./calls.js";
-import { OutsideRun, Unavailable } from "./errors_gen.js";
+import { OutsideRun, TransactionFailed, Unavailable } from "./errors_gen.js";
 import { isA } from "./failures.js";
 import { Text, type Value } from "./frame.js";
 import { log } from "./logging.js";
@@ -81,7 +81,7 @@ async function attemptOf(attempt: Attempt): Promise<Ended> {
     return step.source === null || step.source === undefined ? await own(attempt) : await onDriver(attempt, step.source);
   } catch (error) {
     if (running.signal === undefined && (isA(error, Unavailable) || isLost(error))) return done(attempt, "conflict", EMPTY);
-    if (running.signal === undefined) outcome = raised(step, error, execution);
+    if (running.signal === undefined) outcome = raised(step, error, execution, isA(error, EndedByItself));
     else outcome = running.signal === "timeout" ? timedOut(step, execution) : CUT_SHORT;
   } finally {
     execution.over(running);
@@ -128,12 +128,15 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
   }
 }
 
+/** Final: where the function has committed, its rows stand, and another attempt would store them again. */
+class EndedByItself extends TransactionFailed {}
+
 async function guarded(transaction: OpenTransaction<unknown>, sql: string, params: (string | null)[]): Promise<string> {
   try {
     return String(await transaction.guard(sql, params));
   } catch (error) {
     if (knowsNoEngine(error)) return "other_database";
-    throw error;
+    throw isA(error, TransactionFailed) ? new EndedByItself(error.message) : error;
   }
 }
 

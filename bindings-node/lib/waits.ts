@@ -4,7 +4,7 @@ import { type Outcome, recorded, settled } from "./calls.js";
 import { decode, encode } from "./codec.js";
 import { Text } from "./frame.js";
 import { OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT } from "./ops_gen.js";
-import { text } from "./options.js";
+import { name } from "./options.js";
 import type { Scope } from "./scope.js";
 import { type Duration, instant, limitMs, milliseconds, point } from "./times.js";
 import { Uuid } from "./values.js";
@@ -27,11 +27,11 @@ export function sleepUntil(scope: Scope, when: Date, at: string): Promise<void> 
 
 /** Null when the time is over. */
 export function receive(scope: Scope, topic: string, timeout: Duration | undefined, at: string): Promise<unknown> {
-  return recorded(scope, OP_BEGIN_WAIT, () => ["receive", at, limitMs(timeout, "timeout"), null, null, text(topic, "topic")], read);
+  return recorded(scope, OP_BEGIN_WAIT, () => ["receive", at, limitMs(timeout, "timeout"), null, null, name(topic, "the topic")], read);
 }
 
 export function event(scope: Scope, run: string, key: string, timeout: Duration | undefined, at: string): Promise<unknown> {
-  return recorded(scope, OP_BEGIN_WAIT, () => ["event", at, limitMs(timeout, "timeout"), null, run, text(key, "an event's key")], read);
+  return recorded(scope, OP_BEGIN_WAIT, () => ["event", at, limitMs(timeout, "timeout"), null, run, name(key, "the key of an event")], read);
 }
 
 export function result<T>(scope: Scope, run: string, timeout: Duration | undefined, at: string, outcome: (value: Uint8Array | null, failed: boolean) => T): Promise<T> {
@@ -39,11 +39,11 @@ export function result<T>(scope: Scope, run: string, timeout: Duration | undefin
 }
 
 export function send(scope: Scope, run: string, topic: string, message: unknown, idempotencyKey: string | undefined, at: string): Promise<void> {
-  return recorded(scope, OP_BEGIN_SEND, () => [at, run, text(topic, "topic"), new Text(encode(message)), idempotencyKey], nothing);
+  return recorded(scope, OP_BEGIN_SEND, () => [at, run, name(topic, "the topic"), new Text(encode(message)), idempotencyKey], nothing);
 }
 
 export function setEvent(scope: Scope, key: string, content: unknown, at: string): Promise<void> {
-  return recorded(scope, OP_BEGIN_EVENT, () => [at, text(key, "an event's key"), new Text(encode(content))], nothing);
+  return recorded(scope, OP_BEGIN_EVENT, () => [at, name(key, "the key of an event"), new Text(encode(content))], nothing);
 }
 
 function value<T>(scope: Scope, which: "now" | "uuid" | "random", at: string, as: (value: unknown) => T): Promise<T> {

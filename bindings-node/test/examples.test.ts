@@ -46,6 +46,16 @@ describe("examples", () => {
     assert.equal((await child(CLI, [])).code, 2);
   });
 
+  it("looking makes no database", async () => {
+    const empty = mkdtempSync(join(folder, "typo-"));
+    for (const [command, database] of [["runs", "sqlite:typo.db"], ["run", "typo.db"], ["cancel", "sqlite://typo.db"]] as const) {
+      const done = await child(CLI, [command, "order-1", "--database", database], { cwd: empty });
+      assert.equal(done.code, 1);
+      assert.match(done.stderr, /no database file "typo\.db"/);
+    }
+    assert.deepEqual(readdirSync(empty), []);
+  });
+
   it("the demo", async () => {
     const done = await child(CLI, ["demo"], { cwd: folder });
     assert.equal(done.code, 0, done.stdout + done.stderr);

@@ -1,6 +1,6 @@
 /** What compiles and what must not: checked by `npm run types`, never run. */
 
-import { type Decimal, type Decoded, Everstep, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
+import { type Decimal, type Decoded, Everstep, type Finished, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
 import { Pool, type PoolClient } from "pg";
 import { type } from "arktype";
 import * as v from "valibot";
@@ -150,8 +150,16 @@ const own = app.transaction("own", async (tx, order: Order) => {
   return rows.length;
 });
 export async function transactions(order: Order): Promise<number> {
-  return (await reserve(order)) + (await own(order));
+  // @ts-expect-error -- A call has no id: that is for start.
+  await reserve.options({ id: "order" })(order);
+  return (await reserve.options({ retry: { maxAttempts: 2 }, timeout: { seconds: 1 } })(order)) + (await own(order));
 }
+// @ts-expect-error -- Rows and record commit together or not at all: there is no "at most once".
+app.transaction("twice", async () => 1, { atMostOnce: true });
+
+// What a workflow gets that is named by onFinish.
+const report = app.workflow("report", async (of: Finished<number>) => (of.state === "succeeded" ? of.value : of.workflow));
+app.workflow("reported", async () => 1, { onFinish: report });
 
 // What all and race take are functions.
 app.workflow("promises", async (order: Order, ctx) => {

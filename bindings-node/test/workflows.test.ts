@@ -13,6 +13,7 @@ import {
   RunFailed,
   StepError,
   StepTimeout,
+  type Finished,
   setLogger,
 } from "everstep";
 import { onEveryStore, until } from "./stage.js";
@@ -239,7 +240,7 @@ onEveryStore("workflows", (stage) => {
     const [first, stage_, asId, second] = await run.result();
     assert.deepEqual([new Set([first, second]), stage_, asId], [new Set(["from myself", "from outside"]), "begun", "run_not_found"]);
     assert.equal(await app.getEvent({ key: run.key }, "stage"), "begun");
-    for (const bad of [null, 5, {}, { key: 5 }]) await assert.rejects(app.send(bad as never, "topic", 1), { code: "config_invalid" });
+    for (const bad of [null, 5, {}, { key: 5 }]) await assert.rejects(app.send(bad as never, "topic", 1), { code: "id_invalid" });
     await app.close();
   });
 
@@ -350,7 +351,7 @@ onEveryStore("workflows", (stage) => {
     const app = stage.engine();
     let attempts = 0;
     const outcomes: unknown[] = [];
-    const after = app.workflow("after", async (outcome: unknown) => void outcomes.push(outcome));
+    const after = app.workflow("after", async (outcome: Finished) => void outcomes.push(outcome));
     const wf = app.workflow(
       "wf",
       async (_: number, ctx) => {
@@ -362,8 +363,10 @@ onEveryStore("workflows", (stage) => {
     );
     const late = app.workflow("late", async (_: number, ctx) => ctx.receive("never"), { deadline: { milliseconds: 50 } });
     await app.launch();
-    assert.equal(await (await wf.start(1)).result(), 2);
+    const run = await wf.start(1);
+    assert.equal(await run.result(), 2);
     await until(() => outcomes.length > 0, "the run that follows");
+    assert.deepEqual(outcomes[0], { run: run.key, workflow: "wf", state: "succeeded", value: 2 });
     await assert.rejects((await late.start(1)).result(), RunCancelled);
     await app.close();
   });

@@ -318,5 +318,45 @@ def replayed_logging() -> None:
     say("closed")
 
 
+def _asks_to_stop(app: Any) -> None:
+    """A workflow whose step has the process asked to stop, and goes on."""
+
+    @app.step
+    def stop(seconds: float) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
+        return "drained"
+
+    @app.workflow
+    def work(seconds: float) -> str:
+        return stop(seconds)
+
+
+def _after_serving(name: str) -> None:
+    with Everstep(**SETTINGS, role="client") as client:
+        status = client.run("asked").status()
+        say(name, status.state, status.attempt, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+
+
+def serving() -> None:
+    app = Everstep(**SETTINGS)
+    _asks_to_stop(app)
+    app.reference("work").options(id="asked").start(0.3)
+    app.serve()
+    _after_serving("threads")
+
+
+def serving_async() -> None:
+    app = AsyncEverstep(**SETTINGS)
+    _asks_to_stop(app.sync)
+
+    async def main() -> None:
+        await app.reference("work").options(id="asked").start(0.3)
+        await app.serve()
+
+    asyncio.run(main())
+    _after_serving("asyncio")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()

@@ -426,7 +426,7 @@ def test_a_changed_order_blocks_and_the_old_one_resumes(database: Database) -> N
 def test_what_the_border_cannot_carry_is_told_by_name(database: Database) -> None:
     app, echo = small(database)
     with app:
-        with pytest.raises(everstep.PayloadInvalid, match="attributes"):
+        with pytest.raises(everstep.PayloadInvalid, match="attribute"):
             echo.options(attributes={"a": "\ud800"}).start(1)
         with pytest.raises(everstep.IdInvalid, match="id of a run"):
             echo.start_many([1, 2], id=lambda value: value)

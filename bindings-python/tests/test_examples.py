@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import sqlite3
 import subprocess
 import sys
 
@@ -39,3 +41,21 @@ def test_command_line(tmp_path: pathlib.Path) -> None:
     assert "order-1" in everstep("runs", "--state", "succeeded")
     assert "reserve" in everstep("run", "order-1")
     assert everstep("cancel", "order-1").strip() == "already_finished"
+
+
+@pytest.mark.parametrize("typo", ["sqlite:typo.db", "typo.db", "sqlite://typo.db"])
+def test_looking_makes_no_database(tmp_path: pathlib.Path, typo: str) -> None:
+    for words in (["runs"], ["run", "order-1"], ["cancel", "order-1"]):
+        command = [sys.executable, "-m", "everstep", *words, "--database", typo]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "no database file 'typo.db'" in done.stderr and "Traceback" not in done.stderr
+    # One that is there, and no engine's: nothing is added to it.
+    (tmp_path / "other.db").touch()
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("create table theirs (n integer)")
+    command = [sys.executable, "-m", "everstep", "runs", "--database", "other.db"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "migration_needed" in done.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        assert other.execute("select name from sqlite_master").fetchall() == [("theirs",)]
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["other.db"]

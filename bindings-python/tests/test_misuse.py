@@ -196,7 +196,7 @@ def test_calls_with_wrong_values(database: Database) -> None:
             assert work.start(which).result(SOON).startswith(says)
         with pytest.raises(everstep.PayloadInvalid, match="mapping by parameter name"):
             pair.start_many([1])
-        with pytest.raises(everstep.PayloadInvalid, match="attributes"):
+        with pytest.raises(everstep.PayloadInvalid, match="attribute"):
             pair.options(attributes={"item": typing.cast(Any, Item(1))}).start(1, 2)
         with pytest.raises(everstep.ConfigInvalid, match="timedelta"):
             pair.start(1, 2).result(typing.cast(Any, 5))

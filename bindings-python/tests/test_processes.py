@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from conftest import Database
+
+from everstep import Everstep
 
 PROGRAMS = pathlib.Path(__file__).with_name("programs.py")
 
@@ -60,6 +65,30 @@ def test_a_forked_child_is_refused_the_file_its_parent_has_open(tmp_path: pathli
 
 def test_a_fork_inside_a_step(database: Database) -> None:
     assert play(database, "fork_inside_a_step") == ["forked"]
+
+
+@pytest.mark.parametrize(("name", "view"), [("serving", "threads"), ("serving_async", "asyncio")])
+def test_a_worker_drains_on_sigterm(database: Database, name: str, view: str) -> None:
+    """The step that runs goes on to its end, which is recorded; afterwards signals are what they were."""
+    (line,) = play(database, name)
+    assert line == f"{view} succeeded 1 True"
+
+
+def test_serve_belongs_to_the_main_thread() -> None:
+    app = Everstep()
+    caught: list[BaseException] = []
+
+    def serve(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            caught.append(error)
+
+    for call in (app.serve, lambda: asyncio.run(app.aio.serve())):
+        thread = threading.Thread(target=serve, args=(call,))
+        thread.start()
+        thread.join()
+    assert [getattr(error, "code", None) for error in caught] == ["config_invalid"] * 2
 
 
 def test_control_c_during_result(database: Database) -> None:

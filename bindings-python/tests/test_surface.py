@@ -171,7 +171,7 @@ def test_workflow_retry_and_on_finish(database: Database) -> None:
     told = threading.Event()
 
     @app.workflow
-    def report(outcome: Any) -> None:
+    def report(outcome: everstep.Finished) -> None:
         finished.append(outcome)
         told.set()
 
@@ -182,11 +182,29 @@ def test_workflow_retry_and_on_finish(database: Database) -> None:
             raise OSError("again")
         return 5
 
+    # By its fields, too, where they are what its parameters are called.
+    by_fields: list[Any] = []
+    told_by_fields = threading.Event()
+
+    @app.workflow
+    def report_fields(run: str, workflow: str, state: str, value: Any) -> None:
+        by_fields.append((run, workflow, state, value["type"]))
+        told_by_fields.set()
+
+    @app.workflow(on_finish=app.reference("report_fields"))
+    def fails() -> None:
+        raise OSError("for good")
+
     with app:
-        assert shaky.start().result(SOON) == 5
+        run = shaky.start()
+        assert run.result(SOON) == 5
         assert len(attempts) == 3
         assert told.wait(20)
-    assert finished and finished[0] is not None
+        failing = fails.start()
+        assert told_by_fields.wait(20)
+    # Under `replay="always"` the reports run once more; what they are started with stays.
+    assert finished[0] == {"run": run.key, "workflow": "shaky", "state": "succeeded", "value": 5}
+    assert by_fields[0] == (failing.key, "fails", "failed", "OSError")
 
 
 def test_deadline_of_a_run(database: Database) -> None:
@@ -405,3 +423,35 @@ def test_an_async_cancel_from_user_code_is_not_recorded(database: Database) -> N
             assert await (await work.start()).result(SOON) == "timed out, then 2"
 
     asyncio.run(main())
+
+
+def test_what_a_run_knows_about_itself(database: Database) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    app = Everstep(**database.settings)
+
+    def facts() -> list[Any]:
+        return [app.run_key(), app.run_id(), app.run_attempt(), dict(app.attributes()), app.trace_parent()]
+
+    inside = app.step(name="inside")(facts)
+
+    @app.workflow(retry=Retry(max_attempts=2, initial=timedelta(milliseconds=1)))
+    def work() -> list[Any]:
+        if app.run_attempt() == 1:
+            raise ValueError("once more")
+        return [facts(), inside()]
+
+    @app.workflow
+    def plain() -> list[Any]:
+        return facts()
+
+    with app:
+        run = work.options(id="known", attributes={"region": "eu", "n": 1}, trace_parent=parent).start()
+        expected = [run.key, "known", 2, {"region": "eu", "n": 1}, parent]
+        assert run.result(SOON) == [expected, expected]
+        run = plain.start()
+        assert run.result(SOON) == [run.key, None, 1, {}, None]
+        job = inside.options(id="job", attributes={"n": 2}).start()
+        assert job.result(SOON) == [job.key, "job", 1, {"n": 2}, None]
+    for outside in (app.run_key, app.run_id, app.run_attempt, app.attributes, app.trace_parent):
+        with pytest.raises(everstep.OutsideRun):
+            outside()

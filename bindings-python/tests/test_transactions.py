@@ -224,9 +224,10 @@ def test_the_end_of_a_transaction_is_the_engines(postgres: Database, kind: str) 
                 insert(tx, table, "nested", 1)
             raise ValueError("afterwards")
 
-        @app.transaction(source)
+        # Not again, whatever the policy: the row stands, and a second attempt would stumble over it, or double it.
+        @app.transaction(source, retry=Retry(max_attempts=3, initial=timedelta(milliseconds=1)))
         def commits(tx: Any) -> None:
-            insert(tx, table, "committed", 1)
+            insert(tx, table, f"committed {app.attempt()}", 1)
             tx.commit()
 
         @app.workflow
@@ -245,7 +246,72 @@ def test_the_end_of_a_transaction_is_the_engines(postgres: Database, kind: str) 
             first, second = work.start().result(SOON)
             assert first == "afterwards" or "already" in first
             assert second == "transaction_failed"
-            assert rows(postgres, table) == [("committed", 1)], "only what was committed against the rules is there, and was not passed over"
+            assert rows(postgres, table) == [("committed 1", 1)], "only what was committed against the rules is there, and was not passed over"
+
+
+@pytest.mark.parametrize("kind", SYNC)
+def test_isolation_of_sync_drivers(postgres: Database, kind: str) -> None:
+    with sync_source(kind, postgres.url) as source:
+        app = Everstep(**postgres.settings)
+
+        def level(tx: Any) -> Any:
+            statement = "show transaction_isolation"
+            if kind in ("sessionmaker", "engine"):
+                from sqlalchemy import text
+
+                return tx.execute(text(statement)).scalar()
+            return tx.execute(statement).fetchone()[0]
+
+        strict = app.transaction(source, name="strict", isolation="serializable")(level)
+        plain = app.transaction(source, name="plain")(level)
+
+        @app.workflow
+        def work() -> list[Any]:
+            # In turns, on connections of one pool: the level of one does not stay for the other.
+            return [strict(), plain(), strict(), plain()]
+
+        with app:
+            assert work.start().result(SOON) == ["serializable", "read committed"] * 2
+
+
+@pytest.mark.parametrize("kind", ASYNC)
+def test_isolation_of_async_drivers(postgres: Database, kind: str) -> None:
+    async def main() -> None:
+        async with async_source(kind, postgres.url) as source:
+            app = AsyncEverstep(**postgres.settings)
+
+            async def level(tx: Any) -> Any:
+                statement = "show transaction_isolation"
+                if hasattr(tx, "fetchval"):
+                    return await tx.fetchval(statement)
+                if hasattr(tx, "cursor"):
+                    return (await (await tx.execute(statement)).fetchone())[0]
+                from sqlalchemy import text
+
+                return (await tx.execute(text(statement))).scalar()
+
+            strict = app.transaction(source, name="strict", isolation="repeatable read")(level)
+            plain = app.transaction(source, name="plain")(level)
+
+            @app.workflow
+            async def work() -> list[Any]:
+                return [await strict(), await plain(), await strict(), await plain()]
+
+            async with app:
+                assert await (await work.start()).result(SOON) == ["repeatable read", "read committed"] * 2
+
+    asyncio.run(main())
+
+
+def test_isolation_that_is_none() -> None:
+    app = Everstep()
+    for isolation in ("snapshot", "SERIALIZABLE", 5):
+        with pytest.raises(everstep.ConfigInvalid, match="serializable"):
+            app.transaction(lambda: None, isolation=isolation)  # type: ignore[arg-type]
+    with pytest.raises(everstep.ConfigInvalid, match="source"):
+
+        @app.transaction(isolation="serializable")
+        def own(tx: Transaction) -> None: ...
 
 
 def test_every_form_of_a_transaction(postgres: Database) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+import everstep
 
 HERE = pathlib.Path(__file__).parent
 
@@ -34,6 +37,20 @@ def test_mypy_from_the_users_side(tmp_path: pathlib.Path) -> None:
 def test_pyright_of_the_package() -> None:
     pytest.importorskip("pyright")
     run("pyright", "--pythonpath", sys.executable, "python", cwd=HERE.parent)
+
+
+def test_whatever_a_user_can_call_says_what_it_does() -> None:
+    silent: list[str] = []
+    for name in everstep.__all__:
+        kind = getattr(everstep, name)
+        if not inspect.isclass(kind):
+            continue
+        silent += [] if kind.__doc__ else [name]
+        for member, value in vars(kind).items():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if not member.startswith("_") and inspect.isfunction(function) and not function.__doc__:
+                silent.append(f"{name}.{member}")
+    assert silent == []
 
 
 def test_ruff() -> None:

@@ -1,5 +1,6 @@
 /** Drivers whose transactions are a callback: COMMIT is its return. The callback is held open until the engine has decided. */
 
+import { TransactionFailed } from "../errors_gen.js";
 import type { OpenTransaction } from "../transaction_source.js";
 
 class RolledBack extends Error {
@@ -57,6 +58,13 @@ export async function openCallback<T>(
     },
     close: () => undefined,
   };
+}
+
+/** Said by the guard, in place of what the driver would say of a transaction that is over. */
+export function endedByItself(): TransactionFailed {
+  return new TransactionFailed(
+    "the function has ended its transaction itself, with a commit or rollback: what it did and its checkpoint can no longer commit together. Leave the end to the engine; a savepoint is fine",
+  );
 }
 
 export function firstColumn(rows: unknown): unknown {

@@ -1,11 +1,12 @@
 import type { TransactionSource } from "../transaction_source.js";
-import { firstColumn } from "./callback.js";
+import { endedByItself, firstColumn } from "./callback.js";
 
 /** A transaction of Knex, as far as it is used here. */
 export interface KnexTransaction {
   raw(sql: string, bindings: never): PromiseLike<unknown>;
   commit(): unknown;
   rollback(): unknown;
+  isCompleted?(): boolean;
 }
 
 /** Transactions on Knex with the `pg` client: the function gets a `Knex.Transaction`. */
@@ -21,6 +22,7 @@ export function knexTx<Tx extends KnexTransaction>(
       return {
         given: transaction,
         async guard(sql, params) {
+          if (transaction.isCompleted?.() === true) throw endedByItself();
           const answer = await transaction.raw(sql, [...params] as never);
           return firstColumn((answer as { rows?: unknown }).rows);
         },

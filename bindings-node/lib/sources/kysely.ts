@@ -1,11 +1,13 @@
 import type { TransactionSource } from "../transaction_source.js";
-import { firstColumn } from "./callback.js";
+import { endedByItself, firstColumn } from "./callback.js";
 
 /** `startTransaction()` of Kysely 0.28 and later, as far as it is used here. */
 export interface KyselyControlled {
   executeQuery(query: never): Promise<{ rows: unknown[] }>;
   commit(): { execute(): Promise<unknown> };
   rollback(): { execute(): Promise<unknown> };
+  readonly isCommitted?: boolean;
+  readonly isRolledBack?: boolean;
 }
 
 interface KyselyBuilder<Tx> {
@@ -29,6 +31,7 @@ export function kyselyTx<Tx extends KyselyControlled>(
       return {
         given: transaction,
         async guard(sql, params) {
+          if (transaction.isCommitted === true || transaction.isRolledBack === true) throw endedByItself();
           // What `CompiledQuery.raw` makes, without Kysely as a dependency of this package.
           const query = { sql, parameters: [...params], query: { kind: "RawNode", sqlFragments: [sql], parameters: [] }, queryId: { queryId: `everstep-${String(++queries)}` } };
           return firstColumn((await transaction.executeQuery(query as never)).rows);

@@ -1,6 +1,5 @@
 import type { TransactionSource } from "../transaction_source.js";
-import { TransactionFailed } from "../errors_gen.js";
-import { firstColumn } from "./callback.js";
+import { endedByItself, firstColumn } from "./callback.js";
 
 /** A client of node-postgres, as far as it is used here. */
 export interface PgClient {
@@ -59,7 +58,7 @@ export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): 
         given: client as ClientOf<Pool>,
         guard: async (sql, params) => {
           if (client.getTransactionStatus?.() === "I") {
-            throw new TransactionFailed("the function has ended its transaction itself, with COMMIT or ROLLBACK: what it did and its checkpoint can no longer commit together");
+            throw endedByItself();
           }
           return firstColumn(await query(sql, [...params]));
         },

@@ -17,7 +17,7 @@ from ._logging import ReplayFilter
 from ._options import Dedup, Retry
 from ._own_transaction import AsyncTransaction, Rows, Transaction
 from ._run import AsyncRun, Run
-from ._runs import Page, QueueInfo, RunInfo, StepInfo
+from ._runs import Finished, Page, QueueInfo, RunInfo, StepInfo
 
 __all__ = [
     "AsyncEverstep",
@@ -30,6 +30,7 @@ __all__ = [
     "Dedup",
     "Everstep",
     "EverstepError",
+    "Finished",
     "Page",
     "QueueInfo",
     "Reference",

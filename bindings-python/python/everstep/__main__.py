@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 
 from . import Everstep, EverstepError, demo
+
+
+def _missing_file(database: str | None) -> str | None:
+    """The SQLite file that is named and not there: connecting would make it, and a mistyped name would show an empty database."""
+    named = database or os.environ.get("EVERSTEP_DATABASE_URL") or "everstep.db"
+    file = named.removeprefix("sqlite:").removeprefix("//").partition("?")[0]
+    return None if named.startswith(("postgres:", "postgresql:")) or os.path.exists(file) else file
 
 
 def _runs(app: Everstep, options: argparse.Namespace) -> int:
@@ -78,7 +86,12 @@ def main() -> int:
             demo.worker(options.worker)
             return 0
         return demo.main()
-    app = Everstep(options.database, role="client")
+    missing = _missing_file(options.database)
+    if missing is not None:
+        print(f"[config_invalid] there is no database file {missing!r}: name another with --database, or EVERSTEP_DATABASE_URL", file=sys.stderr)
+        return 1
+    # Looking changes nothing: a mistyped URL must not leave tables in somebody's database.
+    app = Everstep(options.database, role="client", auto_migrate=False)
     try:
         return {"runs": _runs, "run": _run, "cancel": _cancel}[options.command](app, options)
     except EverstepError as error:

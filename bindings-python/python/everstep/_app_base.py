@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import difflib
 import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _clock, _logging
 from ._calls import call, scope_in_workflow
 from ._engine import Engine
-from ._errors_gen import ConfigInvalid, OutsideStep, RegisteredLate, UnknownQueue
+from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate
 from ._functions import AsyncStep, AsyncTransactionStep, Step, TransactionStep
 from ._ops_gen import FLAG_SHIELDED, OP_INFO, OP_MIGRATION_SQL, OP_PATCH, OP_RUN_KEY
 from ._options import Named, Retry, RunOptions, check_retry, policy_record
 from ._registered import Registered
 from ._run import Handle
 from ._runs import QueueInfo
-from ._scope import SCOPE, RunningStep, Scope, location
+from ._scope import SCOPE, Execution, RunningStep, Scope, location
 from ._signature import Signature
 from ._times import milliseconds
 from ._transaction import RegisteredTransaction
-from ._tx_sources import Source
+from ._tx_sources import Isolation, Source, isolation_statement
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -84,7 +83,7 @@ class Base:
         """
         if isinstance(queues, str):
             raise ConfigInvalid(f"queues is a list of names: queues=[{queues!r}]")
-        config = {
+        named = {
             "database": os.fspath(database) if isinstance(database, os.PathLike) else database,
             "schema": schema,
             "namespace": namespace,
@@ -99,8 +98,9 @@ class Base:
             "max_payload": max_payload,
             "auto_migrate": auto_migrate,
             "replay": replay,
-            **settings,
         }
+        # A named option wins over its key among the settings, and one that was not given must not hide that key.
+        config = {**settings, **{key: value for key, value in named.items() if value is not None}}
         self._engine = Engine(config, strict=strict)
 
     @classmethod
@@ -151,12 +151,26 @@ class Base:
             raise OutsideStep("cancel_requested belongs inside a run")
         return scope.execution.cancelled is not None if scope.step is None else scope.step.signal is not None
 
-    def run_id(self) -> str:
-        """The key of the run this code belongs to."""
-        scope = SCOPE.get()
-        if scope is None:
-            raise OutsideStep("run_id belongs inside a run")
-        return scope.execution.run
+    def run_key(self) -> str:
+        """The key of the run this code belongs to, a uuid; in its steps too."""
+        return _execution("run_key").run
+
+    def run_id(self) -> str | None:
+        """The id this run was started with; None where it was started without one."""
+        return _execution("run_id").run_id
+
+    def run_attempt(self) -> int:
+        """Which attempt of the run this is, from 1: more where the workflow has a `retry`. That of a step is `attempt()`."""
+        return _execution("run_attempt").attempt
+
+    def attributes(self) -> Mapping[str, str | int | float | bool]:
+        """The attributes this run was started with."""
+        stored = _execution("attributes").attributes
+        return json.loads(stored) if stored else {}
+
+    def trace_parent(self) -> str | None:
+        """The W3C trace context this run was started with, to go on with in what its steps call; None where it had none."""
+        return _execution("trace_parent").trace_parent
 
     def replaying(self) -> bool:
         """True while recorded calls are handed back."""
@@ -167,7 +181,12 @@ class Base:
         return self._engine.call(OP_RUN_KEY, (_clock.text("the id of a run", id),))[0]
 
     def info(self) -> dict[str, Any]:
-        """Counters and settings of this engine."""
+        """This engine, as a dict: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the
+        worker's key, None for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`,
+        `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches`
+        and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints`
+        heard, runs `released`.
+        """
         return json.loads(self._engine.call(OP_INFO, ())[0])
 
     def migration_sql(self, store: Literal["postgres", "sqlite"] = "postgres", schema: str | None = None) -> str:
@@ -182,14 +201,17 @@ class Base:
         self._engine.register(registered)
         return (AsyncStep if registered.is_async else Step)(self._engine, registered)
 
-    def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None) -> Any:
+    def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None, isolation: Isolation | None) -> Any:
         check_retry(retry)
+        isolation_statement(isolation)
 
         def declare(function: Callable[..., Any]) -> Any:
             defaults = RunOptions(retry=retry, timeout=timeout)
             registered = RegisteredTransaction(function, "step", name, retry=retry, policy=policy_record(retry, timeout, False), defaults=defaults, skip=1)
             if not bare and source is not None:
-                registered.source = Source(source, is_async=registered.is_async)
+                registered.source = Source(source, is_async=registered.is_async, isolation=isolation)
+            elif isolation is not None:
+                raise ConfigInvalid("isolation is for transactions on a source; those on the engine's own connection have the database's own level")
             self._engine.register(registered)
             return (AsyncTransactionStep if registered.is_async else TransactionStep)(self._engine, registered)
 
@@ -199,17 +221,11 @@ class Base:
         return declare(source) if bare else declare
 
     def _declare_queue(self, queue: QueueInfo) -> str:
+        self._engine.check_open()
         if self._engine.launched:
             raise RegisteredLate(f"queue {queue.name!r} was declared after launch; put_queue changes queues at run time")
         self._engine.queues.append(queue.record())
         return queue.name
-
-    def _known_queue(self, name: str, queues: list[QueueInfo]) -> QueueInfo:
-        for queue in queues:
-            if queue.name == name:
-                return queue
-        close = difflib.get_close_matches(name, [queue.name for queue in queues], n=1)
-        raise UnknownQueue(f"there is no queue {name!r}.{f' Did you mean {close[0]!r}?' if close else ''}")
 
     def _declare_workflow(
         self,
@@ -229,6 +245,13 @@ class Base:
         return registered
 
 
+def _execution(verb: str) -> Execution:
+    scope = SCOPE.get()
+    if scope is None:
+        raise OutsideRun(f"{verb} belongs inside a run: outside there is none it could be about")
+    return scope.execution
+
+
 def _step(verb: str) -> RunningStep:
     scope = SCOPE.get()
     if scope is None or scope.step is None:
@@ -238,6 +261,14 @@ def _step(verb: str) -> RunningStep:
 
 def run_key(engine: Engine, run: Handle | str) -> str:
     return run.key if isinstance(run, Handle) else engine.call(OP_RUN_KEY, (_clock.text("the id of a run", run),))[0]
+
+
+H = TypeVar("H", bound=Handle)
+
+
+def handle_of(kind: type[H], engine: Engine, run: Handle | str) -> H:
+    """The handle of a run given by its handle, of either view, or by its id."""
+    return kind(engine, run_key(engine, run), None, id=run if isinstance(run, str) else run.id)
 
 
 _inline: dict[Any, Registered] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -10,18 +9,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from . import _async_calls, _clock, _codec, _groups
-from ._app_base import GRACE, Base, inline_step, run_key
+from ._app_base import GRACE, Base, handle_of, inline_step, run_key
 from ._calls import scope_in_workflow
 from ._decorators import AsyncWorkflowDecorator, StepDecorator, TransactionDecorator
 from ._functions import AsyncReference, AsyncStep, AsyncWorkflow, Step
-from ._ops_gen import OP_ADOPT, OP_CONNECT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PUT_QUEUE, OP_SEND
-from ._options import Named, Retry
+from ._ops_gen import OP_ADOPT, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_PAUSE_QUEUE, OP_PUT_QUEUE
+from ._options import Named, Retry, text
 from ._own_transaction import AsyncTransaction, Transaction
 from ._run import AsyncRun
 from ._runs import Page, QueueInfo, RunInfo, State, filter_record, queue_info, run_info
 from ._scope import location
+from ._serving import asked_to_stop_async
 from ._starting import foreign, parent_scope
 from ._times import from_microseconds
+from ._tx_sources import Isolation
 
 if TYPE_CHECKING:
     from ._app import Everstep
@@ -65,16 +66,25 @@ class AsyncEverstep(Base):
 
     async def launch(self) -> None:
         """Connects, claims, runs. A client only connects."""
-        for record in self._engine.queues:
-            await self._ask(OP_PUT_QUEUE, record, False)
-        if self._engine.config.get("role") == "client":
-            self._engine.connected(await self._ask(OP_CONNECT))
-        else:
-            await self._engine.launch_async()
+        await self._engine.launch_async()
 
     async def close(self, grace: dt.timedelta = GRACE) -> None:
         """Claims no more, lets runs finish or park, hands the rest over."""
         await self._engine.close_async(_clock.limit_ms(grace) or 0)
+
+    async def serve(self, grace: dt.timedelta = GRACE) -> None:
+        """For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes with this grace. A second signal cuts the
+        drain short. On the main thread's loop only."""
+        launched = False
+        try:
+            with asked_to_stop_async() as asked:
+                await self.launch()
+                launched = True
+                await asked.wait()
+        finally:
+            # A launch that failed may be tried again.
+            if launched:
+                await self.close(grace)
 
     async def __aenter__(self) -> AsyncEverstep:
         await self.launch()
@@ -116,7 +126,9 @@ class AsyncEverstep(Base):
     ) -> Any:
         """Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again.
 
-        `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
+        `retry`: attempts after a failure, each a row; without one there is a single attempt, and a failure is raised in the workflow. `timeout`: of one
+        attempt; it ends with `StepTimeout`, which a policy retries like any failure. A sync function is not torn away by it: its thread goes on, and
+        what it returns counts for nothing. `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
         """
 
         def declare(function: Callable[..., Any]) -> Any:
@@ -130,15 +142,34 @@ class AsyncEverstep(Base):
     def transaction(self, function: Callable[Concatenate[Transaction, P], R], /) -> Step[P, R]: ...
     @overload
     def transaction(
-        self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None
+        self,
+        source: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        isolation: Isolation | None = None,
     ) -> TransactionDecorator: ...
-    def transaction(self, source: Any = None, /, *, name: str | None = None, retry: Retry | None = None, timeout: dt.timedelta | None = None) -> Any:
+    def transaction(
+        self,
+        source: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: dt.timedelta | None = None,
+        isolation: Isolation | None = None,
+    ) -> Any:
         """Declares a step whose rows and checkpoint commit together or not at all.
 
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
         engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
+
+        `retry`, `timeout`: as of a step. `isolation`: of the source's transactions; without it the database's own level. A conflict (40001, 40P01) or a
+        connection lost before COMMIT runs the function again by itself, whatever the policy.
         """
-        return self._declare_transaction(source, name, retry, timeout)
+        return self._declare_transaction(source, name, retry, timeout, isolation)
 
     @overload
     def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
@@ -169,7 +200,13 @@ class AsyncEverstep(Base):
         version: str | None = None,
         label: str | None = None,
     ) -> Any:
-        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects."""
+        """Declares a workflow. Code outside steps runs again whenever a run resumes: keep it free of effects.
+
+        `retry`: attempts of the whole run; each goes on at the step that failed, what was recorded before it stays. `deadline`: so long after its start a
+        run is cancelled, with its children. `on_finish`: a workflow, or its name, that is started with the outcome in the commit that ends a run; it
+        gets a `Finished`: {run, workflow, state, value}. `version`: stored with its runs and shown, it pins them to no build. `label`:
+        only workers of this label run it. All are defaults, over which `options(..)` of a start are laid.
+        """
 
         def declare(function: Callable[..., Any]) -> Any:
             return AsyncWorkflow(self._engine, self._declare_workflow(function, name, retry, deadline, on_finish, version, label))
@@ -203,6 +240,7 @@ class AsyncEverstep(Base):
         return _done(_async_calls.call(scope_in_workflow("sleep"), *_clock.sleep(duration, location())))
 
     def sleep_until(self, when: dt.datetime) -> Coroutine[Any, Any, None]:
+        """A durable wait for a point in time, given with its time zone; one that has passed is no wait."""
         return _done(_async_calls.call(scope_in_workflow("sleep_until"), *_clock.sleep_until(when, location())))
 
     def now(self) -> Coroutine[Any, Any, dt.datetime]:
@@ -269,12 +307,12 @@ class AsyncEverstep(Base):
 
     async def send(self, run: AsyncRun[Any] | str, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded."""
-        key = run_key(self._engine, run)
         scope = parent_scope(self._engine)
         if scope is not None:
+            key = run_key(self._engine, run)
             await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
         else:
-            await self._ask(OP_SEND, key, _clock.text("the topic", topic), _codec.encode(message), _clock.message_key(idempotency_key))
+            await handle_of(AsyncRun[Any], self._engine, run).send(topic, message, idempotency_key=idempotency_key)
 
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None) -> Any: ...
@@ -282,7 +320,7 @@ class AsyncEverstep(Base):
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
         """Waits for an event of a run (its handle or id); None when the time is over."""
-        return await AsyncRun[Any](self._engine, run_key(self._engine, run), None).get_event(key, timeout=timeout, returns=returns)
+        return await handle_of(AsyncRun[Any], self._engine, run).get_event(key, timeout=timeout, returns=returns)
 
     @overload
     def run(self, id: str | None = None, *, key: str | None = None) -> AsyncRun[Any]: ...
@@ -291,7 +329,7 @@ class AsyncEverstep(Base):
     def run(self, id: str | None = None, *, key: str | None = None, returns: Any = Any) -> AsyncRun[Any]:
         """The handle of a run by its id, or by its key. Looks nothing up."""
         target = foreign(self._engine, "", returns)
-        return AsyncRun(self._engine, key if key is not None else self.key_of(id or ""), target, id=id)
+        return AsyncRun(self._engine, text("the key of a run", key) if key is not None else self.key_of("" if id is None else id), target, id=id)
 
     async def runs(
         self,
@@ -346,6 +384,7 @@ class AsyncEverstep(Base):
         return queue_info(answer[0])
 
     async def queues(self) -> list[QueueInfo]:
+        """Every queue of this namespace, with its limits as they are now."""
         return [queue_info(record) for record in (await self._ask(OP_LIST_QUEUES))[0]]
 
     async def pause_queue(self, name: str) -> None:
@@ -353,8 +392,9 @@ class AsyncEverstep(Base):
         await self._set_paused(name, True)
 
     async def resume_queue(self, name: str) -> None:
+        """Ends the pause: what has waited is claimed in its order."""
         await self._set_paused(name, False)
 
     async def _set_paused(self, name: str, paused: bool) -> None:
-        known = self._known_queue(name, await self.queues())
-        await self._ask(OP_PUT_QUEUE, dataclasses.replace(known, paused=paused).record(), True)
+        # One operation: to read the queue and write it back would undo what another operator changes in between.
+        await self._ask(OP_PAUSE_QUEUE, text("the name of a queue", name), paused)

@@ -11,6 +11,7 @@ from ._decoding import decoder_of
 from ._errors_gen import ConfigInvalid, PayloadInvalid
 from ._ops_gen import OP_BEGIN_EVENT, OP_BEGIN_SEND, OP_BEGIN_VALUE, OP_BEGIN_WAIT
 from ._options import text as text
+from ._options import words as words
 from ._times import microseconds_since_epoch, milliseconds
 
 Request = tuple[int, tuple[Any, ...]]
@@ -45,7 +46,7 @@ def send(run: str, topic: str, message: Any, idempotency_key: str | None, place:
 
 
 def message_key(given: str | None) -> str | None:
-    return None if given is None else text("the idempotency key of a message", given)
+    return words("the idempotency key of a message", given)
 
 
 def set_event(key: str, content: Any, place: str) -> Request:

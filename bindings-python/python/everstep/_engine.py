@@ -19,7 +19,7 @@ from ._error_base import EverstepError
 from ._errors_gen import AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, Forked, RegisteredLate, WrongLoop
 from ._failures import DeclaredErrors, error_of
 from ._loop_client import LoopClient
-from ._ops_gen import OP_DRAIN, OP_LAUNCH, OP_REGISTER
+from ._ops_gen import OP_CONNECT, OP_DRAIN, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER
 from ._registered import Registered
 from ._scope import SCOPE, Execution
 from ._thread_client import ThreadClient
@@ -29,6 +29,9 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 #: What an exit of the interpreter waits at most for a close that another thread is in the middle of.
 _EXIT_BUDGET_S = 2.0
+#: Limits of waiting runs where each of them holds a thread.
+_PARKED_THREADS = 100
+_RELEASE_THREADS_MS = 1_000
 #: Files that were open, by device and number, when this process was forked from one with an engine.
 _inherited: set[tuple[int, int]] = set()
 
@@ -63,14 +66,22 @@ class Engine:
 
     def register(self, function: Registered) -> None:
         with self._lock:
+            self.check_open()
             known = self.functions.get(function.name)
             if known is not None:
-                raise AlreadyRegistered(f"the name {function.name!r} is taken by {known.where}; give this one another: name=")
+                raise AlreadyRegistered(
+                    f"the name {function.name!r} is taken by the {known.kind} declared at {known.where}; this one is declared at {function.where}. "
+                    "Give this one another name=; declare functions once, at the top of a module, not in a request handler"
+                )
             if self.launched:
                 raise RegisteredLate(f"{function.name!r} was declared after launch; import the module that declares it first")
             self.functions[function.name] = function
             if self.handle is not None:
                 self._announce(function)
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise Closed("this engine is closed; make a new one")
 
     def nearest(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.functions, n=1)
@@ -86,8 +97,7 @@ class Engine:
         with self._lock:
             if self.pid != os.getpid():
                 forget_after_fork(self)
-            if self.closed:
-                raise Closed("this engine is closed; make a new one")
+            self.check_open()
             if self.handle is None:
                 self._refuse_inherited()
                 try:
@@ -115,8 +125,13 @@ class Engine:
             )
 
     def _settings(self) -> str:
+        config = dict(self.config)
+        if self.functions and not any(function.is_async for function in self.functions.values()):
+            # Every wait holds a thread here, not a coroutine: fewer of them are kept, and given back sooner (semantics, "Waiting").
+            config.setdefault("max_parked", _PARKED_THREADS)
+            config.setdefault("release_after_ms", _RELEASE_THREADS_MS)
         try:
-            return json.dumps(self.config)
+            return json.dumps(config)
         except (TypeError, ValueError) as error:
             raise ConfigInvalid(f"settings are texts, numbers, booleans and lists of them: {error}") from None
 
@@ -125,8 +140,9 @@ class Engine:
             return
         client = self.home() if function.is_async else self.threads()
         options = dict(function.registration)
-        if not function.is_async:
-            options.setdefault("slots", 8 * (os.cpu_count() or 1))
+        if not function.is_async and "slots" not in self.config:
+            # The engine lets what a registration says win, so whoever gave `slots=` must not be contradicted here.
+            options["slots"] = 8 * (os.cpu_count() or 1)
         self.call(OP_REGISTER, (client.id, function.kind, function.name, function.version, json.dumps(options)))
 
     def threads(self) -> ThreadClient:
@@ -176,6 +192,10 @@ class Engine:
 
     # -- life
 
+    @property
+    def is_client(self) -> bool:
+        return self.config.get("role") == "client"
+
     def _before_launch(self) -> None:
         with self._lock:
             self.open()
@@ -199,10 +219,13 @@ class Engine:
         self._before_launch()
         try:
             threads = self.threads()
-            threads.start()
-            if any(function.is_async for function in self.functions.values()):
-                self._start_home_thread()
-            self.connected(threads.request(OP_LAUNCH, ()))
+            if not self.is_client:
+                threads.start()
+                if any(function.is_async for function in self.functions.values()):
+                    self._start_home_thread()
+            for queue in self.queues:
+                threads.request(OP_PUT_QUEUE, (queue, False))
+            self.connected(threads.request(OP_CONNECT if self.is_client else OP_LAUNCH, ()))
         except BaseException:
             self._give_up_launch()
             raise
@@ -210,9 +233,13 @@ class Engine:
     async def launch_async(self) -> None:
         self._before_launch()
         try:
-            self.home().bind(asyncio.get_running_loop())
-            self.threads().start()
-            self.connected(await self.home().request(OP_LAUNCH, ()))
+            if not self.is_client:
+                self.home().bind(asyncio.get_running_loop())
+                self.threads().start()
+            here = self.here()
+            for queue in self.queues:
+                await here.request(OP_PUT_QUEUE, (queue, False))
+            self.connected(await here.request(OP_CONNECT if self.is_client else OP_LAUNCH, ()))
         except BaseException:
             await _off_the_loop(self._give_up_launch)
             raise

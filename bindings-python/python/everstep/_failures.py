@@ -7,12 +7,14 @@ import dataclasses
 import inspect
 import traceback
 import typing
+import unicodedata
 from typing import Any
 
 from . import _codec
 from ._decoding import decoder_of
 from ._error_base import EverstepError
 from ._errors_gen import BY_CODE, AlreadyRegistered, ConfigInvalid, IdInvalid, InternalError, PayloadInvalid, RunCancelled, RunFailed, StepError
+from ._options import text
 
 _MAX_MESSAGE = 8 * 1024
 _MAX_STACK = 16 * 1024
@@ -81,7 +83,7 @@ class DeclaredErrors:
         self._by_kind: dict[type, _Declared] = {}
 
     def add(self, code: str, kind: type[Exception]) -> None:
-        if not 0 < len(code.encode("utf-8", "replace")) <= 255 or not code.isprintable():
+        if not 0 < len(text("the code of an error", code).encode("utf-8")) <= 255 or any(unicodedata.category(letter) == "Cc" for letter in code):
             raise IdInvalid("the code of an error must be 1 to 255 bytes of UTF-8 without control characters")
         if not isinstance(kind, type) or not issubclass(kind, Exception):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigInvalid(f"app.error declares an exception type, not {kind!r}")

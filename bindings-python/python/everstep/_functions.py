@@ -62,6 +62,7 @@ class Step(_Function, Generic[P, R]):
         return _sync_calls.step(scope, function, place, args, kwargs, key)
 
     def options(self, **options: Unpack[StepOptions]) -> StepCall[P, R]:
+        """For one call: `key`, `retry`, `timeout`; for one `start` as a job: all of `StartOptions`. Then your own arguments."""
         return StepCall(self, options)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -89,6 +90,7 @@ class AsyncStep(_Function, Generic[P, R]):
         return _async_calls.step(scope, function, place, args, kwargs, key)
 
     def options(self, **options: Unpack[StepOptions]) -> AsyncStepCall[P, R]:
+        """For one call: `key`, `retry`, `timeout`; for one `start` as a job: all of `StartOptions`. Then your own arguments."""
         return AsyncStepCall(self, options)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
@@ -133,6 +135,7 @@ class AsyncTransactionStep(AsyncStep[P, R]):
 
     @property
     def sync(self) -> TransactionStep[P, R]:
+        """The same transaction for threads; of a sync function only."""
         if self._registered.is_async:
             raise WrongLoop(f"transaction {self.name!r} is async, and its pool belongs to one loop: call it in an async workflow, or declare a sync one")
         return TransactionStep(self._engine, self._registered)
@@ -146,7 +149,11 @@ class Starter(Generic[P, R]):
         self._options = options
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child."""
+        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+
+        Raises `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+        `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+        """
         target, options = self._target, self._options
         scope = parent_scope(target.engine)
         if scope is not None:
@@ -162,9 +169,9 @@ class Starter(Generic[P, R]):
         """One run an input: the value of the only parameter, or a mapping by parameter name. `id` names each run, so that a repeat attaches."""
         target = self._target
         blocking_allowed("start_many()", "the async form: .aio")
-        op, arguments = start_many_arguments(target, self._options, inputs, id)
+        ids, op, arguments = start_many_arguments(target, self._options, inputs, id)
         answer = target.engine.threads().request(op, arguments)
-        return [Run(target.engine, key, target, attached=attached) for key, attached in started_many(answer)]
+        return [Run(target.engine, key, target, id=own, attached=attached) for key, own, attached in started_many(answer, ids)]
 
 
 class AsyncStarter(Generic[P, R]):
@@ -175,7 +182,11 @@ class AsyncStarter(Generic[P, R]):
         self._options = options
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
-        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child."""
+        """Starts a run, or attaches to the run of this id. Inside a workflow the start is recorded and the run is a child.
+
+        Raises `IdConflict` (the id is another workflow's), `UnknownWorkflow` (nobody knows the name, and it is nearly one that is known), `UnknownQueue`,
+        `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
+        """
         target, options = self._target, self._options
         scope = parent_scope(target.engine)
         if scope is not None:
@@ -196,9 +207,9 @@ class AsyncStarter(Generic[P, R]):
     async def start_many(self, inputs: Iterable[Any], *, id: Callable[[Any], str] | None = None) -> list[AsyncRun[R]]:
         """One run an input: the value of the only parameter, or a mapping by parameter name. `id` names each run, so that a repeat attaches."""
         target = self._target
-        op, arguments = start_many_arguments(target, self._options, inputs, id)
+        ids, op, arguments = start_many_arguments(target, self._options, inputs, id)
         answer = await target.engine.here().request(op, arguments)
-        return [AsyncRun(target.engine, key, target, attached=attached) for key, attached in started_many(answer)]
+        return [AsyncRun(target.engine, key, target, id=own, attached=attached) for key, own, attached in started_many(answer, ids)]
 
 
 def _child_key(value: bytes | None) -> str:
@@ -254,10 +265,12 @@ class Workflow(_Function, Starter[P, R]):
         return self._registered.function(*args, **kwargs)
 
     def options(self, **options: Unpack[StartOptions]) -> Starter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return Starter(self._target, run_options(options))
 
     @property
     def aio(self) -> AsyncWorkflow[P, R]:
+        """The same workflow for coroutines."""
         return AsyncWorkflow(self._engine, self._registered)
 
 
@@ -273,22 +286,36 @@ class AsyncWorkflow(_Function, AsyncStarter[P, R]):
         return self._registered.function(*args, **kwargs)
 
     def options(self, **options: Unpack[StartOptions]) -> AsyncStarter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return AsyncStarter(self._target, run_options(options))
 
     @property
     def sync(self) -> Workflow[P, R]:
+        """The same workflow for threads."""
         return Workflow(self._engine, self._registered)
 
 
 class Reference(Starter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
 
+    @property
+    def name(self) -> str:
+        """What it is known by: also where a name is asked for, as in `on_finish=`."""
+        return self._target.name
+
     def options(self, **options: Unpack[StartOptions]) -> Starter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return Starter(self._target, run_options(options))
 
 
 class AsyncReference(AsyncStarter[P, R]):
     """A workflow known by name: of another process, another program, another language."""
 
+    @property
+    def name(self) -> str:
+        """What it is known by: also where a name is asked for, as in `on_finish=`."""
+        return self._target.name
+
     def options(self, **options: Unpack[StartOptions]) -> AsyncStarter[P, R]:
+        """For one start: see `StartOptions`. Then your own arguments: `.options(id="order-7").start(order)`."""
         return AsyncStarter(self._target, run_options(options))

@@ -21,6 +21,7 @@ class ReplayFilter(logging.Filter):
         self._level = level
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """For `logging`: fills the record in; False drops it."""
         scope = SCOPE.get()
         if scope is None:
             record.run = record.workflow = record.step = record.attempt = None

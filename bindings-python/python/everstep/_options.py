@@ -8,6 +8,7 @@ import difflib
 import functools
 import json
 import logging
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -30,6 +31,19 @@ def text(what: str, value: str) -> str:
     return value
 
 
+def words(what: str, value: str | None) -> str | None:
+    """A text that is no name: who asked, why, a message's idempotency key. None where it was not given."""
+    if value is None:
+        return None
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigInvalid(f"{what} is a str, not {type(value).__name__!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigInvalid(f"{what} holds a lone surrogate, which has no UTF-8 form") from None
+    return value
+
+
 class Named(Protocol):
     """A declared workflow or step."""
 
@@ -39,12 +53,19 @@ class Named(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-    """Attempts of a step or a run. With no policy there is one."""
+    """Attempts of a step or a run. With no policy there is one.
+
+    An attempt that a crash cut short is none that failed: it is made again, with or without a policy.
+    """
 
     max_attempts: int = 5
+    #: Before the second attempt.
     initial: dt.timedelta = dt.timedelta(seconds=1)
+    #: So many times the wait before, from one attempt to the next.
     factor: float = 2.0
+    #: No wait is longer.
     max_interval: dt.timedelta = dt.timedelta(minutes=1)
+    #: Full: a random part of the wait.
     jitter: bool = True
     #: Errors of these types are final.
     non_retryable: tuple[type[BaseException], ...] = ()
@@ -65,6 +86,7 @@ class Retry:
         object.__setattr__(self, "non_retryable", kinds)
 
     def allows(self, error: BaseException) -> bool:
+        """Whether another attempt may follow this error."""
         if isinstance(error, self.non_retryable):
             return False
         if self.retry_if is None:
@@ -82,24 +104,39 @@ def check_retry(retry: Any) -> None:
         raise ConfigInvalid(f"retry is a Retry, for example Retry(max_attempts=5), not {type(retry).__name__!r}")
 
 
+def check_travels(retry: Retry | None) -> None:
+    """A start is a row that any process of any language may run: functions and classes have no place in it, and to drop them would retry what is final."""
+    if retry is not None and (retry.non_retryable or retry.retry_if is not None):
+        raise ConfigInvalid("non_retryable and retry_if are not for a start, they cannot travel with it: say them where the function is declared, retry=")
+
+
 @dataclasses.dataclass(frozen=True)
 class Dedup:
-    """At most one run per key in the scope. A `timedelta` as scope: that long from the start."""
+    """At most one run per key in the scope."""
 
     key: str
+    #: "queued": until it is claimed; "until_done": until it has ended; a `timedelta`: that long from the start.
     scope: Literal["queued", "until_done"] | dt.timedelta = "until_done"
+    #: Of another start with the key: the handle of the run that holds it, the error `run_deduplicated`, or, if it has not been claimed yet, its place.
     policy: Literal["attach", "reject", "replace"] = "attach"
 
 
 class StartOptions(TypedDict, total=False):
     """Keywords of `options(..)`. They come before the arguments of the function itself, whose own keywords stay its own.
 
-    `id`: 1 to 255 bytes; a second start with it attaches to the first run. `queue`: a declared one; none: this process, within its slots. `label`: only
-    workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a time zone): not before. `expires`: if
-    not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its children. `attributes`: what `runs(..)`
-    filters by. `fairness_key`: what a queue's `key_limit` counts by. `dedup`: one run a key. `retry`: of a job, or of the whole workflow; `timeout`: of
-    one attempt of a job. `on_finish`: a workflow started with the outcome. `reuse_purged`: start anew although retention has removed a run of this id.
-    `parent_close`: what happens to a child that is still open when its parent ends, however it ends; "cancel" by default.
+    `id`: 1 to 255 bytes of UTF-8 without control characters; a second start with it attaches to the first run. `queue`: a declared one; none: this
+    process, within its slots. `label`: only workers of this label. `priority`: the lowest number starts first, 0 by default. `delay`, `start_at` (with a
+    time zone): not before. `expires`: if not started so long after, it is cancelled. `deadline`: so long after its start it is cancelled, with its
+    children. `attributes`: what `runs(..)` filters by. `fairness_key`: what a queue's `key_limit` counts by, and nothing else. `dedup`: one run a key.
+    `on_finish`: a workflow started with the outcome, a `Finished`, in the commit that ends the run.
+
+    `retry`: of a job, or of the whole workflow, which then goes on at the step that failed; `timeout`: of one attempt of a job. What they say is laid
+    over what the function was declared with. `non_retryable` and `retry_if` cannot travel with a start: declare them.
+
+    `version`, `cost`, `created_by`: stored with the run and shown in its status; a version pins it to no build, a cost is for later. `trace_parent`,
+    `trace_state`: W3C trace context, for `app.trace_parent()` inside the run. `reuse_purged`: start anew although retention has removed a run of this id.
+    `unchecked`: start it although no worker knows this name and it is nearly one that is known. `parent_close`: what happens to a child that is still
+    open when its parent ends, however it ends; "cancel" by default.
     """
 
     id: str
@@ -176,10 +213,12 @@ def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_onc
     if retry is None and timeout is None and not at_most_once:
         return None
     limit = None if timeout is None else milliseconds(timeout)
+    # What was not said is left open: a start's record is laid over what the function was declared with.
+    once = True if at_most_once else None
     if retry is None:
-        return (None, None, None, None, None, limit, at_most_once)
+        return (None, None, None, None, None, limit, once)
     head = (retry.max_attempts, milliseconds(retry.initial), float(retry.factor), milliseconds(retry.max_interval), retry.jitter)
-    return (*head, limit, at_most_once)
+    return (*head, limit, once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,14 +285,25 @@ class RunOptions:
 def _attributes(values: Mapping[str, Any] | None) -> str | None:
     if not values:
         return None
-    try:
-        written = json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        written.encode("utf-8")
-        return written
-    except UnicodeEncodeError:
-        raise PayloadInvalid("attributes hold a lone surrogate, which has no UTF-8 form") from None
-    except (TypeError, ValueError) as error:
-        raise PayloadInvalid(f"attributes are strings, numbers and booleans: {error}") from None
+    for name, value in values.items():
+        attribute(name, value)
+    return json.dumps(dict(values), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def attribute(name: Any, value: Any) -> None:
+    """Attributes are what runs are looked up by: scalars of JSON under a text. No value in the message, as everywhere."""
+    if not isinstance(name, str):
+        raise PayloadInvalid(f"the name of an attribute is a str, not {type(name).__name__!r}")
+    if not isinstance(value, (str, int, float, bool)) or (isinstance(value, float) and not math.isfinite(value)):
+        kind = "a number without a value" if isinstance(value, float) else repr(type(value).__name__)
+        raise PayloadInvalid(f"attribute {_shown(name)} is a str, a finite number or a bool, not {kind}")
+    for part in (name, value):
+        if isinstance(part, str) and part.encode("utf-8", "ignore").decode("utf-8") != part:
+            raise PayloadInvalid(f"attribute {_shown(name)} holds a lone surrogate, which has no UTF-8 form")
+
+
+def _shown(name: str) -> str:
+    return repr(name.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _point(value: dt.datetime) -> int:

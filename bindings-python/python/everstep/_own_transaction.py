@@ -23,6 +23,7 @@ class Rows(list[tuple[Any, ...]]):
         self.affected = affected
 
     def dicts(self) -> list[dict[str, Any]]:
+        """Each row as a dict by column name."""
         return [dict(zip(self.columns, row, strict=True)) for row in self]
 
     def scalar(self) -> Any:
@@ -38,6 +39,8 @@ class Transaction:
         self._number = number
 
     def execute(self, sql: str, *params: Any) -> Rows:
+        """Runs one statement; its parameters go beside the text, `tx.execute("update stock set n = n - $1 where item = $2", n, item)`. A dict or list goes
+        as JSON. What the database refuses is `TransactionFailed`."""
         return Rows(*self._execution.engine.threads().request(OP_TX_EXECUTE, (self._number, sql, [parameter(value) for value in params])))
 
 
@@ -49,6 +52,8 @@ class AsyncTransaction:
         self._number = number
 
     async def execute(self, sql: str, *params: Any) -> Rows:
+        """Runs one statement; its parameters go beside the text, `await tx.execute("update stock set n = n - $1 where item = $2", n, item)`. A dict or list
+        goes as JSON. What the database refuses is `TransactionFailed`."""
         return Rows(*await self._execution.client.request(OP_TX_EXECUTE, (self._number, sql, [parameter(value) for value in params])))
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from . import _async_calls, _clock, _codec, _sync_calls
 from ._calls import begin, blocking_allowed
-from ._errors_gen import ResultTimeout, RunNotFound
+from ._error_base import RunError
+from ._errors_gen import ConfigInvalid, ResultTimeout, RunBlocked, RunNotFound
 from ._failures import Failure
 from ._ops_gen import (
     OP_AWAIT_RESULT,
@@ -20,6 +21,7 @@ from ._ops_gen import (
     OP_REWIND_RUN,
     OP_SEND,
 )
+from ._options import words
 from ._runs import CancelOutcome, ResumeOutcome, RunInfo, StepInfo, run_info, step_info
 from ._scope import location
 from ._starting import Target, outcome, parent_scope
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ._engine import Engine
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 R = TypeVar("R", covariant=True)
 _PAGE = 500
 
@@ -63,13 +66,27 @@ class Handle:
         if not failed:
             return self._outcome(("succeeded", value))
         failure = Failure.read(value)
-        if failure.code in (ResultTimeout.code, RunNotFound.code):
-            raise failure.exception(self._engine.declared)
+        if failure.code in (ResultTimeout.code, RunNotFound.code, RunBlocked.code):
+            raise self._about(failure.exception(self._engine.declared))
         raise failure.of_run(self.key, self._engine.declared)
 
     def _missing(self) -> RunNotFound:
         """By the name the program knows; the engine knows the key only."""
-        return RunNotFound(f"there is no run {self.id or self.key}")
+        return RunNotFound(f"there is no run {self.id or self.key}", run=self.key)
+
+    def _about(self, error: E) -> E:
+        """Whoever waits for many runs in one place sees which of them an error is about."""
+        if isinstance(error, RunError) and error.run is None:
+            error.run = self.key
+        return error
+
+    def _cancel_arguments(self, by: str | None, why: str | None) -> tuple[Any, ...]:
+        return self.key, words("by", by), words("why", why)
+
+    def _rewind_arguments(self, seq: int, branch: str, by: str | None) -> tuple[Any, ...]:
+        if type(seq) is not int:
+            raise ConfigInvalid(f"seq is an int, the position of a step, not {type(seq).__name__!r}")
+        return self.key, words("branch", branch), seq, words("by", by)
 
     def _info(self, answer: tuple[Any, ...]) -> RunInfo:
         if not answer or answer[0] is None:
@@ -97,8 +114,11 @@ class Run(Handle, Generic[R]):
             return self._engine.threads().request(op, arguments)
         except RunNotFound:
             raise self._missing() from None
+        except RunError as error:
+            raise self._about(error) from None
 
     def status(self) -> RunInfo:
+        """The run as the database has it now, with what it waits for."""
         return self._info(self._ask(OP_GET_RUN, self.key))
 
     def steps(self) -> list[StepInfo]:
@@ -112,21 +132,25 @@ class Run(Handle, Generic[R]):
                 return out
 
     def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
-        return self._ask(OP_CANCEL_RUN, self.key, by, why)[0]
+        """Asks the run to cancel; `by` and `why` are shown in its status. "cancelled": it had not begun and is; "requested": its workflow sees it at its
+        next call, and may clean up; "already_finished"."""
+        return self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why))[0]
 
     def resume(self, *, by: str | None = None) -> ResumeOutcome:
         """A blocked or cancelled run goes on."""
-        return self._ask(OP_RESUME_RUN, self.key, by)[0]
+        return self._ask(OP_RESUME_RUN, self.key, words("by", by))[0]
 
     def retry(self, *, by: str | None = None) -> ResumeOutcome:
         """A failed run goes on at the step that failed."""
-        return self._ask(OP_RETRY_RUN, self.key, by)[0]
+        return self._ask(OP_RETRY_RUN, self.key, words("by", by))[0]
 
     def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
         """Forgets the step at this position and everything completed since."""
-        return self._ask(OP_REWIND_RUN, self.key, branch, seq, by)[0]
+        return self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by))[0]
 
     def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
+        send is recorded."""
         scope = parent_scope(self._engine)
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
@@ -146,6 +170,7 @@ class Run(Handle, Generic[R]):
 
     @property
     def aio(self) -> AsyncRun[R]:
+        """The same run for coroutines."""
         return AsyncRun(self._engine, self.key, self._target, id=self.id, attached=self.attached)
 
 
@@ -166,8 +191,11 @@ class AsyncRun(Handle, Generic[R]):
             return await self._engine.here().request(op, arguments)
         except RunNotFound:
             raise self._missing() from None
+        except RunError as error:
+            raise self._about(error) from None
 
     async def status(self) -> RunInfo:
+        """The run as the database has it now, with what it waits for."""
         return self._info(await self._ask(OP_GET_RUN, self.key))
 
     async def steps(self) -> list[StepInfo]:
@@ -181,21 +209,25 @@ class AsyncRun(Handle, Generic[R]):
                 return out
 
     async def cancel(self, *, by: str | None = None, why: str | None = None) -> CancelOutcome:
-        return (await self._ask(OP_CANCEL_RUN, self.key, by, why))[0]
+        """Asks the run to cancel; `by` and `why` are shown in its status. "cancelled": it had not begun and is; "requested": its workflow sees it at its
+        next call, and may clean up; "already_finished"."""
+        return (await self._ask(OP_CANCEL_RUN, *self._cancel_arguments(by, why)))[0]
 
     async def resume(self, *, by: str | None = None) -> ResumeOutcome:
         """A blocked or cancelled run goes on."""
-        return (await self._ask(OP_RESUME_RUN, self.key, by))[0]
+        return (await self._ask(OP_RESUME_RUN, self.key, words("by", by)))[0]
 
     async def retry(self, *, by: str | None = None) -> ResumeOutcome:
         """A failed run goes on at the step that failed."""
-        return (await self._ask(OP_RETRY_RUN, self.key, by))[0]
+        return (await self._ask(OP_RETRY_RUN, self.key, words("by", by)))[0]
 
     async def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
         """Forgets the step at this position and everything completed since."""
-        return (await self._ask(OP_REWIND_RUN, self.key, branch, seq, by))[0]
+        return (await self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by)))[0]
 
     async def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
+        """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
+        send is recorded."""
         scope = parent_scope(self._engine)
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
@@ -215,4 +247,5 @@ class AsyncRun(Handle, Generic[R]):
 
     @property
     def sync(self) -> Run[R]:
+        """The same run for threads."""
         return Run(self._engine, self.key, self._target, id=self.id, attached=self.attached)

@@ -65,6 +65,7 @@ class Execution:
         "running",
         "stopped",
         "tasks",
+        "trace_parent",
         "turning",
         "warned",
     )
@@ -80,6 +81,7 @@ class Execution:
         self.replaying: bool = bool(padded[4])
         self.run_id: str | None = padded[5]
         self.attributes: str | None = padded[7]
+        self.trace_parent: str | None = padded[8]
         self.idempotency_key: str = padded[9]
         self.deadline: float | None = None if padded[10] is None else time.monotonic() + padded[10] / 1000
         self.is_async = is_async

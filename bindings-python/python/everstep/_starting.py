@@ -10,7 +10,7 @@ from . import _codec
 from ._errors_gen import ConfigInvalid, OutsideRun, RunCancelled, UnknownWorkflow
 from ._failures import Failure, error_of
 from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
-from ._options import RunOptions, text
+from ._options import RunOptions, check_travels, text
 from ._registered import Registered
 from ._scope import SCOPE, Scope
 from ._signature import ForeignSignature, Signature
@@ -43,14 +43,15 @@ def foreign(engine: Engine, name: str, returns: Any) -> Target:
     return Target(engine, name, ForeignSignature(name, returns), RunOptions())
 
 
-def _check_startable(target: Target) -> None:
+def _check_startable(target: Target, options: RunOptions) -> None:
+    check_travels(options.retry)
     known = target.engine.functions.get(target.name)
     if known is not None and not known.startable:
         raise ConfigInvalid(f"transaction {target.name!r} is no job: its checkpoint belongs to a run. Start a workflow that calls it")
 
 
 def start_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, tuple[Any, ...]]:
-    _check_startable(target)
+    _check_startable(target, options)
     return OP_START, (target.name, target.signature.encode(args, kwargs), merged(target.defaults, options).record())
 
 
@@ -64,34 +65,40 @@ def merged(defaults: RunOptions, options: RunOptions) -> RunOptions:
 
 
 def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any], place: str) -> tuple[int, tuple[Any, ...]]:
-    _check_startable(target)
+    _check_startable(target, options)
     wire = target.signature.encode(args, kwargs)
     return OP_BEGIN_CHILD, (place, target.name, wire, merged(target.defaults, options).record(), options.parent_close)
 
 
-def start_many_arguments(target: Target, options: RunOptions, inputs: Iterable[Any], id: Callable[[Any], str] | None) -> tuple[int, tuple[Any, ...]]:
-    _check_startable(target)
+def start_many_arguments(
+    target: Target, options: RunOptions, inputs: Iterable[Any], id: Callable[[Any], str] | None
+) -> tuple[list[str | None], int, tuple[Any, ...]]:
+    """The ids of the runs to come, and what to ask for."""
+    _check_startable(target, options)
     if parent_scope(target.engine) is not None:
         raise OutsideRun(
             "start_many() inside a workflow is not recorded, and every replay would start the runs again: call start() for each, or do it in a step"
         )
     base = merged(target.defaults, options)
     plain = base.record()
+    ids: list[str | None] = []
     items: list[tuple[Any, Any]] = []
     for item in inputs:
         wire = target.signature.encode_input(item)
-        items.append((wire, plain if id is None else dataclasses.replace(base, id=text("the id of a run", id(item))).record()))
-    return OP_START_MANY, (target.name, items)
+        own = base.id if id is None else text("the id of a run", id(item))
+        ids.append(own)
+        items.append((wire, plain if id is None else dataclasses.replace(base, id=own).record()))
+    return ids, OP_START_MANY, (target.name, items)
 
 
-def started_many(answer: tuple[Any, ...]) -> list[tuple[str, bool]]:
-    """Raises for the first item that was refused; the others stand, and ids make a second call attach to them."""
-    out: list[tuple[str, bool]] = []
+def started_many(answer: tuple[Any, ...], ids: list[str | None]) -> list[tuple[str, str | None, bool]]:
+    """(key, id, attached) of each. Raises for the first item that was refused; the others stand, and ids make a second call attach to them."""
+    out: list[tuple[str, str | None, bool]] = []
     for index, item in enumerate(answer[0]):
         run, attached, *refusal = item
         if refusal and refusal[0] is not None:
             raise error_of(refusal[0], f"item {index}: {refusal[1]}")
-        out.append((run, bool(attached)))
+        out.append((run, ids[index], bool(attached)))
     return out
 
 

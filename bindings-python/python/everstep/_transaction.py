@@ -31,7 +31,7 @@ from ._own_transaction import AsyncTransaction, Transaction
 from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
 from ._sync_calls import answer, check_thread
-from ._tx_sources import Source, is_conflict, is_lost, is_refusal, knows_no_engine, uninterrupted
+from ._tx_sources import EndedByItself, Source, is_conflict, is_lost, is_refusal, knows_no_engine, uninterrupted
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -137,7 +137,7 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
-        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution, final=isinstance(error, EndedByItself))
     finally:
         SCOPE.reset(reset)
         del execution.running[(scope.branch, verdict[1])]
@@ -306,7 +306,7 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
             return _again(function, error, at)
-        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+        outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution, final=isinstance(error, EndedByItself))
     finally:
         SCOPE.reset(reset)
         execution.running.pop((scope.branch, verdict[1]), None)

@@ -6,12 +6,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from ._errors_gen import ConfigInvalid, TransactionFailed
 
 T = TypeVar("T")
 _CONFLICTS = ("40001", "40P01")
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+
+def isolation_statement(isolation: Isolation | None) -> str | None:
+    """What makes an open transaction one of this level. As its first statement it says the same to every driver, each of which has an option of its own."""
+    if isolation is None:
+        return None
+    if isolation not in get_args(Isolation):
+        raise ConfigInvalid(f"isolation is {' or '.join(map(repr, get_args(Isolation)))}, not {isolation!r}")
+    return f"SET TRANSACTION ISOLATION LEVEL {isolation.upper()}"
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -104,6 +114,8 @@ class Transaction:
 
     style = ""
     given: Any
+    #: The statement that comes first, for a level of isolation that is not the database's own.
+    first: str | None = None
 
     def begin(self) -> Any:
         raise NotImplementedError
@@ -134,18 +146,20 @@ class _Psycopg(Transaction):
         self.rollback = connection.rollback
 
     def begin(self) -> None:
-        self.given.execute(self._first)
+        for statement in self._opening:
+            self.given.execute(statement)
 
     @property
-    def _first(self) -> str:
+    def _opening(self) -> list[str]:
         # Otherwise the driver sends BEGIN before the first statement only, and a `with tx.transaction()` that comes first would be the whole
-        # transaction and commit at its end, without the checkpoint.
-        return "BEGIN" if self.given.autocommit else ""
+        # transaction and commit at its end, without the checkpoint. An empty statement will do.
+        begin = ["BEGIN"] if self.given.autocommit else []
+        return [*begin, *([self.first] if self.first else [])] or [""]
 
     def check(self) -> None:
         """INTRANS or INERROR: what was begun still stands."""
         if self.given.info.transaction_status.name == "IDLE":
-            raise ended_by_itself()
+            raise EndedByItself
 
     def guard(self, sql: str, params: list[Any]) -> Any:
         self.check()
@@ -155,7 +169,8 @@ class _Psycopg(Transaction):
 
 class _AsyncPsycopg(_Psycopg):
     async def begin(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        await self.given.execute(self._first)
+        for statement in self._opening:
+            await self.given.execute(statement)
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
         self.check()
@@ -176,10 +191,12 @@ class _Asyncpg(Transaction):
 
     async def begin(self) -> None:
         await self._transaction.start()
+        if self.first:
+            await self.given.execute(self.first)
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
         if not self.given.is_in_transaction():
-            raise ended_by_itself()
+            raise EndedByItself
         return await self.given.fetchval(sql, *params)
 
 
@@ -206,10 +223,12 @@ class _Alchemy(Transaction):
         # A session connects at its first statement, where a refused connection could be any OSError of the function's own.
         if hasattr(self.given, "flush"):
             self.given.connection()
+        if self.first:
+            self.given.execute(self._text(self.first))
 
     def check(self, current: Any) -> None:
         if current is not self._begun:
-            raise ended_by_itself()
+            raise EndedByItself
 
     def _statement(self, sql: str, params: list[Any]) -> tuple[Any, dict[str, Any]]:
         return self._text(sql), {f"p{index}": value for index, value in enumerate(params, 1)}
@@ -233,6 +252,8 @@ class _AsyncAlchemy(_Alchemy):
         self._begun = self._inner.get_transaction()
         if hasattr(self.given, "sync_session"):
             await self.given.connection()
+        if self.first:
+            await self.given.execute(self._text(self.first))
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
         self.check(self._inner.get_transaction())
@@ -241,11 +262,15 @@ class _AsyncAlchemy(_Alchemy):
         return (await self.given.execute(*self._statement(sql, params))).scalar()
 
 
-def ended_by_itself() -> TransactionFailed:
-    return TransactionFailed(
-        "the function committed or rolled back its transaction itself: its rows and the checkpoint can no longer commit together. "
-        "Leave the end of the transaction to the engine; a savepoint is fine"
-    )
+class EndedByItself(TransactionFailed):
+    """Final: where the function has committed, its rows stand, and another attempt would store them again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the function committed or rolled back its transaction itself: its rows and the checkpoint can no longer commit together. "
+            "Leave the end of the transaction to the engine; a savepoint is fine",
+            error_type=TransactionFailed.__name__,
+        )
 
 
 def _is_named(value: Any, name: str) -> bool:
@@ -255,8 +280,9 @@ def _is_named(value: Any, name: str) -> bool:
 class Source:
     """`open` and `open_async` give an open transaction."""
 
-    def __init__(self, source: Any, *, is_async: bool) -> None:
+    def __init__(self, source: Any, *, is_async: bool, isolation: Isolation | None = None) -> None:
         self._source = source
+        self._first = isolation_statement(isolation)
         modules = _modules(source)
         self._open: Callable[[], Any] = self._factory
         if _from(modules, "psycopg_pool"):
@@ -318,6 +344,7 @@ class Source:
 
     def open(self) -> Transaction:
         transaction = self._open()
+        transaction.first = self._first
         try:
             transaction.begin()
         except BaseException:
@@ -328,6 +355,7 @@ class Source:
     async def open_async(self) -> Transaction:
         opened = self._open()
         transaction: Transaction = await opened if inspect.isawaitable(opened) else opened
+        transaction.first = self._first
         try:
             await transaction.begin()
         except BaseException:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import assert_type
 
 import everstep
-from everstep import AsyncEverstep, AsyncRun, Dedup, Everstep, Retry, Run
+from everstep import AsyncEverstep, AsyncRun, Dedup, Everstep, Finished, Retry, Run
 
 T = TypeVar("T")
 app = Everstep(queues=["a"], lease=timedelta(seconds=5), environment="x")
@@ -72,6 +73,29 @@ def t3(tx: Session, n: int) -> int:
 
 
 apool = psycopg_pool.AsyncConnectionPool("x", open=False)
+
+
+@app.transaction(pool, isolation="serializable")
+def t4(tx: psycopg.Connection[Any], n: int) -> int:
+    return n
+
+
+@app.workflow
+def report(of: Finished) -> str:
+    assert_type(app.run_key(), str)
+    assert_type(app.run_id(), "str | None")
+    assert_type(app.run_attempt(), int)
+    assert_type(app.attributes(), Mapping[str, str | int | float | bool])
+    assert_type(app.trace_parent(), "str | None")
+    return of["run"] if of["state"] == "succeeded" else of["workflow"]
+
+
+@app.workflow(on_finish=report)
+def reported() -> None: ...
+
+
+def work_until_asked_to_stop() -> None:
+    app.serve(grace=timedelta(seconds=5))
 
 
 @aio.transaction(apool)

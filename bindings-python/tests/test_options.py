@@ -1,0 +1,205 @@
+"""What one start, call or control call may say: the same code for the same mistake in every language, and never an error of the border."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from conftest import Database
+
+import everstep
+from everstep import AsyncEverstep, Everstep, Retry
+
+SOON = timedelta(seconds=20)
+BRIEF = timedelta(milliseconds=100)
+
+
+def parts(database: Database) -> tuple[Everstep, Any, Any]:
+    app = Everstep(**database.settings)
+
+    @app.step
+    def double(n: int) -> int:
+        return 2 * n
+
+    @app.workflow
+    def work(n: int) -> int:
+        return double.options(retry=Retry(retry_if=lambda error: False))(n)
+
+    return app, work, double
+
+
+@pytest.mark.parametrize("retry", [Retry(non_retryable=(ValueError,)), Retry(retry_if=lambda error: True)])
+def test_predicates_do_not_travel_with_a_start(database: Database, retry: Retry) -> None:
+    app, work, double = parts(database)
+    with app:
+        for start in (
+            lambda: work.options(retry=retry).start(1),
+            lambda: double.options(retry=retry).start(1),
+            lambda: work.options(retry=retry).start_many([1]),
+            lambda: app.reference("work").options(retry=retry).start(1),
+        ):
+            with pytest.raises(everstep.ConfigInvalid, match="not for a start"):
+                start()
+        assert app.runs().items == []
+        # A call runs here, where they are.
+        assert work.start(2).result(SOON) == 4
+
+
+def test_a_start_leaves_the_rest_of_what_was_declared(database: Database) -> None:
+    app = Everstep(**database.settings)
+    attempts: dict[str, int] = {}
+    soon = timedelta(milliseconds=1)
+
+    @app.step(retry=Retry(max_attempts=2, initial=soon), timeout=timedelta(milliseconds=50))
+    def hangs(name: str) -> None:
+        attempts[name] = app.run_attempt()
+        while not app.cancel_requested():
+            threading.Event().wait(0.005)
+        raise everstep.Cancelled
+
+    with app:
+        # Its timeout stays, or this would hang; so do its attempts.
+        starts: dict[str, Any] = {"retry": {"retry": Retry(max_attempts=3, initial=soon)}, "timeout": {"timeout": timedelta(milliseconds=20)}}
+        for name, options in starts.items():
+            with pytest.raises(everstep.RunFailed) as failed:
+                hangs.options(**options).start(name).result(SOON)
+            assert isinstance(failed.value.__cause__, everstep.StepTimeout)
+    assert attempts == {"retry": 3, "timeout": 2}
+
+
+@pytest.mark.parametrize("retry", [{"max_attempts": 0}, {"factor": 0.5}, {"factor": math.nan}, {"max_attempts": 1.5}])
+def test_policies_nothing_could_mean(retry: dict[str, Any]) -> None:
+    with pytest.raises(everstep.ConfigInvalid):
+        Retry(**retry)
+
+
+@pytest.mark.parametrize("value", [{"nested": 1}, [1], None, object(), math.nan, "\ud800", b"x"])
+def test_attributes_are_scalars(database: Database, value: Any) -> None:
+    app, work, _ = parts(database)
+    with app:
+        with pytest.raises(everstep.PayloadInvalid, match="attribute"):
+            work.options(attributes={"region": value}).start(1)
+        with pytest.raises(everstep.PayloadInvalid, match="attribute"):
+            app.runs(attribute=("region", value))
+        with pytest.raises(everstep.PayloadInvalid, match="attribute"):
+            work.options(attributes={5: "x"}).start(1)
+        assert app.runs().items == []
+
+
+def test_wrong_types_are_named(database: Database) -> None:
+    app, work, double = parts(database)
+    five: Any = 5
+    with app:
+        run = work.options(id="one").start(1)
+        for name, call in {
+            "by": lambda: run.cancel(by=five),
+            "why": lambda: run.cancel(why=five),
+            "by ": lambda: run.resume(by=five),
+            " by": lambda: run.retry(by=five),
+            "branch": lambda: run.rewind(1, branch=five),
+            "seq": lambda: run.rewind("1"),  # type: ignore[arg-type]
+            "idempotency key": lambda: run.send("topic", 1, idempotency_key=five),
+            "workflow": lambda: app.runs(workflow=five),
+            "queue": lambda: app.runs(queue=five),
+            "after": lambda: app.runs(after=five),
+            "states": lambda: app.runs(states=[five]),
+            "pair": lambda: app.runs(attribute=five),
+            "limit": lambda: app.runs(limit="many"),  # type: ignore[arg-type]
+            "key": lambda: double.options(key=five),
+        }.items():
+            with pytest.raises(everstep.ConfigInvalid, match=name.strip()):
+                call()
+        for call in (lambda: app.run(five), lambda: app.run(key=five), lambda: app.key_of(five), lambda: app.send(five, "topic", 1)):
+            with pytest.raises(everstep.IdInvalid, match="str"):
+                call()
+
+
+@pytest.mark.parametrize("code", ["", "x" * 256, "a\nb", "\x85", "\ud800"])
+def test_codes_of_errors(code: str) -> None:
+    with pytest.raises(everstep.IdInvalid):
+        Everstep().error(code)(type("Broken", (Exception,), {}))
+    # Whatever the engine takes as a name is one here too.
+    Everstep().error("a\u00a0b")(type("Broken", (Exception,), {}))
+
+
+def test_many_handles_know_their_ids(database: Database) -> None:
+    app, work, _ = parts(database)
+    with app:
+        runs = work.start_many([1, 2], id=lambda n: f"item-{n}")
+        assert [run.id for run in runs] == ["item-1", "item-2"]
+        assert repr(runs[0]) == "<Run item-1>"
+        for nothing in (None, 5, ""):
+            with pytest.raises(everstep.IdInvalid):
+                work.start_many([3], id=lambda _, nothing=nothing: nothing)
+
+    async def main() -> None:
+        async with AsyncEverstep(**database.settings) as app:
+            runs = await app.reference("work").start_many([1, 2], id=lambda n: f"item-{n}")
+            assert [(run.id, run.attached) for run in runs] == [("item-1", True), ("item-2", True)]
+
+    asyncio.run(main())
+
+
+def test_errors_name_their_run(database: Database) -> None:
+    app, _, _ = parts(database)
+
+    @app.workflow
+    def waits() -> None:
+        app.receive("never")
+
+    @app.workflow
+    def parent() -> list[Any]:
+        seen: list[Any] = []
+        child = waits.options(id="child").start()
+        for run in (child, app.run("nobody")):
+            try:
+                run.result(BRIEF)
+            except (everstep.ResultTimeout, everstep.RunNotFound) as error:
+                seen.append((error.code, error.run == run.key))
+        return seen
+
+    with app:
+        run = waits.options(id="waits").start()
+        with pytest.raises(everstep.ResultTimeout) as late:
+            run.result(BRIEF)
+        assert late.value.run == run.key
+        nobody = app.run("nobody")
+        for call in (
+            nobody.status,
+            nobody.steps,
+            nobody.result,
+            lambda: nobody.send("x", 1),
+            lambda: app.send("nobody", "x", 1),
+            lambda: app.get_event("nobody", "x"),
+        ):
+            with pytest.raises(everstep.RunNotFound, match="nobody") as missing:
+                call()
+            assert missing.value.run == nobody.key
+        assert parent.start().result(SOON) == [["result_timeout", True], ["run_not_found", True]]
+
+
+def changing(database: Database, name: str) -> Everstep:
+    app = Everstep(**database.settings)
+    step = app.step(name=name)(lambda: 1)
+
+    @app.workflow
+    def changed() -> None:
+        step()
+        app.receive("never")
+
+    return app
+
+
+def test_a_blocked_run_is_named(database: Database) -> None:
+    with changing(database, "before") as app:
+        with pytest.raises(everstep.ResultTimeout):
+            app.reference("changed").options(id="changed").start().result(timedelta(milliseconds=300))
+    with changing(database, "after") as app:
+        app.send("changed", "never", 1)
+        with pytest.raises(everstep.RunBlocked) as blocked:
+            app.run("changed").result(SOON)
+        assert blocked.value.run == app.key_of("changed")
