@@ -221,6 +221,11 @@ impl Engine {
         }
     }
 
+    /// A run of this process has published something: no hint of one's own is heard.
+    pub fn event_set(&self) {
+        self.awaiters.look();
+    }
+
     /// The end of a run of this process is committed.
     pub fn run_ended(self: &Arc<Self>, exec: &Arc<Exec>, write: &Write, out: &mut Outbox) {
         if let Write::Outcome { run, state, value, .. } = write {

@@ -126,7 +126,8 @@ impl Exec {
         }
         let place = st.peek_place(branch);
         match st.history.get(&place) {
-            Some(record) if record.kind == kind::PATCH && *record.site.name == *name => {
+            // A name the database has lost is unknown, not another.
+            Some(record) if record.kind == kind::PATCH && (record.site.name.is_empty() || *record.site.name == *name) => {
                 st.next_place(branch);
                 st.history.take(&place);
                 return Ok(true);

@@ -72,8 +72,8 @@ pub struct ExecState {
     pub open_waits: HashMap<Place, OpenWait>,
     pub calls: KeyMap<Place, Call>,
     seqs: KeyMap<Arc<str>, i32>,
-    /// Groups whose winner is known: everything under the first but not under the second has ended.
-    closed: Vec<(String, String)>,
+    /// Winners by group, where they are known: everything under the group but not under its winner has ended.
+    closed: HashMap<String, String>,
     /// `any` and `race` without a winner yet.
     pub groups: HashMap<Place, Call>,
     /// Runs whose events or ends it waited for when it last looked.
@@ -186,7 +186,7 @@ impl Exec {
                 open_waits,
                 calls: KeyMap::default(),
                 seqs: KeyMap::default(),
-                closed: Vec::new(),
+                closed: HashMap::new(),
                 groups: HashMap::new(),
                 watches: HashSet::new(),
                 overdue: HashSet::new(),
@@ -377,12 +377,17 @@ impl ExecState {
     }
 
     pub fn branch_closed(&self, branch: &str) -> bool {
-        self.closed.iter().any(|(group, winner)| under(branch, group) && !under(branch, winner))
+        if self.closed.is_empty() {
+            return false;
+        }
+        // By its ancestors: a workflow that polls with races has decided one for each turn.
+        let ends = branch.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([branch.len()]);
+        ends.map(|end| &branch[..end]).any(|group| self.closed.get(group).is_some_and(|winner| !under(branch, winner)))
     }
 
     /// A group is decided: what still runs in its other branches has lost.
     pub fn close_group(&mut self, group: String, winner: String) -> Vec<Place> {
-        self.closed.push((group, winner));
+        self.closed.insert(group, winner);
         self.calls.keys().filter(|p| self.branch_closed(&p.0)).cloned().collect()
     }
 

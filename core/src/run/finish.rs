@@ -142,6 +142,9 @@ impl Exec {
                 if self.crashes > 0 {
                     engine.claims.clear_suspect(self.run);
                 }
+                if step.effects.iter().any(|effect| matches!(effect, crate::store::Effect::SetEvent { .. })) {
+                    engine.event_set();
+                }
                 if step.kind == kind::RECEIVE {
                     self.look_at_waits(engine, &mut st);
                 }

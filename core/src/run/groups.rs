@@ -62,7 +62,8 @@ impl Exec {
             if let Some(call) = st.calls.remove(&lost) {
                 engine.roll_back_of(self.id, &lost);
                 engine.timers.forget_call(self.id, &lost);
-                if matches!(call.phase, Phase::Waiting(_)) {
+                let opening = matches!(call.phase, Phase::Opening) && matches!(call.kind, kind::SLEEP | kind::RECEIVE | kind::EVENT | kind::RESULT);
+                if opening || matches!(call.phase, Phase::Waiting(_)) {
                     // Else a run that races a sleep again and again has a row for each, read whenever it is claimed.
                     effects.push(Effect::CloseWaitOf(self.position(&lost)));
                 }

@@ -112,10 +112,11 @@ impl Exec {
 
     fn waiting(self: &Arc<Self>, engine: &Arc<Engine>, st: &mut ExecState, place: Place, open: OpenWait) {
         let kind = open.kind;
+        // None: it has lost a race while it was being opened.
+        let Some(call) = st.calls.get_mut(&place) else { return };
         if let Some(ms) = open.due_in_ms {
             engine.timers.after(ms, self.id, &place, Timer::Wait);
         }
-        let Some(call) = st.calls.get_mut(&place) else { return };
         let shielded = call.shielded;
         call.phase = Phase::Waiting(open);
         if st.cancel.is_some() && !shielded {

@@ -116,6 +116,7 @@ impl Bench {
             pooler: Some(false),
             statement_timeout_ms: 20_000,
             allow_async_commit: false,
+            follow_up: |_, _| None,
         })
         .map_err(told)?;
         store.migrate().await.map_err(told)?;

@@ -259,9 +259,6 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     if !work.consumed.is_empty() {
         effects::consume(session, &work.consumed).await?;
     }
-    if !work.closed.is_empty() {
-        effects::close_waits(session, &work.closed).await?;
-    }
     if !work.waits.is_empty() {
         let rows: Vec<&WaitRow> = work.waits.iter().map(|(_, row)| row).collect();
         let opened = waits::open(session, &rows).await?;
@@ -269,6 +266,10 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
             let due_in_ms = opened.get(&(row.run, row.at.clone())).copied().flatten();
             verdicts[*at] = Some(Verdict::Opened { due_in_ms });
         }
+    }
+    // Behind the opening: a race may be decided in the very batch that opens the wait that has lost it.
+    if !work.closed.is_empty() {
+        effects::close_waits(session, &work.closed).await?;
     }
 
     let mut wakes: HashMap<RunKey, i32> = HashMap::new();

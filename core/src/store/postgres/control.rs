@@ -43,9 +43,11 @@ pub(super) async fn cancel(store: &PostgresStore, run: RunKey, by: &str, why: &s
 /// A timer of this kind is due; false when it is not any more, or its run is busy.
 pub(super) async fn timer(session: &mut Session, run: RunKey, kind: i16, hints: &mut Vec<WakeHint>) -> Result<bool> {
     let kind = match kind {
+        3 => TimerKind::Deadline,
         4 => TimerKind::Expiry,
         6 => TimerKind::CancelEnd,
-        _ => TimerKind::Deadline,
+        // A newer library's: not ours to judge.
+        _ => return Ok(false),
     };
     match ask(session, run, Request::Timer(kind)).await {
         Ok((verdict, more)) => {
@@ -105,7 +107,9 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
             cancel_held(session, &locks, &set, run, &was, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS, 0).await
         }
         Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
-            end(session, &locks, &set, run, &was, "engine", EXPIRED, "It had not started in time.", 0).await
+            let why = "It had not started in time.";
+            log(session, run, "cancel", "engine", Some(why)).await?;
+            end(session, &locks, &set, run, &was, "engine", EXPIRED, why, 0).await
         }
         // Blocked while it was to clean up: nobody's code gets further, and the request still stands.
         Request::Timer(TimerKind::CancelEnd) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
@@ -113,7 +117,9 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.
             let error_type = cancelled_type(by.as_deref().unwrap_or_default());
-            end(session, &locks, &set, run, &was, "engine", error_type, "The time for clean-up was over.", 0).await
+            let why = "The time for clean-up was over.";
+            log(session, run, "cancel", "engine", Some(why)).await?;
+            end(session, &locks, &set, run, &was, "engine", error_type, why, 0).await
         }
         Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
@@ -121,11 +127,12 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
 
 const ASKED_BY: &str = "select cancel_by from {s}.run_note where run_id = $1";
 
+/// The first request stands.
 const NOTE_CANCEL: &str = "\
-insert into {s}.run_note (run_id, cancel_by, cancel_why, cancel_at, cancel_until)
+insert into {s}.run_note as x (run_id, cancel_by, cancel_why, cancel_at, cancel_until)
 values ($1, $2, $3, statement_timestamp(), statement_timestamp() + $4 * interval '1 millisecond')
-on conflict (run_id) do update set cancel_by = excluded.cancel_by, cancel_why = excluded.cancel_why, cancel_at = excluded.cancel_at,
-  cancel_until = excluded.cancel_until";
+on conflict (run_id) do update set cancel_by = coalesce(x.cancel_by, excluded.cancel_by), cancel_why = coalesce(x.cancel_why, excluded.cancel_why),
+  cancel_at = coalesce(x.cancel_at, excluded.cancel_at), cancel_until = coalesce(x.cancel_until, excluded.cancel_until)";
 
 #[allow(clippy::too_many_arguments)]
 async fn cancel_held(
