@@ -26,7 +26,7 @@ const SETTLED_BRANCHES_ALWAYS: Duration = Duration::from_millis(500);
 const CROWD: i64 = 100;
 /// A run that a dead process left here and that waits longer than this without having recorded anything is released: whoever owns nothing is not struck
 /// again when this process dies too, and what sleeps for a month would else be blocked by the fifth deploy that goes wrong.
-const STRUCK_WAITS_MS: i64 = 1000;
+const STRUCK_WAITS_MS: i64 = 10_000;
 /// While half of `max_parked` wait long, so many runs at once may be started as already claimed; further ones are ready first and come in pages.
 /// A thousand starts in one call would otherwise be a thousand runs in memory before the first of them parks.
 const AT_ONCE: i64 = 250;
