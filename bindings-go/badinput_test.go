@@ -376,7 +376,7 @@ func TestASecondCloseWaitsForTheFirst(t *testing.T) {
 	<-begun
 	first := make(chan error, 1)
 	go func() { first <- app.Close(context.Background()) }()
-	until(t, "the first close has begun", func() bool { return errors.Is(second(app.KeyOf("x")), everstep.ErrClosed) })
+	closing(t, app)
 	impatient, cancel := context.WithCancel(context.Background())
 	cancel()
 	must(t, app.Close(impatient))
