@@ -56,14 +56,17 @@ func (x *execution) readVerdict(data []byte) (verdict, error) {
 }
 
 // begin asks for a place in the run and waits until the verdict is more than pending. rest is what follows the head every begin_* has.
-func (b *branch) begin(ctx context.Context, op uint32, rest *frame.Writer) (verdict, error) {
-	v, unused, err := b.beginStep(ctx, op, rest)
+//
+// The end of short ends that wait: only of what consumes nothing, so that nothing is lost with an answer nobody takes. Anything else
+// takes effect in the engine whether or not somebody still waits here: a message would be gone, an attempt that was marked would be run by nobody.
+func (b *branch) begin(short context.Context, op uint32, rest *frame.Writer) (verdict, error) {
+	v, unused, err := b.beginStep(short, op, rest)
 	b.execution.client.settle(unused)
 	return v, err
 }
 
 // beginStep is begin that keeps its ticket where the verdict is to run: finish takes it.
-func (b *branch) beginStep(ctx context.Context, op uint32, rest *frame.Writer) (v verdict, unused ticket, err error) {
+func (b *branch) beginStep(short context.Context, op uint32, rest *frame.Writer) (v verdict, unused ticket, err error) {
 	x := b.execution
 	t := x.client.expect()
 	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(t.token)).Int(b.flags).Append(rest)
@@ -86,11 +89,7 @@ func (b *branch) beginStep(ctx context.Context, op uint32, rest *frame.Writer) (
 		return v, unused, err
 	}
 	x.replaying.Store(false)
-	var done <-chan struct{}
-	if ctx != context.Context(b) {
-		done = ctx.Done()
-	}
-	v, err = x.await(ctx, done, t)
+	v, err = x.await(short, t)
 	return v, ticket{}, err
 }
 
@@ -100,27 +99,33 @@ func verdictKind(data []byte) int64 {
 }
 
 // await waits for the verdict a ticket brings, and uses it up.
-func (x *execution) await(ctx context.Context, done <-chan struct{}, t ticket) (verdict, error) {
-	select {
-	case got := <-t.waiter:
-		answers.Put(t.waiter)
-		if got.gone {
-			x.stop("closed")
-			x.leave()
+func (x *execution) await(short context.Context, t ticket) (verdict, error) {
+	done := short.Done()
+	for {
+		select {
+		case got := <-t.waiter:
+			answers.Put(t.waiter)
+			if got.gone {
+				x.stop("closed")
+				x.leave()
+			}
+			if got.failed {
+				_, err := got.read()
+				return verdict{}, x.refused(err)
+			}
+			return x.readVerdict(got.frame)
+		case <-done:
+			if _, bounded := short.Deadline(); bounded && errors.Is(short.Err(), context.DeadlineExceeded) {
+				done = nil // The engine knows of it (see limited) and its answer is recorded.
+				continue
+			}
+			x.client.abandon(t.token)
+			return verdict{}, context.Cause(short)
+		case <-x.ended:
+			x.client.abandon(t.token)
 		}
-		if got.failed {
-			_, err := got.read()
-			return verdict{}, x.refused(err)
-		}
-		return x.readVerdict(got.frame)
-	case <-done:
-		x.client.abandon(t.token)
-		return verdict{}, context.Cause(ctx)
-	case <-x.ended:
-		x.client.abandon(t.token)
+		x.leave()
 	}
-	x.leave()
-	return verdict{}, nil
 }
 
 // call asks about this execution in memory.
@@ -147,7 +152,7 @@ func (x *execution) finishStep(t ticket, op uint32, arguments *frame.Writer) (ve
 		x.stop("closed")
 		x.leave()
 	}
-	return x.await(context.Background(), nil, t)
+	return x.await(context.Background(), t)
 }
 
 // request is a question from inside this execution that brings no verdict.
@@ -176,10 +181,10 @@ func (x *execution) refused(err error) error {
 	return err
 }
 
-// recorded is the value of a call that runs nothing here: a wait, a message, a durable value.
-func (b *branch) recorded(ctx context.Context, op uint32, rest *frame.Writer) ([]byte, error) {
+// recorded is the value of a call that runs nothing here: a wait, a message, a durable value. For short see begin.
+func (b *branch) recorded(short context.Context, op uint32, rest *frame.Writer) ([]byte, error) {
 	// Not through begin: a waiting run keeps this stack, and one frame more is what takes it from 4 kB to 8.
-	v, unused, err := b.beginStep(ctx, op, rest)
+	v, unused, err := b.beginStep(short, op, rest)
 	b.execution.client.settle(unused)
 	if err != nil {
 		return nil, err

@@ -199,7 +199,7 @@ func (i *invoked[In, Out]) attempt(ctx context.Context) ([]byte, error) {
 func (b *branch) step(ctx context.Context, d *stepDefinition, location string, arguments []byte, run invocation) ([]byte, error) {
 	rest := frame.New().Int(ops.KindStep).Str(d.name).Str(location).OptBytes(arguments).OptStr(d.options.key)
 	x := b.execution
-	v, t, err := b.beginStep(ctx, ops.BeginStep, d.options.policy.write(rest))
+	v, t, err := b.beginStep(context.Background(), ops.BeginStep, d.options.policy.write(rest))
 	// Also where the function ends its goroutine.
 	defer func() { x.client.settle(t) }()
 	var sent []byte

@@ -197,7 +197,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 		return none, err
 	}
 	rest := frame.New().Int(ops.KindTransaction).Str(d.name).Str(t.app.location(1)).OptBytes(arguments).OptStr(d.options.key)
-	v, err := b.begin(ctx, ops.BeginStep, d.options.policy.write(rest))
+	v, err := b.begin(context.Background(), ops.BeginStep, d.options.policy.write(rest))
 	var sent []byte
 	for err == nil && v.kind == ops.VerdictRun {
 		b.execution.replaying.Store(false)
