@@ -18,6 +18,8 @@ type verdict struct {
 	attempt int64
 	// key is text, in the frame.
 	key []byte
+	// The order of the answer that brought it; 0: it did not come through the queue.
+	order uint64
 }
 
 // readVerdict reads all but the verdicts after which the calling code does not go on; those end it here.
@@ -113,7 +115,9 @@ func (x *execution) await(short context.Context, t ticket) (verdict, error) {
 				_, err := got.read()
 				return verdict{}, x.refused(err)
 			}
-			return x.readVerdict(got.frame)
+			v, err := x.readVerdict(got.frame)
+			v.order = got.order
+			return v, err
 		case <-done:
 			if _, bounded := short.Deadline(); bounded && errors.Is(short.Err(), context.DeadlineExceeded) {
 				done = nil // The engine knows of it (see limited) and its answer is recorded.

@@ -36,12 +36,15 @@ type client struct {
 	pumped  chan struct{}
 	// runs counts the goroutines this engine has opened.
 	runs sync.WaitGroup
+	// order counts the events; only the pump touches it. What is handled on another goroutine knows by it what came before.
+	order uint64
 }
 
 // answer is a completed or a failed event; gone: the engine has ended, and no answer will come.
 type answer struct {
 	failed, gone bool
 	frame        []byte
+	order        uint64
 }
 
 // ticket is a place to wait for one answer; the zero ticket is none.
@@ -212,6 +215,7 @@ func (c *client) pump() {
 }
 
 func (c *client) event(e frame.Event) {
+	c.order++
 	switch e.Kind & 0xff {
 	case ops.EventCompleted, ops.EventFailed:
 		failed := e.Kind&0xff == ops.EventFailed
@@ -220,7 +224,7 @@ func (c *client) event(e frame.Event) {
 		delete(c.waiting, e.Token)
 		c.mu.Unlock()
 		if waiter != nil {
-			waiter <- answer{failed: failed, frame: e.Frame}
+			waiter <- answer{failed: failed, frame: e.Frame, order: c.order}
 		} else if failed && e.Token >= unawaited {
 			_, err := answer{failed: true, frame: e.Frame}.read()
 			c.app.logger().Error("a request failed that nobody waits for", "error", err)
@@ -234,7 +238,7 @@ func (c *client) event(e frame.Event) {
 		}
 	case ops.EventSignal:
 		if x := c.execution(e.Token); x != nil {
-			x.signal(e.Frame)
+			x.signal(e.Frame, c.order)
 		}
 	case ops.EventLog:
 		r := frame.Read(e.Frame)

@@ -198,6 +198,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	}
 	rest := frame.New().Int(ops.KindTransaction).Str(d.name).Str(t.app.location(1)).OptBytes(arguments).OptStr(d.options.key)
 	v, err := b.begin(context.Background(), ops.BeginStep, d.options.policy.write(rest))
+	v.order = 0 // As in a step: see there.
 	var sent []byte
 	for err == nil && v.kind == ops.VerdictRun {
 		b.execution.replaying.Store(false)
@@ -205,6 +206,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 		sent = end.sent
 		v, err = b.execution.finish(end.op, end.arguments)
 	}
+	b.execution.over(place{b.path, v.seq})
 	if err != nil {
 		return none, err
 	}
@@ -225,7 +227,7 @@ func (x *execution) transacted(
 	run func(context.Context) ([]byte, uint32, *frame.Writer, error), again func(error) bool,
 ) transactionEnd {
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
-	inner.step.shielded = b.flags&ops.FlagShielded != 0
+	inner.step.shielded, inner.step.after = b.flags&ops.FlagShielded != 0, v.order
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step
