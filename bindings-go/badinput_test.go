@@ -240,6 +240,10 @@ func TestCallsBelongWhereTheyBelong(t *testing.T) {
 		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, same)), everstep.ErrConfigInvalid)
 		other := everstep.WithKey(func(string) string { return "" })
 		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, other)), everstep.ErrConfigInvalid)
+		for _, ofAnAttempt := range []everstep.MapOption{everstep.WithMaxAttempts(3), everstep.WithTimeout(time.Second)} {
+			branch := func(_ everstep.Context, n int) (int, error) { return n, nil }
+			wants(t, second(everstep.MapBranches(ctx, []int{1}, branch, ofAnAttempt)), everstep.ErrConfigInvalid)
+		}
 		return 0, nil
 	})
 	must(t, err)
