@@ -381,6 +381,10 @@ func encode(what, name string, value any) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(ErrPayloadInvalid, "%s: %v", label(what, name), err)
 	}
+	// A result goes with a few numbers around it. What a run may hold is the engine's to say, once it has been sent.
+	if len(data) > mostSent/2 {
+		return nil, refuse(ErrPayloadTooLarge, "%s is %d bytes", label(what, name), len(data))
+	}
 	return data, nil
 }
 

@@ -1,6 +1,7 @@
 package everstep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -116,7 +117,8 @@ func (x *execution) await(short context.Context, t ticket) (verdict, error) {
 				return verdict{}, x.refused(err)
 			}
 			v, err := x.readVerdict(got.frame)
-			v.order = got.order
+			// It lies in a batch of up to a thousand answers, and a step may run for hours.
+			v.order, v.key = got.order, bytes.Clone(v.key)
 			return v, err
 		case <-done:
 			if _, bounded := short.Deadline(); bounded && errors.Is(short.Err(), context.DeadlineExceeded) {

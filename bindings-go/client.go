@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -85,8 +86,21 @@ func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
 	return out, nil
 }
 
-// readable names what the program gave that is no text.
+// mostSent is what a frame's length has room for on its way across the border; beyond it would wrap around.
+const mostSent = math.MaxInt32
+
+func fits(size int) error {
+	if size > mostSent {
+		return refuse(ErrPayloadTooLarge, "what is to be sent at once is %d bytes, and %d is the most: send it in parts", size, mostSent)
+	}
+	return nil
+}
+
+// readable names what the program gave that is no text, or too much of it.
 func readable(arguments *frame.Writer) error {
+	if err := fits(len(arguments.Data())); err != nil {
+		return err
+	}
 	if text := arguments.NotText(); text != "" {
 		return refuse(ErrIDInvalid, "the text %.300q is not UTF-8, which names, ids and parameters are", text)
 	}

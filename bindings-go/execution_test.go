@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/ops"
 )
 
 // idle is an execution of no engine, in which nothing runs.
@@ -62,5 +63,17 @@ func TestASignalReachesTheAttemptThatIsAboutToBegin(t *testing.T) {
 	wants("a step", cancelled, "cancel")
 	if cause := context.Cause(cancelled.context); !errors.Is(cause, ErrRunCancelled) {
 		t.Errorf("the cause is %v", cause)
+	}
+}
+
+// The batch it came in holds up to a thousand other answers; a step may keep its key for hours.
+func TestAStepKeepsItsKeyAndNotTheBatchItCameIn(t *testing.T) {
+	batch := frame.New().Int(ops.VerdictRun).Int(3).Int(1).Str("a key").Data()
+	waiter := make(chan answer, 1)
+	waiter <- answer{frame: batch, order: 7}
+	v, err := idle().await(context.Background(), ticket{1, waiter})
+	clear(batch)
+	if err != nil || string(v.key) != "a key" || v.seq != 3 || v.order != 7 {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -2,7 +2,6 @@ package everstep
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
@@ -110,13 +109,15 @@ func (h *handle) result(ctx context.Context, skip int, given []WaitOption) ([]by
 	return nil, h.app.ofRun(readDocument(value), h.key)
 }
 
-// about names the run in an error of the engine.
+// about names the run in an error of the engine. In a copy: the cause of a context is one error for all who see it.
 func (h *handle) about(err error) error {
-	var ours *Error
-	if errors.As(err, &ours) && ours.Run == "" {
-		ours.Run = h.key
+	ours, is := err.(*Error)
+	if !is || ours.Run != "" {
+		return err
 	}
-	return err
+	named := *ours
+	named.Run = h.key
+	return &named
 }
 
 func (h *handle) childResult(ctx context.Context, b *branch, location string, limit *int64) ([]byte, error) {
