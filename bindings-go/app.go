@@ -268,8 +268,9 @@ func (a *App) startOver(failed *client) {
 }
 
 // Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Until then these runs may
-// start others, send and wait as ever, and so may the program; nothing is registered or launched any more. Calls that still wait then end with ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too,
-// does not end in the middle of it.
+// start others, send and wait as ever, and so may the program; nothing is registered or launched any more. Calls that still wait after that end with
+// ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too, does not end in
+// the middle of it.
 func (a *App) Close(ctx context.Context) error {
 	if a == nil {
 		return nil

@@ -60,8 +60,8 @@ func (x *execution) readVerdict(data []byte) (verdict, error) {
 
 // begin asks for a place in the run and waits until the verdict is more than pending. rest is what follows the head every begin_* has.
 //
-// The end of short ends that wait: only of what consumes nothing, so that nothing is lost with an answer nobody takes. Anything else
-// takes effect in the engine whether or not somebody still waits here: a message would be gone, an attempt that was marked would be run by nobody.
+// The end of short ends that wait. It is a context that can end only where nothing is lost with an answer nobody takes: a sleep, an event, a result.
+// Anything else takes effect in the engine whether or not somebody still waits here: a message would be gone, a marked attempt be run by nobody.
 func (b *branch) begin(short context.Context, op uint32, rest *frame.Writer) (verdict, error) {
 	v, unused, err := b.beginStep(short, op, rest)
 	b.execution.client.settle(unused)
