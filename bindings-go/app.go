@@ -36,7 +36,11 @@ type App struct {
 	order    []*registered
 	queues   []*frame.Writer
 	launched bool
-	closed   bool
+	// closing: the first Close has begun. Nothing new is declared, but the runs it drains are served to their end: one that was told "closed" here would
+	// record that as its failure.
+	closing bool
+	// closed: they are drained, and nothing is answered any more.
+	closed bool
 	// over is closed when the first Close has come to its end.
 	over chan struct{}
 }
@@ -129,7 +133,7 @@ func (a *App) register(f *registered) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.closed:
+	case a.closing:
 		return errClosed()
 	case a.functions[f.name] != nil:
 		known := a.functions[f.name]
@@ -150,7 +154,7 @@ func (a *App) register(f *registered) error {
 func (a *App) transaction(name, where string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closing {
 		return errClosed()
 	}
 	if a.transactions == nil {
@@ -186,6 +190,10 @@ func (a *App) Launch(ctx context.Context) error {
 		return refuse(ErrConfigInvalid, "Launch: the context is nil")
 	}
 	a.mu.Lock()
+	if a.closing {
+		a.mu.Unlock()
+		return errClosed()
+	}
 	if a.launched {
 		a.mu.Unlock()
 		return refuse(ErrAlreadyLaunched, "Launch was called twice")
@@ -239,7 +247,7 @@ func (a *App) startOver(failed *client) {
 	fresh, err := openClient(a, a.config)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closing {
 		if err == nil {
 			ffi.Close(fresh.handle, 0)
 		}
@@ -251,7 +259,7 @@ func (a *App) startOver(failed *client) {
 		}
 	}
 	if err != nil {
-		a.closed = true
+		a.closing, a.closed = true, true
 		close(a.over)
 		a.logger().Error("the engine cannot be opened again", "error", err)
 		return
@@ -259,9 +267,10 @@ func (a *App) startOver(failed *client) {
 	a.client, a.launched = fresh, false
 }
 
-// Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Calls that wait
-// end with ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too,
-// does not end in the middle of it.
+// Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Until then these runs may
+// start others, send and wait as ever, and so may the program; nothing is registered or launched any more. Calls that still wait after that end with
+// ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too, does not end in
+// the middle of it.
 func (a *App) Close(ctx context.Context) error {
 	if a == nil {
 		return nil
@@ -270,7 +279,7 @@ func (a *App) Close(ctx context.Context) error {
 		return refuse(ErrConfigInvalid, "Close: the context is nil")
 	}
 	a.mu.Lock()
-	if a.closed {
+	if a.closing {
 		a.mu.Unlock()
 		select {
 		case <-a.over:
@@ -278,7 +287,7 @@ func (a *App) Close(ctx context.Context) error {
 		}
 		return nil
 	}
-	a.closed = true
+	a.closing = true
 	defer close(a.over)
 	c, launched := a.client, a.launched
 	a.mu.Unlock()
@@ -293,6 +302,9 @@ func (a *App) Close(ctx context.Context) error {
 			err = nil // Its time was over: what was left is handed over, which is what a deadline asks for.
 		}
 	}
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	c.end(patience)
@@ -369,6 +381,10 @@ func encode(what, name string, value any) ([]byte, error) {
 	data, err := payload.Encode(value)
 	if err != nil {
 		return nil, refuse(ErrPayloadInvalid, "%s: %v", label(what, name), err)
+	}
+	// A result goes with a few numbers around it. What a run may hold is the engine's to say, once it has been sent.
+	if len(data) > mostSent/2 {
+		return nil, refuse(ErrPayloadTooLarge, "%s is %d bytes", label(what, name), len(data))
 	}
 	return data, nil
 }

@@ -240,6 +240,10 @@ func TestCallsBelongWhereTheyBelong(t *testing.T) {
 		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, same)), everstep.ErrConfigInvalid)
 		other := everstep.WithKey(func(string) string { return "" })
 		wants(t, second(everstep.Map(ctx, "m", []int{1, 2}, func(_ context.Context, n int) (int, error) { return n, nil }, other)), everstep.ErrConfigInvalid)
+		for _, ofAnAttempt := range []everstep.MapOption{everstep.WithMaxAttempts(3), everstep.WithTimeout(time.Second)} {
+			branch := func(_ everstep.Context, n int) (int, error) { return n, nil }
+			wants(t, second(everstep.MapBranches(ctx, []int{1}, branch, ofAnAttempt)), everstep.ErrConfigInvalid)
+		}
 		return 0, nil
 	})
 	must(t, err)
@@ -376,7 +380,7 @@ func TestASecondCloseWaitsForTheFirst(t *testing.T) {
 	<-begun
 	first := make(chan error, 1)
 	go func() { first <- app.Close(context.Background()) }()
-	until(t, "the first close has begun", func() bool { return errors.Is(second(app.KeyOf("x")), everstep.ErrClosed) })
+	closing(t, app)
 	impatient, cancel := context.WithCancel(context.Background())
 	cancel()
 	must(t, app.Close(impatient))

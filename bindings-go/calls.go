@@ -1,6 +1,7 @@
 package everstep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -18,6 +19,8 @@ type verdict struct {
 	attempt int64
 	// key is text, in the frame.
 	key []byte
+	// The order of the answer that brought it; 0: it did not come through the queue.
+	order uint64
 }
 
 // readVerdict reads all but the verdicts after which the calling code does not go on; those end it here.
@@ -56,14 +59,17 @@ func (x *execution) readVerdict(data []byte) (verdict, error) {
 }
 
 // begin asks for a place in the run and waits until the verdict is more than pending. rest is what follows the head every begin_* has.
-func (b *branch) begin(ctx context.Context, op uint32, rest *frame.Writer) (verdict, error) {
-	v, unused, err := b.beginStep(ctx, op, rest)
+//
+// The end of short ends that wait. It is a context that can end only where nothing is lost with an answer nobody takes: a sleep, an event, a result.
+// Anything else takes effect in the engine whether or not somebody still waits here: a message would be gone, a marked attempt be run by nobody.
+func (b *branch) begin(short context.Context, op uint32, rest *frame.Writer) (verdict, error) {
+	v, unused, err := b.beginStep(short, op, rest)
 	b.execution.client.settle(unused)
 	return v, err
 }
 
 // beginStep is begin that keeps its ticket where the verdict is to run: finish takes it.
-func (b *branch) beginStep(ctx context.Context, op uint32, rest *frame.Writer) (v verdict, unused ticket, err error) {
+func (b *branch) beginStep(short context.Context, op uint32, rest *frame.Writer) (v verdict, unused ticket, err error) {
 	x := b.execution
 	t := x.client.expect()
 	arguments := frame.New().Int(int64(x.id)).Str(b.path).Int(int64(t.token)).Int(b.flags).Append(rest)
@@ -86,11 +92,7 @@ func (b *branch) beginStep(ctx context.Context, op uint32, rest *frame.Writer) (
 		return v, unused, err
 	}
 	x.replaying.Store(false)
-	var done <-chan struct{}
-	if ctx != context.Context(b) {
-		done = ctx.Done()
-	}
-	v, err = x.await(ctx, done, t)
+	v, err = x.await(short, t)
 	return v, ticket{}, err
 }
 
@@ -100,27 +102,36 @@ func verdictKind(data []byte) int64 {
 }
 
 // await waits for the verdict a ticket brings, and uses it up.
-func (x *execution) await(ctx context.Context, done <-chan struct{}, t ticket) (verdict, error) {
-	select {
-	case got := <-t.waiter:
-		answers.Put(t.waiter)
-		if got.gone {
-			x.stop("closed")
-			x.leave()
+func (x *execution) await(short context.Context, t ticket) (verdict, error) {
+	done := short.Done()
+	for {
+		select {
+		case got := <-t.waiter:
+			answers.Put(t.waiter)
+			if got.gone {
+				x.stop("closed")
+				x.leave()
+			}
+			if got.failed {
+				_, err := got.read()
+				return verdict{}, x.refused(err)
+			}
+			v, err := x.readVerdict(got.frame)
+			// It lies in a batch of up to a thousand answers, and a step may run for hours.
+			v.order, v.key = got.order, bytes.Clone(v.key)
+			return v, err
+		case <-done:
+			if _, bounded := short.Deadline(); bounded && errors.Is(short.Err(), context.DeadlineExceeded) {
+				done = nil // The engine knows of it (see limited) and its answer is recorded.
+				continue
+			}
+			x.client.abandon(t.token)
+			return verdict{}, context.Cause(short)
+		case <-x.ended:
+			x.client.abandon(t.token)
 		}
-		if got.failed {
-			_, err := got.read()
-			return verdict{}, x.refused(err)
-		}
-		return x.readVerdict(got.frame)
-	case <-done:
-		x.client.abandon(t.token)
-		return verdict{}, context.Cause(ctx)
-	case <-x.ended:
-		x.client.abandon(t.token)
+		x.leave()
 	}
-	x.leave()
-	return verdict{}, nil
 }
 
 // call asks about this execution in memory.
@@ -147,7 +158,7 @@ func (x *execution) finishStep(t ticket, op uint32, arguments *frame.Writer) (ve
 		x.stop("closed")
 		x.leave()
 	}
-	return x.await(context.Background(), nil, t)
+	return x.await(context.Background(), t)
 }
 
 // request is a question from inside this execution that brings no verdict.
@@ -176,10 +187,10 @@ func (x *execution) refused(err error) error {
 	return err
 }
 
-// recorded is the value of a call that runs nothing here: a wait, a message, a durable value.
-func (b *branch) recorded(ctx context.Context, op uint32, rest *frame.Writer) ([]byte, error) {
+// recorded is the value of a call that runs nothing here: a wait, a message, a durable value. For short see begin.
+func (b *branch) recorded(short context.Context, op uint32, rest *frame.Writer) ([]byte, error) {
 	// Not through begin: a waiting run keeps this stack, and one frame more is what takes it from 4 kB to 8.
-	v, unused, err := b.beginStep(ctx, op, rest)
+	v, unused, err := b.beginStep(short, op, rest)
 	b.execution.client.settle(unused)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -36,12 +37,15 @@ type client struct {
 	pumped  chan struct{}
 	// runs counts the goroutines this engine has opened.
 	runs sync.WaitGroup
+	// order counts the events; only the pump touches it. What is handled on another goroutine knows by it what came before.
+	order uint64
 }
 
 // answer is a completed or a failed event; gone: the engine has ended, and no answer will come.
 type answer struct {
 	failed, gone bool
 	frame        []byte
+	order        uint64
 }
 
 // ticket is a place to wait for one answer; the zero ticket is none.
@@ -82,8 +86,21 @@ func (c *client) call(op uint32, arguments *frame.Writer) ([]byte, error) {
 	return out, nil
 }
 
-// readable names what the program gave that is no text.
+// mostSent is what a frame's length has room for on its way across the border; beyond it would wrap around.
+const mostSent = math.MaxInt32
+
+func fits(size int) error {
+	if size > mostSent {
+		return refuse(ErrPayloadTooLarge, "what is to be sent at once is %d bytes, and %d is the most: send it in parts", size, mostSent)
+	}
+	return nil
+}
+
+// readable names what the program gave that is no text, or too much of it.
 func readable(arguments *frame.Writer) error {
+	if err := fits(len(arguments.Data())); err != nil {
+		return err
+	}
 	if text := arguments.NotText(); text != "" {
 		return refuse(ErrIDInvalid, "the text %.300q is not UTF-8, which names, ids and parameters are", text)
 	}
@@ -212,6 +229,7 @@ func (c *client) pump() {
 }
 
 func (c *client) event(e frame.Event) {
+	c.order++
 	switch e.Kind & 0xff {
 	case ops.EventCompleted, ops.EventFailed:
 		failed := e.Kind&0xff == ops.EventFailed
@@ -220,7 +238,7 @@ func (c *client) event(e frame.Event) {
 		delete(c.waiting, e.Token)
 		c.mu.Unlock()
 		if waiter != nil {
-			waiter <- answer{failed: failed, frame: e.Frame}
+			waiter <- answer{failed: failed, frame: e.Frame, order: c.order}
 		} else if failed && e.Token >= unawaited {
 			_, err := answer{failed: true, frame: e.Frame}.read()
 			c.app.logger().Error("a request failed that nobody waits for", "error", err)
@@ -234,7 +252,7 @@ func (c *client) event(e frame.Event) {
 		}
 	case ops.EventSignal:
 		if x := c.execution(e.Token); x != nil {
-			x.signal(e.Frame)
+			x.signal(e.Frame, c.order)
 		}
 	case ops.EventLog:
 		r := frame.Read(e.Frame)

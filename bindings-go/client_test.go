@@ -2,6 +2,7 @@ package everstep
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -22,5 +23,29 @@ func TestAFailureOfARequestThatWasGivenUpIsNoNews(t *testing.T) {
 	c.event(frame.Event{Token: unawaited + 6, Kind: ops.EventFailed, Frame: failed})
 	if !strings.Contains(logged.String(), "not finished yet") {
 		t.Errorf("logged %q", logged.String())
+	}
+}
+
+// Its length crosses the border as 32 bits: one more would be a negative length, or the beginning of the frame for the whole of it.
+func TestWhatIsTooLongForTheBorderIsRefused(t *testing.T) {
+	if err := fits(mostSent); err != nil {
+		t.Error(err)
+	}
+	if err := fits(mostSent + 1); !errors.Is(err, ErrPayloadTooLarge) {
+		t.Error(err)
+	}
+}
+
+// The cause of a context is one error for all who see it, on whatever goroutine.
+func TestAnErrorThatIsSharedIsNotWrittenTo(t *testing.T) {
+	shared := refuse(ErrStopped, "this run's function has returned")
+	h := &handle{key: "a key"}
+	err := h.about(shared)
+	var named *Error
+	if shared.Run != "" || !errors.As(err, &named) || named.Run != "a key" || !errors.Is(err, ErrStopped) {
+		t.Errorf("%q, %v", shared.Run, err)
+	}
+	if other := (&handle{key: "another"}).about(err); other != err {
+		t.Errorf("renamed: %v", other)
 	}
 }

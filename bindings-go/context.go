@@ -16,8 +16,9 @@ import (
 // engine did not open are ErrForeignThread. It is done when this execution of the run has ended here; a cancel of the run is not that, it comes as
 // an error of the next call.
 //
-// Contexts derived from it (context.WithValue, WithTimeout) work wherever it does. A timeout of Go's inside a workflow is a clock, though, and reads
-// another time on replay: prefer WithTimeout on a step, or Race with a Sleep.
+// Contexts derived from it (context.WithValue, WithTimeout) work wherever it does. A deadline is recorded as the end of the waits it cuts short; a call
+// that has begun to change something (a step, a start, a send) comes to its end all the same. A timeout of Go's inside a workflow is a clock, though, and
+// reads another time on replay: prefer WithTimeout on a step or a wait, or Race with a Sleep.
 type Context interface {
 	context.Context
 	workflow() *branch

@@ -50,9 +50,9 @@ func (a *App) declare(one *declaration) error {
 		return refuse(ErrIDInvalid, "an error's code must be 1 to 255 bytes of UTF-8 without control characters, not %.300q", one.code)
 	}
 	a.mu.Lock()
-	closed := a.closed
+	closing := a.closing
 	a.mu.Unlock()
-	if closed {
+	if closing {
 		return errClosed()
 	}
 	return a.declared.add(one)

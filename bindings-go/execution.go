@@ -31,6 +31,8 @@ type runningStep struct {
 	context        *stepContext
 	// Clean-up: a cancel of the run lets it end.
 	shielded bool
+	// after is the order of the answer this attempt began with: a timeout from before is another attempt's. 0 for the first one at its place.
+	after uint64
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
 }
@@ -39,6 +41,10 @@ func (s *runningStep) raise(signal string, cause error) {
 	if s.signal.CompareAndSwap(nil, &signal) {
 		s.context.cancel(cause)
 	}
+}
+
+func (s *runningStep) timedOut() {
+	s.raise("timeout", refuse(ErrStepTimeout, "step %q took too long", s.name))
 }
 
 func (s *runningStep) signalled() string {
@@ -78,6 +84,10 @@ type execution struct {
 	only      [1]*runningStep
 	branches  map[*branchRun]struct{}
 	cancelled bool
+	// cancelCause is the cancel that was signalled, early the order of the timeouts that were, while nothing ran at their place: an attempt is known
+	// here a moment after the engine has begun to count its time, and must hear of what came in between.
+	cancelCause error
+	early       map[place]uint64
 	// Goroutines on their way out.
 	left map[uintptr]struct{}
 }
@@ -138,14 +148,14 @@ func (x *execution) stepsWhere(wanted func(place) bool) []*runningStep {
 	return out
 }
 
-// signal passes a cancel, a timeout or the end of a branch on to what runs.
-func (x *execution) signal(data []byte) {
+// signal passes a cancel, a timeout or the end of a branch on to what runs, and keeps it for what is about to.
+func (x *execution) signal(data []byte, order uint64) {
 	r := frame.Read(data)
 	switch kind := r.Str(); kind {
 	case "cancel":
 		cause := cancelError(r.Str(), r.Str())
 		x.mu.Lock()
-		x.cancelled = true
+		x.cancelled, x.cancelCause = true, cause
 		steps := x.stepsWhere(func(place) bool { return true })
 		x.mu.Unlock()
 		for _, step := range steps {
@@ -157,9 +167,15 @@ func (x *execution) signal(data []byte) {
 		at := place{r.Str(), r.Int()}
 		x.mu.Lock()
 		steps := x.stepsWhere(func(running place) bool { return running == at || running == jobPlace })
+		if len(steps) == 0 {
+			if x.early == nil {
+				x.early = map[place]uint64{}
+			}
+			x.early[at] = order
+		}
 		x.mu.Unlock()
 		for _, step := range steps {
-			step.raise(kind, refuse(ErrStepTimeout, "step %q took too long", step.name))
+			step.timedOut()
 		}
 	case "branch":
 		path := r.Str()
@@ -240,11 +256,27 @@ func (x *execution) begins(step *runningStep) {
 		x.running = x.only[:0]
 	}
 	x.running = append(x.running, step)
-	stopped := x.hasStopped()
-	x.mu.Unlock()
-	if stopped {
-		step.raise("stop", refuse(ErrStopped, "this execution has ended"))
+	stopped, cancel := x.hasStopped(), x.cancelCause
+	order, early := x.early[step.at]
+	if early {
+		delete(x.early, step.at)
 	}
+	x.mu.Unlock()
+	switch {
+	case stopped:
+		step.raise("stop", refuse(ErrStopped, "this execution has ended"))
+	case cancel != nil && !step.shielded:
+		step.raise("cancel", cancel)
+	case early && order > step.after:
+		step.timedOut()
+	}
+}
+
+// over: the call at this place has its verdict. A timeout that came when its last attempt had returned is of no use to anybody.
+func (x *execution) over(at place) {
+	x.mu.Lock()
+	delete(x.early, at)
+	x.mu.Unlock()
 }
 
 func (x *execution) ends(step *runningStep) {

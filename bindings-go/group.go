@@ -70,7 +70,8 @@ func Map[T, R any](ctx context.Context, name string, items []T, function func(ct
 	return mapped(ctx, items, &o, 2, func(ctx Context, item T) (R, error) { return doStep(ctx, step, item, location, nil) })
 }
 
-// MapBranches runs a function for each item, each in a branch of its own, in which it may call steps, sleep, and so on.
+// MapBranches runs a function for each item, each in a branch of its own, in which it may call steps, sleep, and so on. WithKey and WithLimit are as in
+// Map; retries and a timeout belong to the steps in it.
 func MapBranches[T, R any](ctx context.Context, items []T, function func(ctx Context, item T) (R, error), given ...MapOption) ([]R, error) {
 	o := options{}
 	if err := collect(given, func(option MapOption, o *options) { option.applyMap(o) }, &o); err != nil {
@@ -78,6 +79,9 @@ func MapBranches[T, R any](ctx context.Context, items []T, function func(ctx Con
 	}
 	if function == nil {
 		return nil, refuse(ErrConfigInvalid, "MapBranches: the function is nil")
+	}
+	if o.policy.given() || o.timeout != nil {
+		return nil, refuse(ErrConfigInvalid, "MapBranches: a branch is no attempt, so it has no retries and no timeout; give them to the steps in it, or use Map")
 	}
 	return mapped(ctx, items, &o, 2, function)
 }

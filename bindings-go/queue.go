@@ -39,7 +39,7 @@ func (a *App) DeclareQueue(queue Queue) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closing {
 		return errClosed()
 	}
 	if a.launched {

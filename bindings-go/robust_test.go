@@ -318,3 +318,29 @@ func TestTenThousandWaitingRunsHoldNoThreads(t *testing.T) {
 		}
 	}
 }
+
+// Its time is counted from when the engine hands the run over, which may be long before its goroutine gets to run.
+func TestTheTimeOfAJobIsOverBeforeItsGoroutineRuns(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	waits := everstep.NewStep("waits", func(ctx context.Context, _ everstep.None) (int, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}, everstep.WithTimeout(time.Millisecond))
+	job, err := everstep.RegisterStep(app, waits)
+	must(t, err)
+	launch(t, app)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var spins atomic.Bool
+	spins.Store(true)
+	go func() {
+		for spins.Load() {
+		}
+	}()
+	defer spins.Store(false)
+	for range 5 {
+		run, err := job.Start(ctx, everstep.None{})
+		must(t, err)
+		wants(t, second(run.Result(ctx, everstep.WithTimeout(patience/4))), everstep.ErrStepTimeout)
+	}
+}

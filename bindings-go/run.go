@@ -2,7 +2,6 @@ package everstep
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
@@ -110,18 +109,21 @@ func (h *handle) result(ctx context.Context, skip int, given []WaitOption) ([]by
 	return nil, h.app.ofRun(readDocument(value), h.key)
 }
 
-// about names the run in an error of the engine.
+// about names the run in an error of the engine. In a copy: the cause of a context is one error for all who see it.
 func (h *handle) about(err error) error {
-	var ours *Error
-	if errors.As(err, &ours) && ours.Run == "" {
-		ours.Run = h.key
+	ours, is := err.(*Error)
+	if !is || ours.Run != "" {
+		return err
 	}
-	return err
+	named := *ours
+	named.Run = h.key
+	return &named
 }
 
 func (h *handle) childResult(ctx context.Context, b *branch, location string, limit *int64) ([]byte, error) {
+	limit, _ = b.limited(ctx, limit)
 	rest := frame.New().Str("result").Str(location).OptInt(limit).Null().Str(h.key)
-	v, err := b.begin(ctx, ops.BeginWait, rest)
+	v, err := b.begin(b.shorter(ctx), ops.BeginWait, rest)
 	if err != nil || !v.failed {
 		return v.value, err
 	}
@@ -152,7 +154,7 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 	}
 	if b != nil {
 		rest := frame.New().Str(h.app.location(1)).Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey)
-		_, err = b.recorded(ctx, ops.BeginSend, rest)
+		_, err = b.recorded(context.Background(), ops.BeginSend, rest)
 		return h.about(err)
 	}
 	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey))
@@ -186,7 +188,11 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 		return nil, err
 	}
 	if b != nil {
-		data, err := b.wait(ctx, "event", b.execution.app.location(skip), limit, nil, h.key, key)
+		due, cut := b.limited(ctx, limit)
+		data, err := b.wait(b.shorter(ctx), "event", b.execution.app.location(skip), due, nil, h.key, key)
+		if err == nil && data == nil && cut && limit == nil {
+			err = context.DeadlineExceeded
+		}
 		return data, h.about(err)
 	}
 	r, err := h.app.ask(ctx, ops.GetEvent, frame.New().Str(h.key).Str(key).OptInt(limit))

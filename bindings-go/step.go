@@ -199,9 +199,11 @@ func (i *invoked[In, Out]) attempt(ctx context.Context) ([]byte, error) {
 func (b *branch) step(ctx context.Context, d *stepDefinition, location string, arguments []byte, run invocation) ([]byte, error) {
 	rest := frame.New().Int(ops.KindStep).Str(d.name).Str(location).OptBytes(arguments).OptStr(d.options.key)
 	x := b.execution
-	v, t, err := b.beginStep(ctx, ops.BeginStep, d.options.policy.write(rest))
+	v, t, err := b.beginStep(context.Background(), ops.BeginStep, d.options.policy.write(rest))
 	// Also where the function ends its goroutine.
 	defer func() { x.client.settle(t) }()
+	// Whatever came before the verdict of its first attempt here is that attempt's.
+	v.order = 0
 	var sent []byte
 	for err == nil && v.kind == ops.VerdictRun {
 		x.replaying.Store(false)
@@ -213,6 +215,9 @@ func (b *branch) step(ctx context.Context, d *stepDefinition, location string, a
 		used := t
 		t = ticket{}
 		v, err = x.finishStep(used, ops.FinishStep, arguments)
+	}
+	if d.options.policy.timeout > 0 {
+		x.over(place{b.path, v.seq})
 	}
 	if err != nil {
 		return nil, err
@@ -236,7 +241,7 @@ func (x *execution) outcome(v verdict, sent []byte) ([]byte, error) {
 func (b *branch) attempt(ctx context.Context, d *stepDefinition, v verdict, run invocation) ([]byte, *frame.Writer) {
 	x := b.execution
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
-	inner.step.shielded = b.flags&ops.FlagShielded != 0
+	inner.step.shielded, inner.step.after = b.flags&ops.FlagShielded != 0, v.order
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step

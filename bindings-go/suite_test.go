@@ -82,4 +82,10 @@ func until(t testing.TB, what string, met func() bool) {
 	}
 }
 
+// closing waits until a Close has begun, which is when nothing is declared any more.
+func closing(t testing.TB, app *everstep.App) {
+	t.Helper()
+	until(t, "the close has begun", func() bool { return errors.Is(app.DeclareQueue(everstep.Queue{Name: "late"}), everstep.ErrClosed) })
+}
+
 var plusOne = everstep.NewStep("plus_one", func(_ context.Context, n int) (int, error) { return n + 1, nil })

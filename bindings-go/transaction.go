@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 	"github.com/everstep/everstep/bindings-go/internal/ops"
@@ -28,7 +29,8 @@ type transactionEnd struct {
 // cover can have its own.
 type TransactionSource[T any] interface {
 	Begin(ctx context.Context) (OpenTransaction[T], error)
-	// State is the SQLSTATE of a driver's error, "" where the error has none; lost says that the connection went.
+	// State is the SQLSTATE of a driver's error, "" where the error has none; lost says that it is one of a connection that went. Of an error of the
+	// step's function, which may be of anything, that is believed only where Rollback fails too.
 	State(err error) (state string, lost bool)
 }
 
@@ -40,7 +42,7 @@ type OpenTransaction[T any] interface {
 	// Its error is sql.ErrTxDone (errors.Is) where the transaction has ended already.
 	Guard(ctx context.Context, sql string, parameters []any) (string, error)
 	Commit(ctx context.Context) error
-	// Rollback also gives the connection back. After Commit it does nothing.
+	// Rollback also gives the connection back, and its error says that the connection is gone. After Commit it does nothing.
 	Rollback(ctx context.Context) error
 }
 
@@ -109,16 +111,21 @@ func NewTransactionOn[T, In, Out any](
 	}
 	t.attempt = func(b *branch, ctx context.Context, v verdict, in In) transactionEnd {
 		x := b.execution
+		// own: the error is the function's. ended: its time was over. broken: the connection could not even roll back.
+		var own, ended, broken bool
 		return x.transacted(b, ctx, &t.definition, v, func(ctx context.Context) ([]byte, uint32, *frame.Writer, error) {
+			defer func() { ended = ctx.Err() != nil }()
 			tx, err := source.Begin(ctx)
 			if err != nil {
 				return nil, 0, nil, err
 			}
-			defer rollback(app, tx)
+			defer func() { broken = !rollback(app, tx) }()
+			own = true
 			out, err := function(ctx, tx.Given(), in)
 			if err != nil {
 				return nil, 0, nil, err
 			}
+			own = false
 			output, err := encodeOutput(name, out)
 			if err != nil {
 				return nil, 0, nil, err
@@ -135,7 +142,11 @@ func NewTransactionOn[T, In, Out any](
 			return output, ops.TxDone, b.transactionHead(v).Str(word).Bytes(output), nil
 		}, func(err error) bool {
 			state, lost := source.State(err)
-			return conflict(state) || (state == "" && lost) || gone(state)
+			if own && lost {
+				// It reads like a connection's that went, as does that of an HTTP call, the end of a file, or a statement whose time was over.
+				lost = broken && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
+			}
+			return conflict(state) || (state == "" && lost && !ended) || gone(state)
 		})
 	}
 	return t, nil
@@ -197,7 +208,8 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 		return none, err
 	}
 	rest := frame.New().Int(ops.KindTransaction).Str(d.name).Str(t.app.location(1)).OptBytes(arguments).OptStr(d.options.key)
-	v, err := b.begin(ctx, ops.BeginStep, d.options.policy.write(rest))
+	v, err := b.begin(context.Background(), ops.BeginStep, d.options.policy.write(rest))
+	v.order = 0 // As in a step: see there.
 	var sent []byte
 	for err == nil && v.kind == ops.VerdictRun {
 		b.execution.replaying.Store(false)
@@ -205,6 +217,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 		sent = end.sent
 		v, err = b.execution.finish(end.op, end.arguments)
 	}
+	b.execution.over(place{b.path, v.seq})
 	if err != nil {
 		return none, err
 	}
@@ -225,7 +238,7 @@ func (x *execution) transacted(
 	run func(context.Context) ([]byte, uint32, *frame.Writer, error), again func(error) bool,
 ) transactionEnd {
 	inner := newStepContext(ctx, x, place{b.path, v.seq}, d.name, v.attempt, v.key)
-	inner.step.shielded = b.flags&ops.FlagShielded != 0
+	inner.step.shielded, inner.step.after = b.flags&ops.FlagShielded != 0, v.order
 	step := &inner.step
 	x.begins(step)
 	b.lane.step = step
@@ -245,11 +258,22 @@ func (x *execution) transacted(
 	if step.signalled() != "" && errors.Is(err, sql.ErrTxDone) {
 		err = context.Canceled // database/sql has rolled back when the signal came, and tells whoever did not pass the context only this.
 	}
-	if step.signalled() == "" && (errors.Is(err, ErrUnavailable) || again(err)) {
+	if step.signalled() == "" && repeatable(err, again) {
 		return transactionEnd{op: ops.TxDone, arguments: b.transactionHead(v).Str("conflict")}
 	}
 	sent, arguments := x.attempted(b.transactionHead(v), d, step, nil, err)
 	return transactionEnd{ops.FinishStep, arguments, sent}
+}
+
+// repeatable asks methods of the program's errors; one that panics makes its error final, as failureOf has it.
+func repeatable(err error, again func(error) bool) (yes bool) {
+	defer func() {
+		if recover() != nil {
+			yes = false
+		}
+	}()
+	var final nonRetryable
+	return !errors.As(err, &final) && (errors.Is(err, ErrUnavailable) || again(err))
 }
 
 // guardAndCommit runs the engine's statement last, and commits where it says so. It returns the word tx_done takes.
@@ -295,9 +319,17 @@ func gone(state string) bool {
 	return len(state) == 5 && (state[:2] == "08" || state[:2] == "53" || state[:3] == "57P")
 }
 
-func rollback[T any](app *App, tx OpenTransaction[T]) {
+// rollbackWithin bounds a rollback on a connection whose other end says nothing any more: the step, its run and Close would wait with it.
+const rollbackWithin = 10 * time.Second
+
+// rollback is false where the connection is gone.
+func rollback[T any](app *App, tx OpenTransaction[T]) bool {
 	// The context may have ended; the connection must be given back all the same.
-	if err := tx.Rollback(context.Background()); err != nil {
+	bounded, cancel := context.WithTimeout(context.Background(), rollbackWithin)
+	defer cancel()
+	if err := tx.Rollback(bounded); err != nil {
 		app.logger().Debug("after a transaction", "error", err)
+		return false
 	}
+	return true
 }

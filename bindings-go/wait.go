@@ -9,13 +9,36 @@ import (
 	"github.com/everstep/everstep/bindings-go/internal/payload"
 )
 
-// wait is begin_wait: of a sleep, a message, an event or a result.
-func (b *branch) wait(ctx context.Context, kind, location string, due, at *int64, run, key string) ([]byte, error) {
+// wait is begin_wait: of a sleep, a message, an event or a result. For short see begin.
+func (b *branch) wait(short context.Context, kind, location string, due, at *int64, run, key string) ([]byte, error) {
 	rest := frame.New().Str(kind).Str(location).OptInt(due).OptInt(at).OptStr(run).OptStr(key)
-	return b.recorded(ctx, ops.BeginWait, rest)
+	return b.recorded(short, ops.BeginWait, rest)
 }
 
-// Sleep is a durable wait: it holds no slot, and goes on where it was after a restart.
+// limited is a wait's limit with the deadline of a context the program derived. cut: it is the deadline's. So the engine ends that wait and records
+// it: one that was left here would go on there, take the next message, and on replay be another wait than it was.
+func (b *branch) limited(ctx context.Context, limit *int64) (due *int64, cut bool) {
+	deadline, bounded := ctx.Deadline()
+	if ctx == context.Context(b) || !bounded {
+		return limit, false
+	}
+	left := max(0, milliseconds(time.Until(deadline)))
+	if limit != nil && *limit <= left {
+		return limit, false
+	}
+	return &left, true
+}
+
+// shorter is the context whose cancel ends a wait: one the program derived.
+func (b *branch) shorter(ctx context.Context) context.Context {
+	if ctx == context.Context(b) {
+		return context.Background()
+	}
+	return ctx
+}
+
+// Sleep is a durable wait: it holds no slot, and goes on where it was after a restart. A derived context's deadline that comes first ends it with
+// context.DeadlineExceeded.
 //
 // A defer that looks at a named error result takes the path without an error when the run is stopped while it sleeps: the goroutine ends, and
 // its deferred functions run with what the results were before. Put clean-up that must happen once into a step.
@@ -24,8 +47,12 @@ func Sleep(ctx context.Context, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	due := max(0, milliseconds(duration))
-	_, err = b.wait(ctx, "sleep", b.execution.app.location(1), &due, nil, "", "")
+	whole := max(0, milliseconds(duration))
+	due, cut := b.limited(ctx, &whole)
+	_, err = b.wait(b.shorter(ctx), "sleep", b.execution.app.location(1), due, nil, "", "")
+	if err == nil && cut {
+		err = context.DeadlineExceeded
+	}
 	return err
 }
 
@@ -35,8 +62,18 @@ func SleepUntil(ctx context.Context, when time.Time) error {
 	if err != nil {
 		return err
 	}
-	at := microseconds(when)
-	_, err = b.wait(ctx, "sleep", b.execution.app.location(1), nil, &at, "", "")
+	us := microseconds(when)
+	at := &us
+	due, cut := b.limited(ctx, nil)
+	if deadline, _ := ctx.Deadline(); cut && when.After(deadline) {
+		at = nil
+	} else {
+		due, cut = nil, false
+	}
+	_, err = b.wait(b.shorter(ctx), "sleep", b.execution.app.location(1), due, at, "", "")
+	if err == nil && cut {
+		err = context.DeadlineExceeded
+	}
 	return err
 }
 
@@ -46,7 +83,7 @@ func value[T any](ctx context.Context, verb, which string) (T, error) {
 	if err != nil {
 		return none, err
 	}
-	data, err := b.recorded(ctx, ops.BeginValue, frame.New().Str(which).Str(b.execution.app.location(2)))
+	data, err := b.recorded(context.Background(), ops.BeginValue, frame.New().Str(which).Str(b.execution.app.location(2)))
 	if err != nil {
 		return none, err
 	}
@@ -103,7 +140,9 @@ func waiting(given []WaitOption) (*int64, error) {
 	return &limit, err
 }
 
-// Receive is the next message of this topic to this run, exactly once. It returns false when the time of WithTimeout is over.
+// Receive is the next message of this topic to this run, exactly once. It returns false when the time of WithTimeout is over. The deadline of a
+// context the program derived is recorded like that time, and ends it with context.DeadlineExceeded where no WithTimeout is given. A cancel of such a
+// context does not end it: the engine could not tell a message that comes next from one that was received.
 func Receive[T any](ctx context.Context, topic string, given ...WaitOption) (T, bool, error) {
 	var none T
 	limit, err := waiting(given)
@@ -114,7 +153,11 @@ func Receive[T any](ctx context.Context, topic string, given ...WaitOption) (T, 
 	if err != nil {
 		return none, false, err
 	}
-	data, err := b.wait(ctx, "receive", b.execution.app.location(1), limit, nil, "", topic)
+	due, cut := b.limited(ctx, limit)
+	data, err := b.wait(context.Background(), "receive", b.execution.app.location(1), due, nil, "", topic)
+	if err == nil && data == nil && cut && limit == nil {
+		err = context.DeadlineExceeded
+	}
 	if err != nil || data == nil {
 		return none, false, err
 	}
@@ -132,7 +175,7 @@ func SetEvent(ctx context.Context, key string, content any) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.recorded(ctx, ops.BeginEvent, frame.New().Str(b.execution.app.location(1)).Str(key).Bytes(data))
+	_, err = b.recorded(context.Background(), ops.BeginEvent, frame.New().Str(b.execution.app.location(1)).Str(key).Bytes(data))
 	return err
 }
 

@@ -169,7 +169,7 @@ func (w *Workflow[In, Out]) Start(ctx context.Context, in In, given ...StartOpti
 	if b != nil {
 		rest := frame.New().Str(w.app.location(1)).Str(w.name).OptBytes(input)
 		o.write(rest)
-		value, err := b.recorded(ctx, ops.BeginChild, rest.OptStr(o.parentClose))
+		value, err := b.recorded(context.Background(), ops.BeginChild, rest.OptStr(o.parentClose))
 		if err != nil {
 			return nil, err
 		}

@@ -65,7 +65,17 @@ func (s *source) State(err error) (string, bool) {
 	var network net.Error
 	var connect *pgconn.ConnectError
 	return "", errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
+		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err) && !busy(err)
+}
+
+// busy: rows were left open on the connection. pgx calls that safe to retry, which a mistake of the program's is not; it has no type to tell it by.
+func busy(err error) bool {
+	var locked interface{ SafeToRetry() bool }
+	if !errors.As(err, &locked) {
+		return false
+	}
+	text, _ := locked.(error)
+	return text != nil && text.Error() == "conn busy"
 }
 
 type open struct{ tx pgx.Tx }
@@ -88,6 +98,10 @@ func (o *open) Guard(ctx context.Context, statement string, parameters []any) (s
 	err := o.tx.QueryRow(ctx, statement, parameters...).Scan(&word)
 	if errors.Is(err, pgx.ErrTxClosed) {
 		err = errors.Join(sql.ErrTxDone, err)
+	}
+	if busy(err) {
+		err = everstep.NonRetryable(&everstep.Error{Code: everstep.ErrTransactionFailed,
+			Message: "this transaction's function returned with rows still open; close them, or read them to their end"})
 	}
 	return word, err
 }

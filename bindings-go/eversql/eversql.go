@@ -79,9 +79,17 @@ func (o *open) Guard(ctx context.Context, statement string, parameters []any) (s
 
 func (o *open) Commit(context.Context) error { return o.tx.Commit() }
 
-func (o *open) Rollback(context.Context) error {
-	if err := o.tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
+// Rollback has a goroutine of its own, for database/sql takes no context here. One that outlasts ctx is left to the driver.
+func (o *open) Rollback(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- o.tx.Rollback() }()
+	select {
+	case err := <-done:
+		if errors.Is(err, sql.ErrTxDone) {
+			return nil
+		}
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }

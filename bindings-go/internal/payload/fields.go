@@ -35,6 +35,10 @@ func (f *field) of(v reflect.Value) (reflect.Value, bool) {
 
 func (f *field) omitted(v reflect.Value) bool {
 	if f.omitZero {
+		// Its own IsZero may be in the method set and have no receiver to ask: that of a *time.Time is time.Time's.
+		if v.Kind() == reflect.Pointer && v.IsNil() {
+			return true
+		}
 		if own, ok := v.Interface().(interface{ IsZero() bool }); ok {
 			return own.IsZero()
 		}

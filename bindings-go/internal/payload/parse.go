@@ -41,6 +41,39 @@ type parser struct {
 	// what is read, for messages.
 	what    string
 	foreign bool
+	// names are the keys of objects so far, those of a long text that are its own.
+	names map[string]string
+}
+
+// What is read lies in the text, and keeps all of it in memory: of a short one nobody minds.
+const shortText = 1024
+
+// Of a list of records every key after the first one's is known. Keys without end are those of a map, which has each but once.
+const mostNames = 256
+
+// kept is a part of the text that may outlive it.
+func (p *parser) kept(part string) string {
+	if len(p.text) <= shortText {
+		return part
+	}
+	return strings.Clone(part)
+}
+
+func (p *parser) name(key string) string {
+	if len(p.text) <= shortText {
+		return key
+	}
+	if known, ok := p.names[key]; ok {
+		return known
+	}
+	key = strings.Clone(key)
+	if p.names == nil {
+		p.names = map[string]string{}
+	}
+	if len(p.names) < mostNames {
+		p.names[key] = key
+	}
+	return key
 }
 
 func (p *parser) unreadable() *Error {
@@ -86,7 +119,8 @@ func (p *parser) value(depth int) (any, *Error) {
 	}
 	switch c := p.text[p.at]; {
 	case c == '"':
-		return p.str()
+		text, err := p.str()
+		return p.kept(text), err
 	case c == '{' || c == '[':
 		if depth >= maxDepth {
 			return nil, invalid("nested deeper than %d levels", maxDepth)
@@ -145,6 +179,7 @@ func (p *parser) object(depth int) (any, *Error) {
 		if !p.next(':') {
 			return nil, p.unreadable()
 		}
+		key = p.name(key)
 		value, err := p.value(depth)
 		if err != nil {
 			return nil, err
@@ -167,13 +202,7 @@ func (p *parser) object(depth int) (any, *Error) {
 // distinct keeps the last of repeated keys: a row written by hand may hold some.
 func distinct(object Object) (any, *Error) {
 	if len(object) > 16 {
-		last := make(map[string]int, len(object))
-		for i, member := range object {
-			last[member.Key] = i
-		}
-		if len(last) == len(object) {
-			return object, nil
-		}
+		return distinctOfMany(object)
 	}
 	out := object[:0]
 	for _, member := range object {
@@ -187,6 +216,21 @@ func distinct(object Object) (any, *Error) {
 		if !repeated {
 			out = append(out, member)
 		}
+	}
+	return out, nil
+}
+
+// distinctOfMany looks keys up: comparing each with each takes minutes where there are many.
+func distinctOfMany(object Object) (any, *Error) {
+	at := make(map[string]int, len(object))
+	out := object[:0]
+	for _, member := range object {
+		if i, repeated := at[member.Key]; repeated {
+			out[i].Value = member.Value
+			continue
+		}
+		at[member.Key] = len(out)
+		out = append(out, member)
 	}
 	return out, nil
 }
