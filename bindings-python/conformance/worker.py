@@ -164,7 +164,8 @@ async def one(run, instruction, place):
         case ["gather", *instructions]:
             return list(await asyncio.gather(*(one(run, x, f"{place}.{i}") for i, x in enumerate(instructions))))
         case ["first", instructions]:
-            return [await x for x in asyncio.as_completed([one(run, x, f"{place}.{i}") for i, x in enumerate(instructions)])]
+            tasks = [asyncio.ensure_future(one(run, x, f"{place}.{i}")) for i, x in enumerate(instructions)]
+            return [await x for x in asyncio.as_completed(tasks)]  # given coroutines, it starts them in the order of a set
         case ["child", instructions, *_]:
             options = {"id": o.get("id", f"{run}/{place}"), "parent_close": o.get("policy", "cancel")}
             child = await interpret.options(**options).start(options["id"], instructions)

@@ -79,8 +79,7 @@ impl PartialRetry {
         let whole =
             [("max_attempts", 1, self.max_attempts), ("initial_ms", 0, self.initial_ms), ("max_ms", 0, self.max_ms), ("timeout_ms", 0, self.timeout_ms)];
         let below = whole.into_iter().find(|(_, least, value)| value.is_some_and(|n| n < *least)).map(|(name, least, _)| (name, least));
-        // A factor that is no number is below nothing, and at least nothing.
-        let below = below.or_else(|| self.factor.filter(|n| !(*n >= 1.0)).map(|_| ("factor", 1)));
+        let below = below.or_else(|| self.factor.filter(|n| n.is_nan() || *n < 1.0).map(|_| ("factor", 1)));
         below.map(|(name, least)| format!("retry.{name} must not be below {least}"))
     }
 
