@@ -144,8 +144,8 @@ final class Engine {
     }
   }
 
-  void runReady(long id, Frame.Values frame) {
-    Client from = client();
+  /** {@code from} is where it came from: the engine may have another by now, after a launch that failed. */
+  void runReady(Client from, long id, Frame.Values frame) {
     Registered function = functions.get(frame.text(1));
     if (function == null) {
       from.call(Ops.ABANDON, id, ErrorCode.UNKNOWN_WORKFLOW.text());

@@ -237,6 +237,9 @@ final class Groups {
       throw Calls.unwind(ctx.execution, verdict);
     }
     Object winner = verdict.get(2);
-    return winner == null ? index : indexOf(winner);
+    int chosen = winner == null ? index : indexOf(winner);
+    String group = ctx.branch + "/" + seq;
+    ctx.execution.running.decide(group, group + "/" + names.get(chosen));
+    return chosen;
   }
 }

@@ -102,7 +102,7 @@ final class Runner implements Runnable {
   private @Nullable Object @Nullable [] job(WorkflowContext ctx) {
     RunningStep running =
         new RunningStep(execution, function.name, execution.attempt, execution.idempotencyKey, 0);
-    execution.running.put(Execution.JOB, running);
+    execution.running.enter(RunningSteps.JOB, running);
     ctx.enter(running);
     StepCalls.Outcome outcome;
     try {
@@ -112,7 +112,6 @@ final class Runner implements Runnable {
       outcome = StepCalls.raised(function, error, execution, true);
     } finally {
       ctx.leave();
-      execution.running.remove(Execution.JOB);
     }
     if (execution.stopped != null) {
       return null;
