@@ -108,7 +108,10 @@ final class Runner implements Runnable {
     try {
       Object given = execution.engine.payloads.decode(input, function.input);
       outcome = StepCalls.body(ctx, function, running, given);
-    } catch (EverstepException error) {
+    } catch (ExecutionStopped stop) {
+      throw stop;
+    } catch (Throwable error) {
+      // Reading the input runs code of the user's, which throws what it likes, in every attempt.
       outcome = StepCalls.raised(function, error, execution, true);
     } finally {
       ctx.leave();

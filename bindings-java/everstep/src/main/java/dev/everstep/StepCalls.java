@@ -228,7 +228,7 @@ final class StepCalls {
 
   static byte[] output(Registered function, @Nullable Object value, Execution execution) {
     try {
-      return execution.engine.payloads.encode(value);
+      return execution.engine.payloads.encode(value, function.output);
     } catch (EverstepException error) {
       throw Payloads.invalid("result of " + function.name + ": " + error.getMessage());
     }
