@@ -201,7 +201,8 @@ final class Transactions {
       transaction.commit();
       return "committed";
     } catch (Exception error) {
-      if (SqlStates.isConflict(error) || SqlStates.isRefusal(error)) {
+      boolean rolledBack = transaction.isRolledBack() && !SqlStates.isLost(error);
+      if (rolledBack || SqlStates.isConflict(error) || SqlStates.isRefusal(error)) {
         throw error;
       }
       // The engine asks the database which it was.
