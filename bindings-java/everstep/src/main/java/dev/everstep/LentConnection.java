@@ -15,8 +15,8 @@ import org.jspecify.annotations.Nullable;
  * The connection as a step's function gets it. What would end the transaction is not the function's
  * to say: its rows would be committed without the checkpoint, and written again after a crash.
  *
- * <p>What is made of it leads back to it, not to the driver's own connection. Rows are the driver's:
- * they are read far too often for a detour.
+ * <p>What is made of it leads back to it, not to the driver's own connection. Rows are the
+ * driver's: they are read far too often for a detour.
  */
 final class LentConnection implements InvocationHandler {
   private final Connection connection;

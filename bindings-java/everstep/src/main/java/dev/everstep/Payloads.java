@@ -152,9 +152,7 @@ final class Payloads {
       return writer;
     }
     ObjectWriter known = writers.get(type);
-    return known == null
-        ? writers.computeIfAbsent(type, t -> mapper.writerFor(type(t)))
-        : known;
+    return known == null ? writers.computeIfAbsent(type, t -> mapper.writerFor(type(t))) : known;
   }
 
   /** The text between quotes, null where it needs an escape or more than one byte a letter. */

@@ -11,11 +11,11 @@ import java.util.function.Predicate;
 /**
  * The steps of one execution that run now, and the signals that reach them.
  *
- * <p>The engine counts an attempt from its verdict on, the host from when a thread takes the verdict
- * up, which is later when the carriers are busy. So a signal may come before its step: it is kept,
- * and met at {@link #enter}. And it may come after: a step that has ended stays here, deaf, until
- * the engine has answered its end, so that a late signal of one attempt is not taken for an early
- * one of the next.
+ * <p>The engine counts an attempt from its verdict on, the host from when a thread takes the
+ * verdict up, which is later when the carriers are busy. So a signal may come before its step: it
+ * is kept, and met at {@link #enter}. And it may come after: a step that has ended stays here,
+ * deaf, until the engine has answered its end, so that a late signal of one attempt is not taken
+ * for an early one of the next.
  */
 final class RunningSteps {
   /** A step that runs as a job of its own has no place in a run. */

@@ -66,8 +66,7 @@ final class StepCalls {
     Frame.Values end(int op, @Nullable Object... arguments) {
       RunningSteps.Place place = place();
       RunningSteps steps = ctx.execution.running;
-      return Calls.request(
-          ctx, new Waiter.Parked(() -> steps.answered(place)), op, arguments);
+      return Calls.request(ctx, new Waiter.Parked(() -> steps.answered(place)), op, arguments);
     }
 
     /** Records the outcome of this attempt. */
@@ -256,7 +255,7 @@ final class StepCalls {
   static Failure failure(Throwable error, Engine engine, boolean retryable) {
     try {
       return Failure.of(error, engine.declaredErrors, retryable);
-    } catch (RuntimeException | StackOverflowError broken) {
+    } catch (RuntimeException | Error broken) {
       String why =
           broken instanceof EverstepException known
               ? String.valueOf(known.getMessage())

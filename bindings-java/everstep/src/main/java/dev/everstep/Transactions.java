@@ -97,8 +97,7 @@ final class Transactions {
     }
     if (asked instanceof Asked.Commit commit) {
       call.sent = succeeded(commit.value, commit.output);
-      return call.end(
-          Ops.TX_COMMIT, commit.number, exec, branch, seq, attempt, commit.output);
+      return call.end(Ops.TX_COMMIT, commit.number, exec, branch, seq, attempt, commit.output);
     }
     Asked.Done done = (Asked.Done) asked;
     call.sent = succeeded(done.value, done.output == null ? new byte[0] : done.output);

@@ -100,8 +100,7 @@ final class ProcessesTest {
   /** Whatever has no room, the thread that brings the answers goes on. */
   @Test
   void aHeapThatIsFullHangsNobody() throws Exception {
-    Process process =
-        builder(List.of(), List.of("-Xmx96m"), "memory").start();
+    Process process = builder(List.of(), List.of("-Xmx96m"), "memory").start();
     boolean over = process.waitFor(50, TimeUnit.SECONDS);
     process.destroyForcibly();
     String said = Files.readString(output());
@@ -112,8 +111,7 @@ final class ProcessesTest {
   @Test
   @EnabledForJreRange(min = JRE.JAVA_21)
   void aTimeoutThatIsOverBeforeTheThreadRunsStillCounts() throws Exception {
-    assertEquals(
-        0, ended(start(List.of("-Djdk.virtualThreadScheduler.parallelism=1"), "starved")));
+    assertEquals(0, ended(start(List.of("-Djdk.virtualThreadScheduler.parallelism=1"), "starved")));
     String said = Files.readString(output());
     assertTrue(said.contains("took longer than 200 ms"), said);
   }

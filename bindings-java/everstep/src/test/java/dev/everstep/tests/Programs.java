@@ -9,10 +9,12 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.stream.IntStream;
 
 /** Programs of a process of their own: {@code MODE DIRECTORY}. */
@@ -79,38 +81,26 @@ public final class Programs {
   }
 
   /** Many large values at once, in a heap that has no room for them. */
-  private static void memory(Path directory) throws InterruptedException {
+  private static void memory(Path directory) throws InterruptedException, TimeoutException {
     try (Everstep app =
         Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")))) {
       WorkflowRef<Integer, String> large =
-          app.workflow(
-              "large",
-              Integer.class,
-              String.class,
-              (ctx, n) -> "x".repeat(8 << 20));
+          app.workflow("large", Integer.class, String.class, (ctx, n) -> "x".repeat(8 << 20));
       WorkflowRef<Integer, Integer> small =
           app.workflow("small", Integer.class, Integer.class, (ctx, n) -> n);
       app.launch();
-      CountDownLatch ended = new CountDownLatch(30);
-      // Kept, so that the heap fills up before the last one is there.
-      List<String> kept = Collections.synchronizedList(new ArrayList<>());
+      // They keep their values, so that the heap fills up before the last one is there.
+      List<CompletableFuture<String>> results = new ArrayList<>();
       for (int n = 0; n < 30; n++) {
-        large
-            .start(n)
-            .resultAsync()
-            .whenComplete(
-                (value, error) -> {
-                  if (error == null) {
-                    kept.add(value);
-                  }
-                  ended.countDown();
-                });
+        results.add(large.start(n).resultAsync());
       }
-      boolean over = ended.await(30, TimeUnit.SECONDS);
-      kept.clear();
-      if (!over) {
-        throw new IllegalStateException(ended.getCount() + " results hang");
+      try {
+        CompletableFuture.allOf(results.toArray(new CompletableFuture<?>[0]))
+            .get(30, TimeUnit.SECONDS);
+      } catch (ExecutionException full) {
+        System.out.println("not every value had room");
       }
+      results.clear();
       System.out.println("small " + small.start(1).result(Duration.ofSeconds(10)));
     }
   }

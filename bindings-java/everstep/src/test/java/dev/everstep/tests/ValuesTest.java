@@ -303,15 +303,24 @@ final class ValuesTest {
       app.launch();
       Map<String, TypeRef<?>> types =
           Map.of(
-              "list", list, "set", set, "map", map, "numbered", numbered, "optional", optional,
-              "leaf", leaf);
+              "list",
+              list,
+              "set",
+              set,
+              "map",
+              map,
+              "numbered",
+              numbered,
+              "optional",
+              optional,
+              "leaf",
+              leaf);
       types.forEach((name, type) -> assertSurvives(app, name, type, values.get(type)));
     }
   }
 
   @SuppressWarnings("unchecked")
-  private static <T> void assertSurvives(
-      Everstep app, String name, TypeRef<T> type, Object value) {
+  private static <T> void assertSurvives(Everstep app, String name, TypeRef<T> type, Object value) {
     WorkflowRef<T, T> work = app.reference("w-" + name, type, type);
     assertEquals(value, work.start((T) value).result(LONG), name);
   }
