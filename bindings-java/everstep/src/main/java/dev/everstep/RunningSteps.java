@@ -43,11 +43,20 @@ final class RunningSteps {
       step.raise("stop");
     } else if (cancelled && !step.shielded) {
       step.raise("cancel");
-    } else if (decided.stream().anyMatch(race -> race.lost(place.branch))) {
+    } else if (hasLost(place.branch)) {
       step.raise("branch");
     } else if (late) {
       step.raise("timeout");
     }
+  }
+
+  private boolean hasLost(String branch) {
+    for (Decided race : decided) {
+      if (race.lost(branch)) {
+        return true;
+      }
+    }
+    return false;
   }
 
   /** The engine has answered the end of an attempt: signals from here on are for the next one. */
