@@ -1,10 +1,15 @@
 package dev.everstep;
 
 import java.util.Arrays;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Asking the engine for a place in the run, and what verdicts mean that end the calling code. */
 final class Calls {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep");
+
   private Calls() {}
 
   /** A call asked for: the first verdict, and who gets the later ones. */
@@ -33,7 +38,7 @@ final class Calls {
     void settle() {
       if (verdict.number(0) == Ops.VERDICT_PENDING) {
         ctx.execution.replaying = false;
-        verdict = waiter.await(false);
+        verdict = answered(ctx, () -> waiter.await(false));
       }
     }
   }
@@ -66,8 +71,38 @@ final class Calls {
 
   /** An operation of this execution that is answered later, on a thread of the engine's. */
   static Frame.Values request(WorkflowContext ctx, int op, @Nullable Object... arguments) {
+    return request(ctx, new Waiter.Parked(), op, arguments);
+  }
+
+  static Frame.Values request(
+      WorkflowContext ctx, Waiter.Parked waiter, int op, @Nullable Object... arguments) {
     ended(ctx);
-    return ctx.execution.client.request(false, op, arguments);
+    return answered(ctx, () -> ctx.execution.client.request(waiter, false, op, arguments));
+  }
+
+  /** No answer comes to what has ended: its code is not to go on with an error it may catch. */
+  private static Frame.Values answered(WorkflowContext ctx, Supplier<Frame.Values> wait) {
+    try {
+      return wait.get();
+    } catch (Client.LostAnswer lost) {
+      throw giveBack(ctx.execution, "internal");
+    } catch (EverstepException error) {
+      if (error.code() == ErrorCode.CLOSED) {
+        throw stopped(ctx.execution, error.errorCode());
+      }
+      throw error;
+    }
+  }
+
+  /** This process cannot go on with the run; another one, or this one later, does. */
+  static ExecutionStopped giveBack(Execution execution, String why) {
+    execution.stop(why);
+    try {
+      execution.client.call(Ops.ABANDON, execution.id, why);
+    } catch (EverstepException error) {
+      LOG.debug("run {} was not given back: {}", execution.run, error.getMessage());
+    }
+    return stopped(execution, why);
   }
 
   private static void ended(WorkflowContext ctx) {

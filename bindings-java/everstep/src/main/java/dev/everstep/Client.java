@@ -4,7 +4,9 @@ import java.util.Arrays;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -20,6 +22,18 @@ final class Client {
   private static final Logger LOG = LoggerFactory.getLogger("everstep");
   private static final int BATCH = 1024;
   private static final long SLICE_MILLIS = 1000;
+  private static final long PAUSE_NANOS = 100_000_000;
+
+  /** An answer that came and could not be taken: there was no memory for it. */
+  static final class LostAnswer extends EverstepException {
+    private static final long serialVersionUID = 1L;
+
+    LostAnswer(String why) {
+      super(
+          ErrorCode.INTERNAL,
+          "an answer of the engine was lost (" + why + "); what was submitted may have happened");
+    }
+  }
 
   final Engine engine;
   final long handle;
@@ -75,13 +89,19 @@ final class Client {
     return waiting.size();
   }
 
-  private void submit(long token, int op, @Nullable Object... arguments) {
-    if (poller == null) {
-      startPolling();
+  private void submit(long token, int op, Frame frame) {
+    boolean submitted = false;
+    try {
+      if (poller == null) {
+        startPolling();
+      }
+      submitted = Native.submit(handle, id, token, op, frame.bytes, frame.length);
+    } finally {
+      if (!submitted) {
+        forget(token);
+      }
     }
-    Frame frame = Frame.of(arguments);
-    if (!Native.submit(handle, id, token, op, frame.bytes, frame.length)) {
-      forget(token);
+    if (!submitted) {
       throw closedError();
     }
   }
@@ -92,9 +112,15 @@ final class Client {
   }
 
   Frame.Values request(boolean interruptible, int op, @Nullable Object... arguments) {
-    Waiter.Parked waiter = new Waiter.Parked();
+    return request(new Waiter.Parked(), interruptible, op, arguments);
+  }
+
+  Frame.Values request(
+      Waiter.Parked waiter, boolean interruptible, int op, @Nullable Object... arguments) {
+    // First: what cannot be written leaves nobody waiting.
+    Frame frame = Frame.of(arguments);
     long token = expect(waiter);
-    submit(token, op, arguments);
+    submit(token, op, frame);
     try {
       return waiter.await(interruptible);
     } catch (WaitInterrupted interrupted) {
@@ -108,8 +134,9 @@ final class Client {
   <T extends @Nullable Object> CompletableFuture<T> requestAsync(
       Function<Frame.Values, T> read, @Nullable String run, int op, @Nullable Object... arguments) {
     Waiter.Future<T> waiter = new Waiter.Future<>(engine.threads, read, run);
+    Frame frame = Frame.of(arguments);
     long token = expect(waiter);
-    submit(token, op, arguments);
+    submit(token, op, frame);
     waiter.future.whenComplete(
         (value, error) -> {
           // Ended from outside, by cancel() or orTimeout(): nobody waits for the answer any more.
@@ -122,7 +149,7 @@ final class Client {
 
   /** Nobody waits for the answer; a failure is logged. */
   void submitQuietly(int op, @Nullable Object... arguments) {
-    submit(tokens.incrementAndGet(), op, arguments);
+    submit(tokens.incrementAndGet(), op, Frame.of(arguments));
   }
 
   private static EverstepException closedError() {
@@ -143,24 +170,86 @@ final class Client {
     }
   }
 
+  /** Nothing ends this thread but the end of the engine: every call waits for what it brings. */
   private void poll() {
-    while (!closed) {
-      byte[] events = Native.drain(handle, id, BATCH, SLICE_MILLIS);
-      int at = 0;
-      while (at < events.length) {
-        long token = Frame.int64(events, at);
-        int kind = Frame.int32(events, at + 8) & 0xff;
-        int from = at + 16;
-        at = from + Frame.int32(events, at + 12);
+    try {
+      while (!closed) {
+        byte[] events;
         try {
-          event(token, kind, events, from, at);
+          events = Native.drain(handle, id, BATCH, SLICE_MILLIS);
         } catch (Throwable error) {
-          // Whatever one event does, the next one has someone waiting for it.
-          LOG.error("an event of the engine could not be handled", error);
+          lost(error);
+          continue;
+        }
+        handOut(events);
+      }
+    } finally {
+      failAll(Client::closedError);
+    }
+  }
+
+  private void handOut(byte[] events) {
+    int at = 0;
+    while (at < events.length) {
+      long token = Frame.int64(events, at);
+      int kind = Frame.int32(events, at + 8) & 0xff;
+      int from = at + 16;
+      at = from + Frame.int32(events, at + 12);
+      try {
+        event(token, kind, events, from, at);
+      } catch (Throwable error) {
+        // Whatever one event does, the next one has someone waiting for it.
+        say("an event of the engine could not be handled", error);
+        if (kind == Ops.EVENT_RUN_READY) {
+          giveBack(token);
         }
       }
     }
-    failAll();
+  }
+
+  /**
+   * What was drained is gone, and nobody knows whose answers those were. Each that is waited for
+   * fails, so that nobody waits for good: runs are given back ({@link Calls}), callers are told.
+   */
+  private void lost(Throwable error) {
+    say("answers of the engine were lost", error);
+    boolean told = false;
+    while (!told && !closed) {
+      LockSupport.parkNanos(PAUSE_NANOS);
+      try {
+        failAll(() -> new LostAnswer(Failure.typeOf(error)));
+        told = true;
+      } catch (Throwable again) {
+        say("who waits for them could not be told", again);
+      }
+    }
+  }
+
+  /** A run that could not be begun here would be owned by this process and executed by nobody. */
+  private void giveBack(long execution) {
+    boolean told = false;
+    while (!told && !closed) {
+      try {
+        engine.executions.remove(execution);
+        call(Ops.ABANDON, execution, "internal");
+        told = true;
+      } catch (EverstepException refused) {
+        say("a run was not given back", refused);
+        told = true;
+      } catch (Throwable error) {
+        say("a run was not given back yet", error);
+        LockSupport.parkNanos(PAUSE_NANOS);
+      }
+    }
+  }
+
+  /** A logger of the user's may fail, too, out of memory first of all. */
+  private static void say(String what, Throwable error) {
+    try {
+      LOG.error(what, error);
+    } catch (Throwable unsaid) {
+      error.addSuppressed(unsaid);
+    }
   }
 
   private void event(long token, int kind, byte[] events, int from, int end) {
@@ -176,7 +265,7 @@ final class Client {
     }
     Frame.Values frame = Frame.read(events, from, end);
     switch (kind) {
-      case Ops.EVENT_RUN_READY -> engine.runReady(token, frame);
+      case Ops.EVENT_RUN_READY -> engine.runReady(this, token, frame);
       case Ops.EVENT_STOP -> {
         Execution execution = engine.executions.remove(token);
         if (execution != null) {
@@ -209,10 +298,14 @@ final class Client {
   }
 
   void failAll() {
+    failAll(Client::closedError);
+  }
+
+  private void failAll(Supplier<EverstepException> error) {
     for (Long token : Arrays.asList(waiting.keySet().toArray(new Long[0]))) {
       Waiter waiter = waiting.remove(token);
       if (waiter != null) {
-        waiter.fail(closedError());
+        waiter.fail(error.get());
       }
     }
   }

@@ -72,7 +72,16 @@ final class Engine {
     }
     functions.put(function.name, function);
     if (client != null) {
-      announce(client, function);
+      boolean announced = false;
+      try {
+        announce(client, function);
+        announced = true;
+      } finally {
+        if (!announced) {
+          // Refused: the name is free for the declaration that puts it right.
+          functions.remove(function.name);
+        }
+      }
     }
   }
 
@@ -144,8 +153,11 @@ final class Engine {
     }
   }
 
-  void runReady(long id, Frame.Values frame) {
-    Client from = client();
+  /**
+   * {@code from} is where it came from: the engine may have another by now, after a launch that
+   * failed.
+   */
+  void runReady(Client from, long id, Frame.Values frame) {
     Registered function = functions.get(frame.text(1));
     if (function == null) {
       from.call(Ops.ABANDON, id, ErrorCode.UNKNOWN_WORKFLOW.text());
@@ -194,12 +206,19 @@ final class Engine {
       }
       byte[] config = json(options.config).getBytes(StandardCharsets.UTF_8);
       long handle = Client.read(Native.open(config, config.length)).number(0);
-      Client made = new Client(this, handle);
-      for (Registered function : functions.values()) {
-        announce(made, function);
+      try {
+        Client made = new Client(this, handle);
+        for (Registered function : functions.values()) {
+          announce(made, function);
+        }
+        client = made;
+        return made;
+      } finally {
+        if (client == null) {
+          // Nobody else knows this handle: the next attempt opens one of its own.
+          Native.close(handle, CLOSE_MILLIS);
+        }
       }
-      client = made;
-      return made;
     }
     return known;
   }

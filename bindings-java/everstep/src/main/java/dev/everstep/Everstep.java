@@ -161,8 +161,8 @@ public final class Everstep extends Declarations implements AutoCloseable {
    */
   public <I extends @Nullable Object, O extends @Nullable Object> WorkflowRef<I, O> reference(
       String name, Class<I> input, Class<O> output) {
-    Types.of(input);
-    return new WorkflowRef<>(engine, Registered.foreign(required(name), Types.of(output)));
+    return new WorkflowRef<>(
+        engine, Registered.foreign(required(name), Types.of(input), Types.of(output)));
   }
 
   /**
@@ -178,7 +178,8 @@ public final class Everstep extends Declarations implements AutoCloseable {
   public <I extends @Nullable Object, O extends @Nullable Object> WorkflowRef<I, O> reference(
       String name, TypeRef<I> input, TypeRef<O> output) {
     Options.required(input, "the input's type");
-    return new WorkflowRef<>(engine, Registered.foreign(required(name), output.type()));
+    return new WorkflowRef<>(
+        engine, Registered.foreign(required(name), input.type(), output.type()));
   }
 
   private static String required(String name) {

@@ -1,6 +1,5 @@
 package dev.everstep;
 
-import java.util.concurrent.ConcurrentHashMap;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -8,11 +7,6 @@ import org.slf4j.LoggerFactory;
 /** One execution of one run in this process. {@code id} is what the engine calls it. */
 final class Execution {
   private static final Logger LOG = LoggerFactory.getLogger("everstep");
-
-  /** A step that runs as a job of its own has no place in a run. */
-  static final Place JOB = new Place("", -1);
-
-  record Place(String branch, long seq) {}
 
   final Engine engine;
   final Client client;
@@ -24,7 +18,7 @@ final class Execution {
   final String idempotencyKey;
   final @Nullable String attributes;
   final @Nullable String traceParent;
-  final ConcurrentHashMap<Place, RunningStep> running = new ConcurrentHashMap<>();
+  final RunningSteps running = new RunningSteps();
   volatile boolean replaying;
 
   /** Why it has ended, once it has: nothing done from then on is recorded. */
@@ -53,7 +47,7 @@ final class Execution {
   void stop(String why) {
     if (stopped == null) {
       stopped = why;
-      running.values().forEach(step -> step.raise("stop"));
+      running.stop();
     }
   }
 
@@ -61,26 +55,9 @@ final class Execution {
     switch (frame.text(0)) {
       case "cancel" -> {
         cancelled = new Cancelled(frame.text(1), frame.text(2));
-        running.values().stream()
-            .filter(step -> !step.shielded)
-            .forEach(step -> step.raise("cancel"));
+        running.cancel();
       }
-      case "timeout" -> {
-        RunningStep step = running.get(new Place(frame.text(1), frame.number(2)));
-        RunningStep reached = step == null ? running.get(JOB) : step;
-        if (reached != null) {
-          reached.raise("timeout");
-        }
-      }
-      case "branch" -> {
-        String branch = frame.text(1);
-        running.forEach(
-            (place, step) -> {
-              if (place.branch.equals(branch) || place.branch.startsWith(branch + "/")) {
-                step.raise("branch");
-              }
-            });
-      }
+      case "timeout" -> running.timeout(new RunningSteps.Place(frame.text(1), frame.number(2)));
       default -> {}
     }
   }

@@ -229,7 +229,7 @@ record Failure(
   static @Nullable Throwable causeIn(Throwable error) {
     try {
       return error.getCause();
-    } catch (RuntimeException | StackOverflowError broken) {
+    } catch (RuntimeException | Error broken) {
       return null;
     }
   }
@@ -240,7 +240,7 @@ record Failure(
       return frames == null || Arrays.asList(frames).contains(null)
           ? new StackTraceElement[0]
           : frames;
-    } catch (RuntimeException | StackOverflowError broken) {
+    } catch (RuntimeException | Error broken) {
       return new StackTraceElement[0];
     }
   }
@@ -249,7 +249,7 @@ record Failure(
     try {
       String text = error.getMessage();
       return text == null ? "" : text;
-    } catch (RuntimeException | StackOverflowError broken) {
+    } catch (RuntimeException | Error broken) {
       return "<its text raised " + broken.getClass().getSimpleName() + ">";
     }
   }

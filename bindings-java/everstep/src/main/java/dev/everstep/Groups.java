@@ -9,6 +9,8 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * all, map, any and race. Branches run on threads the engine opens, each with a context of its own.
@@ -18,6 +20,8 @@ import org.jspecify.annotations.Nullable;
  * signal and are not waited for.
  */
 final class Groups {
+  private static final Logger LOG = LoggerFactory.getLogger("everstep");
+
   /** Platform threads at one time: a map over ten thousand items shall not make as many threads. */
   private static final int PLATFORM_THREADS = 64;
 
@@ -114,7 +118,7 @@ final class Groups {
 
   private void start(int index) {
     String path = ctx.branch + "/" + seq + "/" + names.get(index);
-    ctx.execution.engine.threads.execute(
+    Runnable work =
         () -> {
           WorkflowContext branch = new WorkflowContext(ctx.execution, path, ctx.flags);
           branch.open();
@@ -127,7 +131,14 @@ final class Groups {
             branch.close();
           }
           settled.add(out);
-        });
+        };
+    try {
+      ctx.execution.engine.threads.execute(work);
+    } catch (Throwable error) {
+      // No thread to be had is this process's trouble, not the run's.
+      LOG.error("no thread for branch {} of run {}", path, ctx.execution.run, error);
+      throw Calls.giveBack(ctx.execution, "no_thread");
+    }
   }
 
   /**
@@ -237,6 +248,9 @@ final class Groups {
       throw Calls.unwind(ctx.execution, verdict);
     }
     Object winner = verdict.get(2);
-    return winner == null ? index : indexOf(winner);
+    int chosen = winner == null ? index : indexOf(winner);
+    String group = ctx.branch + "/" + seq;
+    ctx.execution.running.decide(group, group + "/" + names.get(chosen));
+    return chosen;
   }
 }

@@ -39,6 +39,17 @@ public interface OpenTransaction<T> extends AutoCloseable {
   void commit() throws Exception;
 
   /**
+   * Whether it is known that nothing was committed, asked when {@link #commit} has thrown. Else the
+   * error counts as the step's only where the database itself has refused; after any other the
+   * engine asks the database which it was.
+   *
+   * @return whether it was rolled back for certain
+   */
+  default boolean isRolledBack() {
+    return false;
+  }
+
+  /**
    * Rolls back.
    *
    * @throws Exception when the connection is gone
@@ -68,7 +79,8 @@ public interface OpenTransaction<T> extends AutoCloseable {
    * The connection as a step's function may have it, for sources of other libraries: {@code
    * commit}, {@code rollback} without a savepoint, {@code setAutoCommit(true)} and {@code abort}
    * are refused with {@code transaction_failed}, and {@code close} does nothing. Otherwise the
-   * function could commit its rows before their record.
+   * function could commit its rows before their record. Statements and metadata lead back to it;
+   * {@code unwrap} gives the interfaces of a driver, not its connection.
    *
    * @param connection the transaction's connection
    * @return what the function gets

@@ -21,8 +21,10 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.jsontype.BasicPolymorphicTypeValidator;
 import com.fasterxml.jackson.databind.util.TokenBuffer;
 import java.io.IOException;
+import java.lang.reflect.ParameterizedType;
 import java.lang.reflect.Type;
 import java.nio.charset.StandardCharsets;
+import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
@@ -47,6 +49,7 @@ final class Payloads {
   private final JsonMapper mapper;
   private final JsonFactory factory;
   private final ObjectWriter writer;
+  private final ConcurrentHashMap<Type, ObjectWriter> writers = new ConcurrentHashMap<>();
   private final ConcurrentHashMap<Type, ObjectReader> readers = new ConcurrentHashMap<>();
 
   Payloads(Consumer<JsonMapper.Builder> configurer) {
@@ -105,8 +108,21 @@ final class Payloads {
   // -- writing
 
   byte[] encode(@Nullable Object value) {
+    return encode(value, Object.class);
+  }
+
+  /**
+   * {@code type} is what was declared. A value's class says all of a type without parameters; of a
+   * list's elements it says nothing, and without their declared type Jackson would leave out what
+   * tells one subtype from another.
+   */
+  byte[] encode(@Nullable Object value, Type type) {
     if (value == null) {
       return NULL;
+    }
+    if (value instanceof Optional<?> optional && type instanceof ParameterizedType parameterized) {
+      // Jackson writes what is inside as its declared type, and so without a subtype's properties.
+      return encode(optional.orElse(null), parameterized.getActualTypeArguments()[0]);
     }
     if (value instanceof Integer
         || value instanceof Boolean
@@ -121,7 +137,7 @@ final class Payloads {
     }
     try (ByteArrayBuilder out = new ByteArrayBuilder(256)) {
       try (PayloadGenerator generator = new PayloadGenerator(factory.createGenerator(out))) {
-        writer.writeValue((JsonGenerator) generator, value);
+        writerOf(type).writeValue((JsonGenerator) generator, value);
       }
       return out.toByteArray();
     } catch (IOException error) {
@@ -129,6 +145,14 @@ final class Payloads {
     } catch (StackOverflowError error) {
       throw invalid("nested deeper than " + MAX_DEPTH + " levels, or a cycle");
     }
+  }
+
+  private ObjectWriter writerOf(Type type) {
+    if (type instanceof Class) {
+      return writer;
+    }
+    ObjectWriter known = writers.get(type);
+    return known == null ? writers.computeIfAbsent(type, t -> mapper.writerFor(type(t))) : known;
   }
 
   /** The text between quotes, null where it needs an escape or more than one byte a letter. */

@@ -56,7 +56,11 @@ final class Registered {
 
   /** A workflow known by name only. */
   static Registered foreign(String name, Type output) {
-    return new Registered(WORKFLOW, name, Object.class, output, new WorkflowOptions(), false, null);
+    return foreign(name, Object.class, output);
+  }
+
+  static Registered foreign(String name, Type input, Type output) {
+    return new Registered(WORKFLOW, name, input, output, new WorkflowOptions(), false, null);
   }
 
   boolean isForeign() {

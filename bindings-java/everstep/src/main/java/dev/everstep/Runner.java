@@ -102,17 +102,19 @@ final class Runner implements Runnable {
   private @Nullable Object @Nullable [] job(WorkflowContext ctx) {
     RunningStep running =
         new RunningStep(execution, function.name, execution.attempt, execution.idempotencyKey, 0);
-    execution.running.put(Execution.JOB, running);
+    execution.running.enter(RunningSteps.JOB, running);
     ctx.enter(running);
     StepCalls.Outcome outcome;
     try {
       Object given = execution.engine.payloads.decode(input, function.input);
       outcome = StepCalls.body(ctx, function, running, given);
-    } catch (EverstepException error) {
+    } catch (ExecutionStopped stop) {
+      throw stop;
+    } catch (Throwable error) {
+      // Reading the input runs code of the user's, which throws what it likes, in every attempt.
       outcome = StepCalls.raised(function, error, execution, true);
     } finally {
       ctx.leave();
-      execution.running.remove(Execution.JOB);
     }
     if (execution.stopped != null) {
       return null;

@@ -190,7 +190,7 @@ public abstract sealed class Startable<I extends @Nullable Object, O extends @Nu
 
   byte[] encode(I input) {
     try {
-      return engine.payloads.encode(input);
+      return engine.payloads.encode(input, function.input);
     } catch (EverstepException error) {
       throw Payloads.invalid("input of " + function.name + ": " + error.getMessage());
     }

@@ -48,20 +48,31 @@ final class StepCalls {
       this.verdict = verdict;
     }
 
-    Execution.Place place() {
-      return new Execution.Place(ctx.branch, verdict.number(1));
+    /** The attempt that the verdict asks for, where signals reach it. */
+    RunningStep enter() {
+      RunningStep running =
+          new RunningStep(
+              ctx.execution, function.name, (int) verdict.number(2), verdict.text(3), ctx.flags);
+      ctx.execution.running.enter(place(), running);
+      ctx.enter(running);
+      return running;
     }
 
-    RunningStep running() {
-      return new RunningStep(
-          ctx.execution, function.name, (int) verdict.number(2), verdict.text(3), ctx.flags);
+    private RunningSteps.Place place() {
+      return new RunningSteps.Place(ctx.branch, verdict.number(1));
+    }
+
+    /** Tells the engine how this attempt ended. The answer is the next verdict. */
+    Frame.Values end(int op, @Nullable Object... arguments) {
+      RunningSteps.Place place = place();
+      RunningSteps steps = ctx.execution.running;
+      return Calls.request(ctx, new Waiter.Parked(() -> steps.answered(place)), op, arguments);
     }
 
     /** Records the outcome of this attempt. */
     Frame.Values finish(Outcome outcome) {
       sent = outcome;
-      return Calls.request(
-          ctx,
+      return end(
           Ops.FINISH_STEP,
           ctx.execution.id,
           ctx.branch,
@@ -132,17 +143,12 @@ final class StepCalls {
 
   /** One attempt of a step that is no transaction. */
   static Frame.Values plain(Call call) {
-    RunningStep running = call.running();
-    Execution.Place place = call.place();
-    Execution execution = call.ctx.execution;
-    execution.running.put(place, running);
-    call.ctx.enter(running);
+    RunningStep running = call.enter();
     Outcome outcome;
     try {
       outcome = body(call.ctx, call.function, running, call.input);
     } finally {
       call.ctx.leave();
-      execution.running.remove(place);
     }
     return call.finish(outcome);
   }
@@ -151,6 +157,12 @@ final class StepCalls {
       WorkflowContext ctx, Registered function, RunningStep running, @Nullable Object input) {
     if (ctx.execution.stopped != null) {
       running.raise("stop");
+    }
+    if (running.signal() != null) {
+      // It came before its thread did: the function would begin interrupted, with nothing to count.
+      return "timeout".equals(running.end())
+          ? timedOut(function, ctx.execution)
+          : Outcome.CUT_SHORT;
     }
     try {
       Object value = Engine.bodyOf(function).run(ctx, running, input);
@@ -215,7 +227,7 @@ final class StepCalls {
 
   static byte[] output(Registered function, @Nullable Object value, Execution execution) {
     try {
-      return execution.engine.payloads.encode(value);
+      return execution.engine.payloads.encode(value, function.output);
     } catch (EverstepException error) {
       throw Payloads.invalid("result of " + function.name + ": " + error.getMessage());
     }
@@ -243,7 +255,7 @@ final class StepCalls {
   static Failure failure(Throwable error, Engine engine, boolean retryable) {
     try {
       return Failure.of(error, engine.declaredErrors, retryable);
-    } catch (RuntimeException | StackOverflowError broken) {
+    } catch (RuntimeException | Error broken) {
       String why =
           broken instanceof EverstepException known
               ? String.valueOf(known.getMessage())

@@ -51,13 +51,11 @@ final class Transactions {
   }
 
   private static Frame.Values attempt(Call call, Body body) {
-    RunningStep running = call.running();
-    Execution.Place place = call.place();
+    RunningStep running = call.enter();
     Execution execution = call.ctx.execution;
-    execution.running.put(place, running);
-    call.ctx.enter(running);
     Asked asked;
     try {
+      requireUncut(running.signal(), execution);
       asked = body.run(call, running);
     } catch (ExecutionStopped stop) {
       running.end();
@@ -74,9 +72,19 @@ final class Transactions {
               : new Asked.Failed(StepCalls.threw(call.function, error, signal, execution));
     } finally {
       call.ctx.leave();
-      execution.running.remove(place);
     }
     return ask(call, asked);
+  }
+
+  /** What a function that waits would see of the signal, where it waits for nothing. */
+  private static void requireUncut(@Nullable String signal, Execution execution)
+      throws InterruptedException {
+    if (signal != null) {
+      if (signal.equals("timeout")) {
+        throw new InterruptedException("the step's time is over");
+      }
+      throw execution.cancelled();
+    }
   }
 
   private static Frame.Values ask(Call call, Asked asked) {
@@ -89,12 +97,11 @@ final class Transactions {
     }
     if (asked instanceof Asked.Commit commit) {
       call.sent = succeeded(commit.value, commit.output);
-      return Calls.request(
-          call.ctx, Ops.TX_COMMIT, commit.number, exec, branch, seq, attempt, commit.output);
+      return call.end(Ops.TX_COMMIT, commit.number, exec, branch, seq, attempt, commit.output);
     }
     Asked.Done done = (Asked.Done) asked;
     call.sent = succeeded(done.value, done.output == null ? new byte[0] : done.output);
-    return Calls.request(call.ctx, Ops.TX_DONE, exec, branch, seq, attempt, done.word, done.output);
+    return call.end(Ops.TX_DONE, exec, branch, seq, attempt, done.word, done.output);
   }
 
   private static Outcome succeeded(@Nullable Object value, byte[] output) {
@@ -116,12 +123,7 @@ final class Transactions {
     try {
       O value = function.run(running, new Transaction(call.ctx, number), (I) call.input);
       byte[] output = StepCalls.output(call.function, value, call.ctx.execution);
-      String signal = running.end();
-      if (signal != null) {
-        throw signal.equals("timeout")
-            ? new InterruptedException("the step's time is over")
-            : call.ctx.execution.cancelled();
-      }
+      requireUncut(running.end(), call.ctx.execution);
       return new Asked.Commit(number, output, value);
     } catch (Throwable error) {
       call.ctx.execution.client.submitQuietly(Ops.TX_ROLLBACK, number);
@@ -198,7 +200,8 @@ final class Transactions {
       transaction.commit();
       return "committed";
     } catch (Exception error) {
-      if (SqlStates.isConflict(error) || SqlStates.isRefusal(error)) {
+      boolean rolledBack = transaction.isRolledBack() && !SqlStates.isLost(error);
+      if (rolledBack || SqlStates.isConflict(error) || SqlStates.isRefusal(error)) {
         throw error;
       }
       // The engine asks the database which it was.

@@ -25,6 +25,7 @@ interface Waiter {
   /** A thread, parked. Its own work reads the frame, not the poller's. */
   final class Parked implements Waiter {
     private final Thread thread = Thread.currentThread();
+    private final Runnable arrived;
     private int kind;
     private byte @Nullable [] bytes;
     private int from;
@@ -32,8 +33,21 @@ interface Waiter {
     private @Nullable EverstepException error;
     private volatile boolean answered;
 
+    Parked() {
+      this(() -> {});
+    }
+
+    /**
+     * {@code arrived} runs where events are handed out, after those before the answer and before
+     * those behind it.
+     */
+    Parked(Runnable arrived) {
+      this.arrived = arrived;
+    }
+
     @Override
     public void answer(int kind, byte[] bytes, int from, int end) {
+      arrived.run();
       this.kind = kind;
       this.bytes = bytes;
       this.from = from;
@@ -110,6 +124,15 @@ interface Waiter {
               future.completeExceptionally(error);
             }
           };
+      elsewhere(completion);
+    }
+
+    @Override
+    public void fail(EverstepException error) {
+      elsewhere(() -> future.completeExceptionally(error));
+    }
+
+    private void elsewhere(Runnable completion) {
       boolean taken = false;
       try {
         taken = threads.execute(completion);
@@ -119,12 +142,6 @@ interface Waiter {
           completion.run();
         }
       }
-    }
-
-    @Override
-    public void fail(EverstepException error) {
-      // The engine has ended, and its threads with it.
-      future.completeExceptionally(error);
     }
   }
 }

@@ -37,14 +37,15 @@ public class EverstepAutoConfiguration {
   public EverstepAutoConfiguration() {}
 
   /**
-   * The engine. Its lifecycle closes it, not its destruction: it must drain while other beans live.
+   * The engine. Its lifecycle closes it: it must drain while other beans live. Its destruction does
+   * where there was no stop before, as after a start of the application that failed.
    *
    * @param properties {@code everstep.*}
    * @param customizers beans that change its options
    * @param fallback the database of the application
    * @return the engine, launched with the context
    */
-  @Bean(destroyMethod = "")
+  @Bean(destroyMethod = "close")
   @ConditionalOnMissingBean
   public Everstep everstep(
       EverstepProperties properties,

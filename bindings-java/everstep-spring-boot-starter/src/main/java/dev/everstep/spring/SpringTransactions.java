@@ -1,16 +1,23 @@
 package dev.everstep.spring;
 
+import dev.everstep.ErrorCode;
+import dev.everstep.EverstepException;
 import dev.everstep.OpenTransaction;
 import dev.everstep.TransactionSource;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.util.Objects;
+import java.util.concurrent.atomic.AtomicInteger;
 import javax.sql.DataSource;
 import org.springframework.jdbc.datasource.DataSourceUtils;
+import org.springframework.jdbc.datasource.DelegatingDataSource;
 import org.springframework.transaction.PlatformTransactionManager;
 import org.springframework.transaction.TransactionDefinition;
 import org.springframework.transaction.TransactionStatus;
 import org.springframework.transaction.support.DefaultTransactionDefinition;
+import org.springframework.transaction.support.ResourceTransactionManager;
+import org.springframework.transaction.support.TransactionSynchronization;
+import org.springframework.transaction.support.TransactionSynchronizationManager;
 
 /**
  * Transactional steps in Spring's transactions: repositories, {@code JdbcTemplate} and
@@ -36,19 +43,69 @@ public final class SpringTransactions {
           manager.getTransaction(
               new DefaultTransactionDefinition(TransactionDefinition.PROPAGATION_REQUIRES_NEW));
       try {
-        return new Open(manager, status, dataSource, DataSourceUtils.getConnection(dataSource));
-      } catch (RuntimeException error) {
+        return opened(manager, status, dataSource);
+      } catch (RuntimeException | SQLException error) {
         manager.rollback(status);
         throw error;
       }
     };
   }
 
+  private static Open opened(
+      PlatformTransactionManager manager, TransactionStatus status, DataSource dataSource)
+      throws SQLException {
+    AtomicInteger completion = new AtomicInteger(TransactionSynchronization.STATUS_UNKNOWN);
+    if (TransactionSynchronizationManager.isSynchronizationActive()) {
+      TransactionSynchronizationManager.registerSynchronization(
+          new TransactionSynchronization() {
+            @Override
+            public void afterCompletion(int how) {
+              completion.set(how);
+            }
+          });
+    }
+    Connection connection = DataSourceUtils.getConnection(dataSource);
+    boolean managed = false;
+    try {
+      managed = !connection.getAutoCommit() && !isOfAnother(manager, dataSource);
+    } finally {
+      if (!managed) {
+        DataSourceUtils.releaseConnection(connection, dataSource);
+      }
+    }
+    if (!managed) {
+      // Each statement would commit by itself, the checkpoint too.
+      throw new EverstepException(
+          ErrorCode.CONFIG_INVALID,
+          "the transaction manager "
+              + manager.getClass().getName()
+              + " does not manage the data source of this step: give SpringTransactions.of the two"
+              + " that belong together");
+    }
+    return new Open(manager, status, dataSource, connection, completion);
+  }
+
+  private static boolean isOfAnother(PlatformTransactionManager manager, DataSource dataSource) {
+    return manager instanceof ResourceTransactionManager resources
+        && resources.getResourceFactory() instanceof DataSource own
+        && target(own) != target(dataSource);
+  }
+
+  private static DataSource target(DataSource dataSource) {
+    DataSource at = dataSource;
+    while (at instanceof DelegatingDataSource delegating
+        && delegating.getTargetDataSource() != null) {
+      at = delegating.getTargetDataSource();
+    }
+    return at;
+  }
+
   private record Open(
       PlatformTransactionManager manager,
       TransactionStatus status,
       DataSource dataSource,
-      Connection connection)
+      Connection connection,
+      AtomicInteger completion)
       implements OpenTransaction<Connection> {
     @Override
     public Connection given() {
@@ -66,6 +123,12 @@ public final class SpringTransactions {
         throw new SQLException("a bean has marked this transaction as rollback-only", "25000");
       }
       manager.commit(status);
+    }
+
+    /** By a listener that threw before the COMMIT, for example. */
+    @Override
+    public boolean isRolledBack() {
+      return completion.get() == TransactionSynchronization.STATUS_ROLLED_BACK;
     }
 
     @Override

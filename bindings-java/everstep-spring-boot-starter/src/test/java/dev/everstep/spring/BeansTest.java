@@ -31,8 +31,10 @@ import org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerA
 import org.springframework.boot.autoconfigure.jdbc.JdbcTemplateAutoConfiguration;
 import org.springframework.boot.autoconfigure.transaction.TransactionAutoConfiguration;
 import org.springframework.boot.test.context.runner.ApplicationContextRunner;
+import org.springframework.context.ApplicationListener;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
+import org.springframework.context.event.ContextRefreshedEvent;
 import org.springframework.jdbc.core.JdbcTemplate;
 import org.springframework.transaction.annotation.Propagation;
 import org.springframework.transaction.annotation.Transactional;
@@ -262,5 +264,28 @@ final class BeansTest {
     } finally {
       Thread.currentThread().setContextClassLoader(before);
     }
+  }
+
+  @Configuration(proxyBeanMethods = false)
+  static class Refused {
+    static final AtomicReference<Everstep> APP = new AtomicReference<>();
+
+    @Bean
+    ApplicationListener<ContextRefreshedEvent> refuses(Everstep app) {
+      return event -> {
+        APP.set(app);
+        throw new IllegalStateException("no");
+      };
+    }
+  }
+
+  /** It would claim runs for beans that are destroyed. */
+  @Test
+  void aStartThatFailsBehindTheLaunchClosesTheEngine(@TempDir Path directory) {
+    runner
+        .withUserConfiguration(Refused.class)
+        .withPropertyValues("everstep.database=sqlite:" + directory.resolve("refused.db"))
+        .run(context -> assertThat(context).hasFailed());
+    assertThat(Refused.APP.get().isRunning()).isFalse();
   }
 }

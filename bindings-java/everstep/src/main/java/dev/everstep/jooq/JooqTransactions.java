@@ -25,12 +25,18 @@ public final class JooqTransactions {
         Objects.requireNonNull(context, "context").configuration().connectionProvider();
     return () -> {
       Connection connection = Objects.requireNonNull(provider.acquire(), "no connection");
-      boolean autoCommit = connection.getAutoCommit();
-      connection.setAutoCommit(false);
-      // A nested dsl.transaction(..) would commit the step's rows without their record.
-      DSLContext given =
-          DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));
-      return new Open(provider, connection, autoCommit, given);
+      try {
+        boolean autoCommit = connection.getAutoCommit();
+        connection.setAutoCommit(false);
+        // A nested dsl.transaction(..) would commit the step's rows without their record.
+        DSLContext given =
+            DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));
+        return new Open(provider, connection, autoCommit, given);
+      } catch (SQLException | RuntimeException error) {
+        // Nobody else has it to give it back.
+        provider.release(connection);
+        throw error;
+      }
     };
   }
 

@@ -19,6 +19,7 @@ import java.io.InputStream;
 import java.sql.Connection;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -265,5 +266,54 @@ final class BadInputTest {
             });
     app.launch();
     assertTrue(selfish.start("x").result(LONG));
+  }
+
+  /** What is refused on the way to the engine leaves nothing behind. */
+  @Test
+  void aRefusedNameIsFreeAndARefusedRequestIsNotWaitedFor() {
+    var run = app.run("nobody");
+    String tooLong = "n".repeat(300);
+    for (int attempt = 0; attempt < 2; attempt++) {
+      EverstepException error =
+          assertThrows(
+              EverstepException.class,
+              () -> app.step(tooLong, String.class, String.class, in -> in));
+      assertEquals(ErrorCode.ID_INVALID, error.code(), error.getMessage());
+    }
+    refused(ErrorCode.ID_INVALID, () -> run.send("\ud800", "x"));
+    assertEquals(0, dev.everstep.Inside.waiting(app));
+  }
+
+  /** Its catch is for errors of the program's; the end of the engine is none. */
+  @Test
+  void aCloseIsNoErrorToCatch() throws InterruptedException {
+    CountDownLatch sleeps = new CountDownLatch(1);
+    List<Throwable> seen = Collections.synchronizedList(new ArrayList<>());
+    CountDownLatch ended = new CountDownLatch(1);
+    WorkflowRef<String, String> work =
+        app.workflow(
+            "work",
+            String.class,
+            String.class,
+            (ctx, in) -> {
+              try {
+                sleeps.countDown();
+                ctx.sleep(Duration.ofHours(1));
+              } catch (RuntimeException error) {
+                seen.add(error);
+              } finally {
+                ended.countDown();
+              }
+              return in;
+            });
+    app.launch();
+    work.start("x");
+    sleeps.await();
+    while (dev.everstep.Inside.waiting(app) == 0) {
+      Thread.onSpinWait();
+    }
+    app.close(Duration.ZERO);
+    assertTrue(ended.await(10, TimeUnit.SECONDS));
+    assertEquals(List.of(), seen);
   }
 }

@@ -235,6 +235,9 @@ final class ErrorsTest {
       if ("getMessage".equals(method)) {
         throw new IllegalStateException(method);
       }
+      if ("an Error".equals(method)) {
+        throw new NoClassDefFoundError(method);
+      }
       return super.getMessage();
     }
 
@@ -276,7 +279,8 @@ final class ErrorsTest {
                 throw new Hostile(method);
               });
       app.launch();
-      for (String method : List.of("getMessage", "getCause", "itself", "getStackTrace")) {
+      for (String method :
+          List.of("getMessage", "an Error", "getCause", "itself", "getStackTrace")) {
         for (WorkflowRef<String, String> workflow : List.of(inStep, outside)) {
           Run<String> run = workflow.start(method);
           assertThrows(RunFailed.class, () -> run.result(LONG));

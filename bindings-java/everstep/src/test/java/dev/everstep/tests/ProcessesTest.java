@@ -24,6 +24,8 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.condition.EnabledForJreRange;
+import org.junit.jupiter.api.condition.JRE;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Ends of processes and class loaders: no hang, no crash, no lost run. */
@@ -93,6 +95,25 @@ final class ProcessesTest {
     process.destroy();
     assertEquals(143, ended(process));
     nextOneFinishes("finished 40");
+  }
+
+  /** Whatever has no room, the thread that brings the answers goes on. */
+  @Test
+  void aHeapThatIsFullHangsNobody() throws Exception {
+    Process process = builder(List.of(), List.of("-Xmx96m"), "memory").start();
+    boolean over = process.waitFor(50, TimeUnit.SECONDS);
+    process.destroyForcibly();
+    String said = Files.readString(output());
+    assertTrue(over, said);
+    assertTrue(said.contains("small 1"), said);
+  }
+
+  @Test
+  @EnabledForJreRange(min = JRE.JAVA_21)
+  void aTimeoutThatIsOverBeforeTheThreadRunsStillCounts() throws Exception {
+    assertEquals(0, ended(start(List.of("-Djdk.virtualThreadScheduler.parallelism=1"), "starved")));
+    String said = Files.readString(output());
+    assertTrue(said.contains("took longer than 200 ms"), said);
   }
 
   /** One application in a class loader of its own, as a container has it. */

@@ -2,6 +2,7 @@ package dev.everstep.tests;
 
 import dev.everstep.Everstep;
 import dev.everstep.Run;
+import dev.everstep.RunFailed;
 import dev.everstep.StepRef;
 import dev.everstep.WorkflowRef;
 import java.nio.file.Files;
@@ -9,6 +10,11 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.stream.IntStream;
 
 /** Programs of a process of their own: {@code MODE DIRECTORY}. */
@@ -74,6 +80,73 @@ public final class Programs {
     return work.startMany(inputs, n -> "run-" + n, o -> {});
   }
 
+  /** Many large values at once, in a heap that has no room for them. */
+  private static void memory(Path directory) throws InterruptedException, TimeoutException {
+    try (Everstep app =
+        Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")))) {
+      WorkflowRef<Integer, String> large =
+          app.workflow("large", Integer.class, String.class, (ctx, n) -> "x".repeat(8 << 20));
+      WorkflowRef<Integer, Integer> small =
+          app.workflow("small", Integer.class, Integer.class, (ctx, n) -> n);
+      app.launch();
+      // They keep their values, so that the heap fills up before the last one is there.
+      List<CompletableFuture<String>> results = new ArrayList<>();
+      for (int n = 0; n < 30; n++) {
+        results.add(large.start(n).resultAsync());
+      }
+      try {
+        CompletableFuture.allOf(results.toArray(new CompletableFuture<?>[0]))
+            .get(30, TimeUnit.SECONDS);
+      } catch (ExecutionException full) {
+        System.out.println("not every value had room");
+      }
+      results.clear();
+      System.out.println("small " + small.start(1).result(Duration.ofSeconds(10)));
+    }
+  }
+
+  /** The one carrier is busy when the job's time begins, and when it is over. */
+  private static void starved(Path directory) {
+    try (Everstep app =
+        Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")))) {
+      CountDownLatch spins = new CountDownLatch(1);
+      StepRef<Integer, Integer> spin =
+          app.step(
+              "spin",
+              Integer.class,
+              Integer.class,
+              n -> {
+                spins.countDown();
+                long end = System.nanoTime() + 1_000_000_000L;
+                while (System.nanoTime() < end) {
+                  Thread.onSpinWait();
+                }
+                return n;
+              });
+      StepRef<Integer, Integer> sleeps =
+          app.step(
+              "sleeps",
+              Integer.class,
+              Integer.class,
+              n -> {
+                Thread.sleep(3_600_000);
+                return n;
+              },
+              o -> o.timeout(Duration.ofMillis(200)));
+      app.launch();
+      Run<Integer> busy = spin.start(1);
+      spins.await();
+      try {
+        sleeps.start(1).result(Duration.ofSeconds(10));
+      } catch (RunFailed failed) {
+        System.out.println("ended with " + failed.getMessage());
+      }
+      busy.result(Duration.ofSeconds(10));
+    } catch (InterruptedException interrupt) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
   /** One run in an engine of its own; also called in another class loader. */
   public static void runOne(String database) {
     try (Everstep app = Everstep.open(o -> o.database(database))) {
@@ -87,6 +160,14 @@ public final class Programs {
   public static void main(String[] arguments) throws Exception {
     if (arguments[0].equals("unconfigured")) {
       Everstep.open().launch();
+      return;
+    }
+    if (arguments[0].equals("memory")) {
+      memory(Path.of(arguments[1]));
+      return;
+    }
+    if (arguments[0].equals("starved")) {
+      starved(Path.of(arguments[1]));
       return;
     }
     Programs program = new Programs(Path.of(arguments[1]));

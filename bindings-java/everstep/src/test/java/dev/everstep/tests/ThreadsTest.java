@@ -17,6 +17,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.IntStream;
 import jdk.jfr.Recording;
@@ -122,6 +123,8 @@ final class ThreadsTest {
               });
       recording.enable("jdk.VirtualThreadPinned").withThreshold(Duration.ZERO).withStackTrace();
       app.launch();
+      // Loading a class pins whoever waits for it, once.
+      work.start(1).result(LONG);
       recording.start();
       List<Integer> inputs = IntStream.range(0, 500).boxed().toList();
       for (var run : work.startMany(inputs, null, o -> {})) {
@@ -151,6 +154,42 @@ final class ThreadsTest {
       assertTrue(waiting <= 2, waiting + " wait");
       run.send("t", "done");
       assertEquals("done", kept.get(30, java.util.concurrent.TimeUnit.SECONDS));
+    }
+  }
+
+  /** The run did nothing wrong: it is given back, and goes on when there is a thread. */
+  @Test
+  void aBranchWithoutAThreadDoesNotFailItsRun() throws Exception {
+    AtomicBoolean full = new AtomicBoolean();
+    AtomicBoolean first = new AtomicBoolean(true);
+    try (Everstep app =
+        Everstep.open(
+            o -> {
+              TestDatabase.sqlite().apply(o);
+              o.virtualThreads(false);
+            })) {
+      dev.everstep.Inside.threads(
+          app,
+          work -> {
+            if (full.getAndSet(false)) {
+              throw new OutOfMemoryError("unable to create native thread");
+            }
+            Thread thread = new Thread(work);
+            thread.setDaemon(true);
+            return thread;
+          });
+      WorkflowRef<String, String> forks =
+          app.workflow(
+              "forks",
+              String.class,
+              String.class,
+              (ctx, in) -> {
+                full.set(first.getAndSet(false));
+                return ctx.all(branch -> in).get(0);
+              });
+      app.launch();
+      assertEquals("x", forks.start("x").result(LONG));
+      assertFalse(first.get());
     }
   }
 

@@ -1,6 +1,8 @@
 package dev.everstep.tests;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -25,6 +27,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.jdbi.v3.core.Jdbi;
+import org.jooq.ConnectionProvider;
 import org.jooq.SQLDialect;
 import org.jooq.impl.DSL;
 import org.junit.jupiter.api.AfterEach;
@@ -32,6 +35,8 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.function.Executable;
+import org.postgresql.PGConnection;
+import org.postgresql.jdbc.PgConnection;
 
 /** Rows and checkpoint commit together, whichever driver the rows go through. */
 @Timeout(60)
@@ -160,6 +165,30 @@ final class TransactionsTest {
   }
 
   @Test
+  void noWayAroundTheLentConnectionCommits() throws SQLException {
+    cannotCommit(
+        TransactionSource.jdbc(pool),
+        (connection, n) -> {
+          insert(connection, n);
+          // The driver's extras are there all the same.
+          assertTrue(connection.unwrap(PGConnection.class).getBackendPID() > 0);
+          assertFalse(connection.unwrap(PGConnection.class) instanceof Connection);
+          assertSame(connection, connection.unwrap(Connection.class));
+          assertSame(connection, connection.getMetaData().getConnection());
+          for (Executable way :
+              List.<Executable>of(
+                  () -> connection.unwrap(PgConnection.class).commit(),
+                  () -> connection.createStatement().getConnection().commit(),
+                  () -> connection.prepareCall("select 1").getConnection().commit())) {
+            EverstepException refused = assertThrows(EverstepException.class, way);
+            assertEquals(ErrorCode.TRANSACTION_FAILED, refused.code());
+          }
+          connection.prepareStatement("select 1").getConnection().commit();
+          return n;
+        });
+  }
+
+  @Test
   void aNestedTransactionOfJooqCannotCommit() throws SQLException {
     cannotCommit(
         JooqTransactions.of(DSL.using(pool, SQLDialect.POSTGRES)),
@@ -167,6 +196,30 @@ final class TransactionsTest {
           dsl.transaction(inner -> inner.dsl().execute("insert into " + table + " values (?)", n));
           return n;
         });
+  }
+
+  @Test
+  void aConnectionOnWhichJooqCannotBeginIsGivenBack() {
+    AtomicInteger released = new AtomicInteger();
+    ConnectionProvider gone =
+        new ConnectionProvider() {
+          @Override
+          public Connection acquire() {
+            try (Connection connection = pool.getConnection()) {
+              return connection;
+            } catch (SQLException error) {
+              throw new IllegalStateException(error);
+            }
+          }
+
+          @Override
+          public void release(Connection connection) {
+            released.incrementAndGet();
+          }
+        };
+    var source = JooqTransactions.of(DSL.using(gone, SQLDialect.POSTGRES));
+    assertThrows(SQLException.class, source::open);
+    assertEquals(1, released.get());
   }
 
   @Test

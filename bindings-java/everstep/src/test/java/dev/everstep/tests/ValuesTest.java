@@ -6,6 +6,12 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.annotation.JsonSubTypes;
+import com.fasterxml.jackson.annotation.JsonTypeInfo;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.databind.DeserializationContext;
+import com.fasterxml.jackson.databind.JsonDeserializer;
+import com.fasterxml.jackson.databind.annotation.JsonDeserialize;
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
@@ -23,6 +29,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.UUID;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.function.Executable;
@@ -238,6 +245,107 @@ final class ValuesTest {
       }
       RunFailed colour = assertThrows(RunFailed.class, () -> runs.get(0).result(LONG));
       assertTrue(colour.getMessage().contains("Colour (at .colour)"), colour.getMessage());
+    }
+  }
+
+  @JsonTypeInfo(use = JsonTypeInfo.Id.NAME)
+  @JsonSubTypes({
+    @JsonSubTypes.Type(value = Circle.class, name = "circle"),
+    @JsonSubTypes.Type(value = Square.class, name = "square")
+  })
+  interface Shape {}
+
+  record Circle(int radius) implements Shape {}
+
+  record Square(int side) implements Shape {}
+
+  record Leaf<T>(List<T> items, T first) {}
+
+  private static <T> void declare(Everstep app, String name, TypeRef<T> type) {
+    StepRef<T, T> same = app.step(name, type, type, in -> in);
+    app.workflow(
+        "w-" + name,
+        type,
+        type,
+        (ctx, in) -> {
+          T out = same.call(ctx, in);
+          return ctx.step("inline", type, step -> out);
+        });
+  }
+
+  /** A list's class says nothing of its elements: the declared type has to. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void subtypesInsideOfGenericTypesAreToldApart(TestDatabase database) {
+    Circle circle = new Circle(1);
+    Square square = new Square(2);
+    TypeRef<List<Shape>> list = new TypeRef<>() {};
+    TypeRef<Set<Shape>> set = new TypeRef<>() {};
+    TypeRef<Map<String, Shape>> map = new TypeRef<>() {};
+    TypeRef<Map<Integer, Shape>> numbered = new TypeRef<>() {};
+    TypeRef<Optional<Shape>> optional = new TypeRef<>() {};
+    TypeRef<Leaf<Shape>> leaf = new TypeRef<>() {};
+    try (Everstep app = Everstep.open(database::apply)) {
+      Map<TypeRef<?>, Object> values =
+          Map.of(
+              list, List.of(circle, square),
+              set, Set.of(circle, square),
+              map, Map.of("a", circle),
+              numbered, Map.of(1, square),
+              optional, Optional.of(circle),
+              leaf, new Leaf<Shape>(List.of(square), circle));
+      declare(app, "list", list);
+      declare(app, "set", set);
+      declare(app, "map", map);
+      declare(app, "numbered", numbered);
+      declare(app, "optional", optional);
+      declare(app, "leaf", leaf);
+      app.launch();
+      Map<String, TypeRef<?>> types =
+          Map.of(
+              "list",
+              list,
+              "set",
+              set,
+              "map",
+              map,
+              "numbered",
+              numbered,
+              "optional",
+              optional,
+              "leaf",
+              leaf);
+      types.forEach((name, type) -> assertSurvives(app, name, type, values.get(type)));
+    }
+  }
+
+  @SuppressWarnings("unchecked")
+  private static <T> void assertSurvives(Everstep app, String name, TypeRef<T> type, Object value) {
+    WorkflowRef<T, T> work = app.reference("w-" + name, type, type);
+    assertEquals(value, work.start((T) value).result(LONG), name);
+  }
+
+  /** Reads nothing. */
+  static final class Unreadable extends JsonDeserializer<Odd> {
+    @Override
+    public Odd deserialize(JsonParser in, DeserializationContext context) {
+      throw new IllegalStateException("no more");
+    }
+  }
+
+  @JsonDeserialize(using = Unreadable.class)
+  record Odd(int n) {}
+
+  /** In every attempt: it was given back, and taken again, without end. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void anInputWhoseReaderThrowsFailsTheJob(TestDatabase database) {
+    try (Everstep app = Everstep.open(database::apply)) {
+      StepRef<Odd, String> job = app.step("job", Odd.class, String.class, in -> "read");
+      app.launch();
+      Run<String> run = job.start(new Odd(1));
+      assertThrows(RunFailed.class, () -> run.result(LONG));
+      assertEquals("IllegalStateException", run.status().errorType());
     }
   }
 }

@@ -390,4 +390,46 @@ final class WorkflowsTest {
       assertEquals(ErrorCode.OUTSIDE_RUN.text(), b.start("x").result(LONG));
     }
   }
+
+  /** Not waited for, and not left running either. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void theLosersOfARaceAreInterrupted(TestDatabase database) throws InterruptedException {
+    CountDownLatch waits = new CountDownLatch(1);
+    CountDownLatch interrupted = new CountDownLatch(1);
+    try (Everstep app = open(database)) {
+      WorkflowRef<String, String> race =
+          app.workflow(
+              "race",
+              String.class,
+              String.class,
+              (ctx, in) ->
+                  ctx.<String>race(
+                      slow ->
+                          slow.step(
+                              "slow",
+                              String.class,
+                              step -> {
+                                waits.countDown();
+                                try {
+                                  Thread.sleep(3_600_000);
+                                } catch (InterruptedException interrupt) {
+                                  interrupted.countDown();
+                                  throw interrupt;
+                                }
+                                return "slow";
+                              }),
+                      quick ->
+                          quick.step(
+                              "quick",
+                              String.class,
+                              step -> {
+                                waits.await();
+                                return "quick";
+                              })));
+      app.launch();
+      assertEquals("quick", race.start("x").result(LONG));
+      assertTrue(interrupted.await(10, TimeUnit.SECONDS));
+    }
+  }
 }
