@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ._calls import begin, begin_step, ends_the_loop, failed, uncancel, unwind
+from ._calls import begin, begin_step, ends_the_loop, failed, unwind
+from ._cancels import uncancel
 from ._errors_gen import WrongLoop
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
 from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out

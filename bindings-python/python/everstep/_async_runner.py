@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from . import _codec
-from ._calls import ends_the_loop, log, uncancel, warn_after_stop
+from ._calls import ends_the_loop, log, warn_after_stop
+from ._cancels import RunTask
 from ._error_base import EverstepError
-from ._errors_gen import PayloadInvalid, StepTimeout
+from ._errors_gen import InternalError, PayloadInvalid, StepTimeout
 from ._failures import Failure
 from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
 from ._registered import Registered
@@ -32,8 +33,13 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
         except asyncio.CancelledError as error:
             if execution.stopped is not None:
                 return
-            if task is not None and running is not None and running.signal is not None:
-                uncancel(task)
+            signalled = running is not None and running.signal is not None
+            if not signalled and execution.cancelled is None and isinstance(task, RunTask) and task.cancelled_from_outside:
+                # Not this run's end but its process's: `asyncio.run` cancels whatever is left on its loop. The next one goes on with it.
+                execution.stopped = "abandoned"
+                if not client.engine.closed:
+                    client.engine.call(OP_ABANDON, (execution.id, InternalError.code))
+                return
             fields = cancelled(function, error, execution, running)
         except BaseException as error:
             if ends_the_loop(error, task):

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import _native
+from ._cancels import RunTask
 from ._errors_gen import Closed, UnknownWorkflow
 from ._failures import error_of
 from ._ops_gen import EVENT_COMPLETED, EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON, OP_TURN
@@ -221,8 +222,8 @@ class LoopClient:
             return
         execution = Execution(self.engine, self, exec_id, frame, is_async=True)
         self.engine.executions[exec_id] = execution
-        task = self.loop.create_task(run(execution, function, frame[6] if len(frame) > 6 else None))
-        execution.tasks.add(task)
+        data = frame[6] if len(frame) > 6 else None
+        execution.tasks.add(RunTask(run(execution, function, data), self.loop, execution.inside))
 
     def stop_execution(self, execution: Execution, why: str) -> None:
         """From any thread: tasks are cancelled on their own loop."""

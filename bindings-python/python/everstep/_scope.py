@@ -10,6 +10,7 @@ import time
 import types
 from typing import TYPE_CHECKING, Any
 
+from ._cancels import send_cancel
 from ._ops_gen import FLAG_SHIELDED
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RunningStep:
             if self.event is not None:
                 self.event.set()
             if self.task is not None:
-                self.task.cancel()
+                send_cancel(self.task)
 
 
 class Execution:
@@ -101,6 +102,11 @@ class Execution:
         self.tasks: set[asyncio.Task[Any]] = set()
         #: Thread that runs the main branch; branch threads of groups join it.
         self.owner: set[int] = set()
+
+    def inside(self) -> bool:
+        """Whether the calling code belongs to this execution."""
+        scope = SCOPE.get()
+        return scope is not None and scope.execution is self
 
     def stop(self, why: str) -> None:
         if self.stopped is None:

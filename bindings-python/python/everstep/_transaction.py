@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from . import _codec, _native
 from ._async_calls import answer as answer_async
 from ._async_calls import check_loop, on_a_thread, result
-from ._calls import begin_step, ends_the_loop, uncancel, unwind
+from ._calls import begin_step, ends_the_loop, unwind
+from ._cancels import uncancel
 from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
 from ._failures import Cancelled, Stopped, error_of
 from ._ops_gen import (
