@@ -40,7 +40,13 @@ def send_cancel(task: asyncio.Task[Any]) -> None:
         task.cancel()
 
 
-def uncancel(task: asyncio.Task[Any]) -> None:
-    """A cancel we sent ourselves has arrived: it must not count against a `timeout` or `TaskGroup` around us."""
+async def take_back(task: asyncio.Task[Any], stopped: Callable[[], bool]) -> None:
+    """After the function that a cancel of the engine's was for, however it ended: raised by the cancel, in spite of it, or before it arrived. It must
+    neither reach the workflow's own code nor count against a `timeout` or `TaskGroup` around it."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if stopped():
+            raise
     if _HAS_UNCANCEL:
         task.uncancel()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ._cancels import send_cancel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class RunningStep:
     """A step's function while it runs: what a signal reaches."""
 
-    __slots__ = ("attempt", "event", "idempotency_key", "name", "seq", "shielded", "signal", "task")
+    __slots__ = ("attempt", "between", "cancel_sent", "event", "idempotency_key", "name", "seq", "shielded", "signal", "task")
 
     def __init__(self, name: str, seq: int, attempt: int, idempotency_key: str, task: asyncio.Task[Any] | None, flags: int = 0) -> None:
         self.name = name
@@ -33,6 +34,14 @@ class RunningStep:
         #: cancel | timeout | branch, once one came.
         self.signal: str | None = None
         self.event: threading.Event | None = None
+        #: Whether the signal went on to the task as a cancel.
+        self.cancel_sent = False
+        #: A transaction between two tries of one attempt, whose time goes on.
+        self.between = False
+
+    @property
+    def signalled(self) -> bool:
+        return self.signal is not None
 
     def raise_signal(self, signal: str) -> None:
         if self.signal is None:
@@ -40,6 +49,7 @@ class RunningStep:
             if self.event is not None:
                 self.event.set()
             if self.task is not None:
+                self.cancel_sent = True
                 send_cancel(self.task)
 
 
@@ -68,6 +78,7 @@ class Execution:
         "tasks",
         "trace_parent",
         "turning",
+        "unstarted",
         "warned",
     )
 
@@ -96,6 +107,8 @@ class Execution:
         self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         #: Tokens nobody waits for any more, whose answers are still to come (asyncio).
         self.given_up: set[int] = set()
+        #: Coroutines of steps that have not started, by token (asyncio).
+        self.unstarted: dict[int, weakref.ref[Any]] = {}
         #: Running steps by (branch, seq).
         self.running: dict[tuple[str, int], RunningStep] = {}
         #: Root and branch tasks (asyncio), so that a stop reaches all of them.
