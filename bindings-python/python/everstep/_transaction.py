@@ -130,6 +130,8 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         except BaseException as error:
             lost = is_lost(error, transaction.given)  # asked before the connection is given back
             _quietly(transaction.rollback)
+            if transaction.was_refused_an_end(error):
+                raise EndedByItself from error
             if is_conflict(error) or (lost and running.signal is None):
                 return _again(function, error, at, running)
             raise
@@ -324,6 +326,8 @@ async def _asked_next(scope: Scope, function: Registered, args: tuple[Any, ...],
         except BaseException as error:
             lost = is_lost(error, transaction.given)  # asked before the connection is given back
             await uninterrupted(_quietly_async(transaction.rollback))
+            if transaction.was_refused_an_end(error):
+                raise EndedByItself from error
             if is_conflict(error) or (lost and running.signal is None):
                 return _again(function, error, at, running)
             raise
