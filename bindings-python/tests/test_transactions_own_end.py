@@ -12,7 +12,7 @@ from test_transactions import postgres as postgres
 from test_transactions import rows, table_of
 
 import everstep
-from everstep import AsyncEverstep
+from everstep import AsyncEverstep, Everstep
 
 SOON = timedelta(seconds=20)
 
@@ -58,3 +58,48 @@ def test_a_commit_of_the_functions_own_is_refused_by_async_psycopg(postgres: Dat
 
     asyncio.run(main())
     assert rows(postgres, table) == [("good", 1)]
+
+
+@pytest.mark.parametrize("kind", ["engine", "sessionmaker", "execution_options", "async_engine", "async_sessionmaker", "asyncpg"])
+def test_autocommit_of_sqlalchemy_is_refused(postgres: Database, kind: str) -> None:
+    """Each row stood at once, whatever became of the step."""
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+    from sqlalchemy.orm import sessionmaker
+
+    table = table_of(postgres)
+    url = postgres.url.replace("postgresql://", f"postgresql+{'asyncpg' if kind == 'asyncpg' else 'psycopg'}://")
+    insert = sqlalchemy.text(f"insert into {table} values ('stands', 1)")
+    is_async = kind.startswith("async")
+    engine: Any
+    if kind == "execution_options":
+        engine = sqlalchemy.create_engine(url).execution_options(isolation_level="AUTOCOMMIT")
+    else:
+        engine = (create_async_engine if is_async else sqlalchemy.create_engine)(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    source = sessionmaker(engine) if kind == "sessionmaker" else async_sessionmaker(engine) if kind == "async_sessionmaker" else engine
+    app = Everstep(**postgres.settings)
+
+    if is_async:
+
+        @app.transaction(source)
+        async def books_async(tx: Any) -> None:
+            await tx.execute(insert)
+
+        @app.workflow
+        async def work_async() -> None:
+            await books_async()
+    else:
+
+        @app.transaction(source)
+        def books(tx: Any) -> None:
+            tx.execute(insert)
+
+        @app.workflow
+        def work() -> None:
+            books()
+
+    with app:
+        run = app.reference("work_async" if is_async else "work").start()
+        with pytest.raises(everstep.RunFailed, match="AUTOCOMMIT"):
+            run.result(SOON)
+    assert rows(postgres, table) == []

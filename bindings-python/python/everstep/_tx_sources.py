@@ -280,10 +280,15 @@ class _Alchemy(Transaction):
             self.given.begin()
         self._begun = self.given.get_transaction()
         # A session connects at its first statement, where a refused connection could be any OSError of the function's own.
-        if hasattr(self.given, "flush"):
-            self.given.connection()
+        self._check_autocommit(self.given.connection() if hasattr(self.given, "flush") else self.given)
         if self.first:
             self.given.execute(self._text(self.first))
+
+    @staticmethod
+    def _check_autocommit(connection: Any) -> None:
+        """SQLAlchemy begins and commits there all the same, in name: each statement stands at once."""
+        if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
+            raise ConfigInvalid('app.transaction needs transactions, and this SQLAlchemy source has isolation_level="AUTOCOMMIT": give it an engine without')
 
     def check(self, current: Any) -> None:
         if current is not self._begun:
@@ -309,8 +314,8 @@ class _AsyncAlchemy(_Alchemy):
         if not self.given.in_transaction():
             await self.given.begin()
         self._begun = self._inner.get_transaction()
-        if hasattr(self.given, "sync_session"):
-            await self.given.connection()
+        connection = await self.given.connection() if hasattr(self.given, "sync_session") else self.given
+        self._check_autocommit(connection.sync_connection)
         if self.first:
             await self.given.execute(self._text(self.first))
 
