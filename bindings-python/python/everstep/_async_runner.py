@@ -58,10 +58,21 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
         log.error("run %s of %s could not be ended here: %s", execution.run, execution.name, error)
     except asyncio.CancelledError:
         pass  # stopped while its end was on the way
+    except Exception:
+        unended(execution)
     finally:
         execution.tasks.discard(task)  # pyright: ignore[reportArgumentType]
         client.engine.executions.pop(execution.id, None)
         client.ended(execution)
+
+
+def unended(execution: Execution) -> None:
+    """How it ended could not be said, which is a fault of ours. Given back it is tried again; kept, it would be this process's until that ends."""
+    log.exception("run %s of %s could not be ended here", execution.run, execution.name)
+    engine = execution.engine
+    if execution.stopped is None and not engine.closed:
+        execution.stopped = "abandoned"
+        engine.call(OP_ABANDON, (execution.id, InternalError.code))
 
 
 def finished(function: Registered, value: Any, execution: Execution) -> tuple[Any, ...]:
