@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def check_loop(scope: Scope) -> None:
     if not scope.execution.is_async:
         raise WrongLoop("this run executes on a thread: use the sync form of the call (app.sync, step.sync)")
+    if asyncio._get_running_loop() is not scope.execution.client.loop:
+        raise WrongLoop("this run executes on another event loop: its calls belong there, not on a loop or thread that its code has started")
 
 
 async def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[Any, ...]:

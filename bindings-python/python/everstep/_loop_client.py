@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import threading
@@ -55,7 +56,8 @@ class LoopClient:
         self._fd = _native.wake_fd(self.handle, self.id)
         if self._fd is not None:
             try:
-                loop.add_reader(self._fd, self._on_wake)
+                # Whatever follows from it, each run's task included, has a context of its own, not that of whoever used this loop first.
+                contextvars.Context().run(loop.add_reader, self._fd, self._on_wake)
                 return
             except NotImplementedError:
                 self._fd = None
