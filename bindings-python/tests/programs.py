@@ -119,18 +119,60 @@ def exit_with_work_in_flight() -> None:
 
 
 def loop_ends_without_close() -> None:
+    """Whatever ends the loop (main returns, Ctrl-C, another one during the close that the first began), its runs are the next process's."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    how = os.environ["ENDS"]
+    app = AsyncEverstep(**SETTINGS)
+    inside = asyncio.Event()
+
+    @app.step
+    async def holds() -> str:
+        if not inside.is_set():
+            inside.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    @app.workflow
+    async def work() -> str:
+        return await holds()
+
+    @app.workflow
+    async def waits() -> None:
+        await app.sleep(timedelta(days=1))
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
     async def main() -> None:
-        app = AsyncEverstep(**SETTINGS)
-
-        @app.workflow
-        async def waits() -> None:
-            await app.sleep(timedelta(days=1))
-
         await app.launch()
-        await waits.start()
+        await waits.options(id="waits").start()
+        await work.options(id="held").start()
+        await inside.wait()
+        inside.clear()
+        await holds.options(id="step").start()
+        await inside.wait()
+        if how == "interrupted":
+            interrupt()
+            await asyncio.Event().wait()
+        if how == "twice":
+            try:
+                interrupt()
+                await asyncio.Event().wait()
+            finally:
+                asyncio.get_running_loop().call_soon(interrupt)
+                await app.close()
 
-    asyncio.run(main())
-    say("leaving")
+    try:
+        asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
+    app.sync.close(timedelta(0))
+    other = Everstep(**SETTINGS)
+    other.step(name="holds")(holds.__wrapped__)
+    for function in (work, waits):
+        other.workflow(name=function.name)(function.__wrapped__)
+    with other:
+        say(other.run("held").result(SOON), other.run("step").result(SOON), other.run("waits").status().state in ("running", "waiting"))
 
 
 def fork_after_launch() -> None:

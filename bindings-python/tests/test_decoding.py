@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import dataclasses
 import datetime as dt
 import enum
+import threading
 import typing
 import uuid
 import zoneinfo
@@ -16,7 +18,7 @@ import pydantic
 import pytest
 from conftest import Database
 
-from everstep import Everstep, PayloadInvalid
+from everstep import Everstep, PayloadInvalid, _decoding
 from everstep._codec import decode, encode
 from everstep._decoding import decoder_of
 
@@ -193,3 +195,30 @@ def test_a_constructor_that_refuses_is_named() -> None:
     assert decoder_of(typing.Union[Positive, Point, Line])({"n": 1}) == Positive(1)
     with pytest.raises(PayloadInvalid, match="Sized: a: "):
         decoder_of(Sized)({"a": "x"})
+
+
+@dataclasses.dataclass
+class Chain:
+    n: int
+    next: Chain | None = None
+
+
+def test_a_type_another_thread_is_still_building_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever came meanwhile took the entry for types that hold themselves, which then called itself."""
+    inside, go_on = threading.Event(), threading.Event()
+    build = _decoding._build
+
+    def slowly(annotation: Any) -> Any:
+        if annotation is Chain:
+            inside.set()
+            go_on.wait()
+        return build(annotation)
+
+    monkeypatch.setattr(_decoding, "_build", slowly)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: _decoding.decoder_of(Chain)({"n": 1}))
+        assert inside.wait(20)
+        second = pool.submit(lambda: _decoding.decoder_of(Chain)({"n": 2, "next": {"n": 3}}))
+        concurrent.futures.wait((second,), timeout=0.2)
+        go_on.set()
+        assert (first.result(20), second.result(20)) == (Chain(1), Chain(2, Chain(3)))

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 import sys
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import Database
 
 import everstep
-from everstep import AsyncEverstep, Everstep, Retry, StepError
+from everstep import AsyncEverstep, Everstep, Retry, StepError, _async_runner, _sync_runner
 
 SOON = timedelta(seconds=20)
 
@@ -279,3 +280,81 @@ def test_a_keyboard_interrupt_of_a_thread_is_no_ctrl_c(database: Database) -> No
             assert await (await caller.start()).result(SOON) == "went on"
 
     asyncio.run(main())
+
+
+class Unread(everstep.EverstepError):
+    """It never calls its base."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+class Refuses(Exception):
+    @property
+    def exceptions(self) -> Any:
+        raise LookupError("not now")
+
+
+@pytest.mark.parametrize("error", [Unread(1), Refuses("no")], ids=["unread", "refuses"])
+def test_an_error_that_cannot_be_read_ends_the_run(database: Database, error: Exception) -> None:
+    """Reading it raised, and the run was running until this process ended."""
+    app = Everstep(**database.settings)
+
+    @app.step
+    def breaks() -> None:
+        raise error
+
+    @app.workflow
+    def threads() -> None:
+        raise error
+
+    @app.workflow
+    async def coroutines() -> None:
+        raise error
+
+    @app.workflow
+    def steps() -> str | None:
+        try:
+            breaks()
+        except StepError as caught:
+            return caught.error_type
+        return None
+
+    with app:
+        for run in (threads.start(), coroutines.start()):
+            with pytest.raises(everstep.RunFailed, match=f"{type(error).__name__}: <reading it raised"):
+                run.result(SOON)
+        assert steps.start().result(SOON) == type(error).__name__
+
+
+@pytest.mark.parametrize("view", ["threads", "coroutines"])
+def test_a_run_whose_end_cannot_be_said_is_given_back(database: Database, monkeypatch: pytest.MonkeyPatch, view: str) -> None:
+    app = Everstep(**database.settings)
+    raised = threading.Event()
+    broken = _async_runner.broken
+
+    def once(*arguments: Any, **more: Any) -> Any:
+        if raised.is_set():
+            return broken(*arguments, **more)
+        raised.set()
+        raise LookupError("a fault of ours")
+
+    for module in (_async_runner, _sync_runner):
+        monkeypatch.setattr(module, "broken", once)
+
+    def body() -> str:
+        if raised.is_set():
+            return "done"
+        raise ValueError
+
+    @app.workflow
+    def threads() -> str:
+        return body()
+
+    @app.workflow
+    async def coroutines() -> str:
+        return body()
+
+    with app:
+        run = threads.start() if view == "threads" else coroutines.start()
+        assert run.result(SOON) == "done"

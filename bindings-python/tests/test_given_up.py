@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 
+import pytest
 from conftest import Database
 
 from everstep import AsyncEverstep
 
 SOON = timedelta(seconds=10)
+DAY = timedelta(days=1)
 
 
 def test_a_step_cancelled_while_its_answer_waits_takes_no_other_answer_with_it(database: Database) -> None:
@@ -49,3 +52,36 @@ def test_a_step_cancelled_while_its_answer_waits_takes_no_other_answer_with_it(d
             assert not [token for token, (_, execution) in client._pending.items() if execution is not None]
 
     asyncio.run(main())
+
+
+def test_what_a_run_leaves_open_unwinds_in_silence(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks that nobody awaited are answered that the run has ended, and say nothing about it."""
+    caplog.set_level(logging.WARNING)
+
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+        left: list[asyncio.Task[None]] = []
+        over = asyncio.Event()
+
+        @app.step
+        async def slow() -> None:
+            await over.wait()
+
+        @app.step
+        async def quick() -> str:
+            return "done"
+
+        @app.workflow
+        async def work() -> str:
+            left.extend((asyncio.create_task(app.sleep(DAY)), asyncio.create_task(slow())))
+            return await quick()
+
+        async with app:
+            run = await work.start()
+            assert await run.result(SOON) == "done"
+            over.set()
+            await asyncio.wait_for(asyncio.wait(left), 20)
+            assert left and all(task.cancelled() for task in left)
+
+    asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records if record.name in ("everstep", "asyncio")] == []

@@ -45,11 +45,16 @@ def test_raw_gather_replays_as_it_ran(database: Database) -> None:
     assert line == f"result {[[n * 10 for n in range(10)], list(range(10))]}"
 
 
-@pytest.mark.parametrize("name", ["exit_with_work_in_flight", "loop_ends_without_close"])
-def test_the_interpreter_ends(database: Database, name: str) -> None:
+def test_the_interpreter_ends(database: Database) -> None:
     begun = time.monotonic()
-    assert play(database, name) == ["leaving"]
+    assert play(database, "exit_with_work_in_flight") == ["leaving"]
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("how", ["returned", "interrupted", "twice"])
+def test_a_run_outlives_the_loop_it_was_on(database: Database, how: str) -> None:
+    """`asyncio.run` cancels whatever is left on its loop, and each such run was recorded as failed, for good."""
+    assert play(database, "loop_ends_without_close", ENDS=how) == ["done done True"]
 
 
 def test_a_forked_child_opens_its_own(postgres_url: str) -> None:

@@ -14,6 +14,7 @@ from test_transactions import rows, table_of
 
 import everstep
 from everstep import AsyncEverstep, AsyncTransaction, Everstep, Transaction
+from everstep._tx_sources import _AsyncPsycopg
 
 SOON = timedelta(seconds=20)
 SHORT = timedelta(milliseconds=50)
@@ -248,3 +249,58 @@ def test_a_rollback_is_not_cut_in_two_by_a_second_cancel(postgres: Database) -> 
 
     asyncio.run(main())
     assert calls == ["rolled back", "closed"] and rows(postgres, table) == []
+
+
+def test_a_stop_during_the_commit_waits_for_it(postgres: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rollback and the end of the connection began while the COMMIT was on its way."""
+    import psycopg
+
+    table = table_of(postgres)
+    done: list[str] = []
+    commit, rollback = _AsyncPsycopg.commit, _AsyncPsycopg.rollback
+
+    async def main() -> None:
+        app = AsyncEverstep(**postgres.settings)
+        inside, go_on = asyncio.Event(), asyncio.Event()
+        attempts: list[asyncio.Task[Any]] = []
+
+        async def slowly(self: Any) -> None:
+            inside.set()
+            await go_on.wait()
+            await commit(self)
+            done.append("committed")
+
+        async def noted(self: Any) -> None:
+            done.append("rollback")
+            await rollback(self)
+
+        monkeypatch.setattr(_AsyncPsycopg, "commit", slowly)
+        monkeypatch.setattr(_AsyncPsycopg, "rollback", noted)
+
+        @app.transaction(lambda: psycopg.AsyncConnection.connect(postgres.url))
+        async def books(tx: Any) -> None:
+            await tx.execute(f"insert into {table} values ('kept', 1)")
+
+        @app.workflow
+        async def work() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            attempts.append(task)
+            await books()
+
+        await app.launch()
+        await work.start()
+        await inside.wait()
+        (execution,) = app._engine.executions.values()
+        closing = asyncio.create_task(app.close(timedelta(0)))
+        while execution.stopped is None:  # noqa: ASYNC110 - the engine tells nobody
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait(attempts)
+        await closing
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert done[0] == "committed"
+    assert rows(postgres, table) == [("kept", 1)]

@@ -88,3 +88,8 @@ def check_constructor(kind: Any, given: set[str]) -> None:
     missing = [p.name for p in parameters if p.kind in wanted and p.default is p.empty and p.name not in given]
     if missing:
         raise PayloadInvalid(f"{kind.__qualname__} cannot be built from its fields: its constructor also takes {', '.join(missing)}")
+
+
+def is_local(definition: Any) -> bool:
+    """Whether this function or class is defined inside a function, which makes a new one each time it runs."""
+    return "<locals>" in str(getattr(definition, "__qualname__", ""))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _clock, _logging
+from ._annotations import is_local
 from ._calls import call, scope_in_workflow
 from ._engine import Engine
 from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate
@@ -298,6 +299,7 @@ def inline_step(function: Callable[..., Any], kwargs: dict[str, Any]) -> Registe
     if returns is not None:
         registered.signature = Signature(function, returns=returns)
         return registered
-    if name is None:
+    # One made anew in each run would be kept with all it has captured; nor has a `partial` or another callable object a place in a program.
+    if name is None and hasattr(own, "__qualname__") and not is_local(own):
         _inline[own] = registered
     return registered

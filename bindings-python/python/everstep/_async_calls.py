@@ -9,12 +9,14 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ._calls import begin, begin_step, ends_the_loop, failed, uncancel, unwind
+from ._calls import begin, begin_step, ends_the_loop, failed, unwind
+from ._cancels import take_back
 from ._errors_gen import WrongLoop
+from ._handed import handed, running_step, started
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
-from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
+from ._outcome import CUT_SHORT, Outcome, cut_short, raised, returned, timed_out
 from ._registered import Registered
-from ._scope import SCOPE, Execution, RunningStep, Scope
+from ._scope import SCOPE, Execution, Scope
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 def check_loop(scope: Scope) -> None:
     if not scope.execution.is_async:
         raise WrongLoop("this run executes on a thread: use the sync form of the call (app.sync, step.sync)")
+    if asyncio._get_running_loop() is not scope.execution.client.loop:
+        raise WrongLoop("this run executes on another event loop: its calls belong there, not on a loop or thread that its code has started")
 
 
 async def answer(execution: Execution, token: int, verdict: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -66,11 +70,12 @@ def call(scope: Scope, op: int, rest: tuple[Any, ...]) -> Coroutine[Any, Any, by
 def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None = None) -> Coroutine[Any, Any, Any]:
     check_loop(scope)
     token, verdict = begin_step(scope, function, KIND_STEP, place, args, kwargs, key)
-    return _step(scope, function, args, kwargs, token, verdict)
+    return handed(scope, function, token, verdict, _step(scope, function, args, kwargs, token, verdict))
 
 
 async def _step(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], token: int, verdict: tuple[Any, ...]) -> Any:
     execution = scope.execution
+    started(execution, token)
     sent: Outcome | None = None
     while True:
         kind: int = verdict[0]
@@ -109,10 +114,14 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
     execution = scope.execution
     task = asyncio.current_task(execution.client.loop)
     assert task is not None
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task, scope.flags)
     place = (scope.branch, verdict[1])
-    execution.running[place] = running
+    running = running_step(scope, function, verdict, task)
+    if running.signalled:
+        del execution.running[place]
+        return cut_short(function, running, execution)
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    ended: Outcome | None = None
+    value: Any = None
     try:
         if function.is_async:
             value = await function.function(*args, **kwargs)
@@ -121,32 +130,25 @@ async def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwa
             if inspect.isawaitable(value):
                 value = await value
     except asyncio.CancelledError:
-        if running.signal is None or execution.stopped is not None:
+        if not running.cancel_sent or execution.stopped is not None:
             # The program's own cancel (a timeout, a task group), or the end of this execution.
             if execution.stopped is None:
                 execution.client.submit_quietly(OP_FINISH_STEP, (execution.id, scope.branch, verdict[1], verdict[2], *CUT_SHORT.fields))
             raise
-        uncancel(task)
-        return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        ended = cut_short(function, running, execution)
     except BaseException as error:
         if ends_the_loop(error, task):
             raise
         # A step that calls sys.exit() has failed; it does not end a server, nor, run again elsewhere, one after the other.
-        return timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
+        ended = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution)
     finally:
         SCOPE.reset(reset)
         del execution.running[place]
-    if running.signal is not None:
-        # It ended as the signal came: the cancel is still on its way into this task, and must not reach the workflow's own code.
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            if execution.stopped is not None:
-                raise
-            uncancel(task)
+    if running.cancel_sent:
+        await take_back(task, lambda: execution.stopped is not None)
         if running.signal == "timeout":
             return timed_out(function, execution)
-    return returned(function, value, execution)
+    return returned(function, value, execution) if ended is None else ended
 
 
 def on_a_thread(engine: Engine, function: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from . import _codec
-from ._calls import ends_the_loop, log, uncancel, warn_after_stop
+from ._calls import ends_the_loop, log, warn_after_stop
+from ._cancels import RunTask
 from ._error_base import EverstepError
-from ._errors_gen import PayloadInvalid, StepTimeout
+from ._errors_gen import InternalError, PayloadInvalid, StepTimeout
 from ._failures import Failure
 from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
 from ._registered import Registered
@@ -32,8 +33,13 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
         except asyncio.CancelledError as error:
             if execution.stopped is not None:
                 return
-            if task is not None and running is not None and running.signal is not None:
-                uncancel(task)
+            signalled = running is not None and running.signal is not None
+            if not signalled and execution.cancelled is None and isinstance(task, RunTask) and task.cancelled_from_outside:
+                # Not this run's end but its process's: `asyncio.run` cancels whatever is left on its loop. The next one goes on with it.
+                execution.stopped = "abandoned"
+                if not client.engine.closed:
+                    client.engine.call(OP_ABANDON, (execution.id, InternalError.code))
+                return
             fields = cancelled(function, error, execution, running)
         except BaseException as error:
             if ends_the_loop(error, task):
@@ -52,10 +58,21 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
         log.error("run %s of %s could not be ended here: %s", execution.run, execution.name, error)
     except asyncio.CancelledError:
         pass  # stopped while its end was on the way
+    except Exception:
+        unended(execution)
     finally:
         execution.tasks.discard(task)  # pyright: ignore[reportArgumentType]
         client.engine.executions.pop(execution.id, None)
         client.ended(execution)
+
+
+def unended(execution: Execution) -> None:
+    """How it ended could not be said, which is a fault of ours. Given back it is tried again; kept, it would be this process's until that ends."""
+    log.exception("run %s of %s could not be ended here", execution.run, execution.name)
+    engine = execution.engine
+    if execution.stopped is None and not engine.closed:
+        execution.stopped = "abandoned"
+        engine.call(OP_ABANDON, (execution.id, InternalError.code))
 
 
 def finished(function: Registered, value: Any, execution: Execution) -> tuple[Any, ...]:

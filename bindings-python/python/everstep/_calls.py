@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 from typing import Any, NoReturn
 
@@ -142,10 +141,3 @@ def ends_the_loop(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 
 
 _OWN = __file__.rsplit("/", 1)[0]
-_HAS_UNCANCEL = sys.version_info >= (3, 11)
-
-
-def uncancel(task: asyncio.Task[Any]) -> None:
-    """A cancel we sent ourselves has arrived: it must not count against a `timeout` or `TaskGroup` around us."""
-    if _HAS_UNCANCEL:
-        task.uncancel()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

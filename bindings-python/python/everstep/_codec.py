@@ -18,10 +18,12 @@ import math
 import os
 import re
 import uuid
+import weakref
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from . import _times
+from ._annotations import is_local
 from ._errors_gen import PayloadInvalid
 
 MAX_SAFE = 9007199254740991
@@ -76,9 +78,10 @@ class _Lowering:
             return [lower(item, depth + 1) for item in value]
         if kind is dict:
             return self._mapping(value, depth)
-        special = _LOWER.get(kind)
+        special = _LOWER.get(kind) or _LOWER_LOCAL.get(kind)
         if special is None:
-            special = _LOWER[kind] = _lowering_of(value)
+            special = _lowering_of(value)
+            (_LOWER_LOCAL if is_local(kind) else _LOWER)[kind] = special
         return special(self, value, depth)
 
     def _float(self, value: float) -> Any:
@@ -107,19 +110,28 @@ class _Lowering:
         else:
             return out
         # The tag is an object, the list of pairs and each pair are lists: three levels more.
-        return {"$es": "map", "v": [[lower(key, depth + 3), lower(item, depth + 3)] for key, item in value.items()]}
+        pairs: list[Any] = []
+        keys: set[bytes] = set()
+        for key, item in value.items():
+            lowered, written = self._written(key, depth + 3)
+            if written in keys:
+                # A multidict, or keys that are told apart here only (an enum's member and its value): one of them would be lost, and readers differ in which.
+                raise PayloadInvalid(f"a {type(value).__qualname__} has two entries that are written with the same key")
+            keys.add(written)
+            pairs.append([lowered, lower(item, depth + 3)])
+        return {"$es": "map", "v": pairs}
 
     def _set(self, value: Set[Any], depth: int) -> Any:
-        written = sorted((_text(item, self).encode("utf-8"), index, item) for index, item in enumerate(value))
-        return {"$es": "set", "v": [self.lower(item, depth + 2) for _, _, item in written]}
+        written = sorted((text, index, lowered) for index, (lowered, text) in enumerate(self._written(item, depth + 2) for item in value))
+        return {"$es": "set", "v": [lowered for _, _, lowered in written]}
 
-
-def _text(value: Any, lowering: _Lowering) -> str:
-    inner = _Lowering()
-    tree = inner.lower(value, 0)
-    if not inner.plain:
-        lowering.plain = False
-    return _write(tree) if inner.plain else _write_slowly(tree)
+    def _written(self, value: Any, depth: int) -> tuple[Any, bytes]:
+        """The value lowered, once, and its bytes: lowered again for them, a set of sets would take twice the time for each of its levels."""
+        inner = _Lowering()
+        tree = inner.lower(value, depth)
+        if not inner.plain:
+            self.plain = False
+        return tree, (_write(tree) if inner.plain else _write_slowly(tree)).encode("utf-8")
 
 
 def _lower_decimal(_: _Lowering, value: decimal.Decimal, __: int) -> Any:
@@ -186,6 +198,8 @@ def _lowering_of(value: Any) -> Callable[[_Lowering, Any, int], Any]:
 
 
 _LOWER: dict[type, Callable[[_Lowering, Any, int], Any]] = {}
+#: Of classes defined inside functions, which are not kept.
+_LOWER_LOCAL: weakref.WeakKeyDictionary[type, Callable[[_Lowering, Any, int], Any]] = weakref.WeakKeyDictionary()
 
 
 def encode(value: Any) -> bytes:

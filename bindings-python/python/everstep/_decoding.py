@@ -14,6 +14,7 @@ import enum
 import ipaddress
 import os
 import pathlib
+import threading
 import types
 import typing
 import uuid
@@ -21,11 +22,14 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _times
-from ._annotations import annotations_of, bare, check_constructor, is_qualifier, is_typed_dict, parameters_of, qualifiers
+from ._annotations import annotations_of, bare, check_constructor, is_local, is_qualifier, is_typed_dict, parameters_of, qualifiers
 from ._errors_gen import PayloadInvalid
 
 Decoder = Callable[[Any], Any]
 _cache: dict[Any, Decoder | None] = {}
+#: Those that are being built, by the one thread that builds.
+_unfinished: dict[Any, Decoder] = {}
+_building = threading.RLock()
 _NOTHING: Any = object()
 #: What a sequence and a set are read from; inside a set or a key they come as tuples and frozen sets.
 _LISTS = (list, tuple)
@@ -46,16 +50,43 @@ def decoder_or_none(annotation: Any) -> Decoder | None:
         found = _cache.get(annotation, _NOTHING)
     except TypeError:  # unhashable: Annotated or Literal over a list
         return _build(annotation)
-    if found is _NOTHING:
-        # A type that holds itself finds this entry while it is being built and looks again when it first reads.
-        _cache[annotation] = lambda value: (_cache[annotation] or identity)(value)
-        try:
-            found = _build(annotation)
-        except BaseException:
-            del _cache[annotation]
-            raise
+    if found is not _NOTHING:
+        return found
+    with _building:
+        found = _cache.get(annotation, _NOTHING)
+        return _built(annotation) if found is _NOTHING else found
+
+
+def _built(annotation: Any) -> Decoder | None:
+    unfinished = _unfinished.get(annotation)
+    if unfinished is not None:
+        return unfinished
+    finished: list[Decoder | None] = []
+
+    def later(value: Any) -> Any:
+        # A type that holds itself finds this while it is being built. If that came to nothing, it is tried again, and says why.
+        return ((finished[0] if finished else decoder_or_none(annotation)) or identity)(value)
+
+    _unfinished[annotation] = later
+    try:
+        found = _build(annotation)
+    finally:
+        del _unfinished[annotation]
+    finished.append(found)
+    if not _local(annotation):
         _cache[annotation] = found
     return found
+
+
+def _local(annotation: Any) -> bool:
+    """Whether a type defined inside a function is in it: there is a new one each time the function runs, and a cache would keep them all."""
+    return is_local(annotation) or is_local(type(annotation)) or any(_local(part) for part in _parts(annotation))
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    flat = [inner for part in parts for inner in (part if isinstance(part, list) else (part,))]
+    return (*flat, *(() if origin is None else (origin,)))
 
 
 def _mismatch(expected: Any, value: Any) -> PayloadInvalid:

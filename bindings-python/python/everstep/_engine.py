@@ -75,9 +75,9 @@ class Engine:
                 )
             if self.launched:
                 raise RegisteredLate(f"{function.name!r} was declared after launch; import the module that declares it first")
-            self.functions[function.name] = function
             if self.handle is not None:
                 self._announce(function)
+            self.functions[function.name] = function
 
     def check_open(self) -> None:
         if self.closed:
@@ -102,10 +102,16 @@ class Engine:
                 self._refuse_inherited()
                 try:
                     self.handle = _native.open(self._settings())
-                    for function in self.functions.values():
-                        self._announce(function)
                 except _native.NativeError as error:
                     raise error_of(*error.args) from None
+                try:
+                    for function in self.functions.values():
+                        self._announce(function)
+                except BaseException:
+                    # The next launch is to be refused for the same reason, not to run with the functions before this one.
+                    _native.close(self.handle, 0)
+                    self._reset()
+                    raise
             return self.handle
 
     def _refuse_inherited(self) -> None:

@@ -118,14 +118,23 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, declared: DeclaredErrors, *, retryable: bool = True, depth: int = 0) -> Failure:
+        try:
+            return cls._read_from(error, declared, retryable, depth)
+        except Exception as problem:
+            # A class of the program's own that never called `super().__init__`, a property that raises. The failure must be recorded, or the run never ends.
+            return cls(type(error).__qualname__, f"<reading it raised {type(problem).__name__}>", retryable=retryable)
+
+    @classmethod
+    def _read_from(cls, error: BaseException, declared: DeclaredErrors, retryable: bool, depth: int) -> Failure:
         following = error.__cause__ or _first_inside(error) or (None if error.__suppress_context__ else error.__context__)
         cause = cls.of(following, declared, depth=depth + 1) if following is not None and depth < _MAX_CAUSES else None
         stack = _stack_of(error)
         if isinstance(error, EverstepError):
+            code: Any = error.error_code
             return cls(
-                error.error_type or type(error).__name__,
-                error.message[:_MAX_MESSAGE],
-                error.error_code,
+                str(error.error_type or type(error).__name__),
+                str(error.message)[:_MAX_MESSAGE],
+                None if code is None else str(code),
                 error.stack or stack,
                 cause,
                 error.details,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import threading
@@ -10,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import _native
+from ._cancels import RunTask
 from ._errors_gen import Closed, UnknownWorkflow
 from ._failures import error_of
 from ._ops_gen import EVENT_COMPLETED, EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON, OP_TURN
@@ -54,7 +56,8 @@ class LoopClient:
         self._fd = _native.wake_fd(self.handle, self.id)
         if self._fd is not None:
             try:
-                loop.add_reader(self._fd, self._on_wake)
+                # Whatever follows from it, each run's task included, has a context of its own, not that of whoever used this loop first.
+                contextvars.Context().run(loop.add_reader, self._fd, self._on_wake)
                 return
             except NotImplementedError:
                 self._fd = None
@@ -221,8 +224,8 @@ class LoopClient:
             return
         execution = Execution(self.engine, self, exec_id, frame, is_async=True)
         self.engine.executions[exec_id] = execution
-        task = self.loop.create_task(run(execution, function, frame[6] if len(frame) > 6 else None))
-        execution.tasks.add(task)
+        data = frame[6] if len(frame) > 6 else None
+        execution.tasks.add(RunTask(run(execution, function, data), self.loop, execution.inside))
 
     def stop_execution(self, execution: Execution, why: str) -> None:
         """From any thread: tasks are cancelled on their own loop."""

@@ -8,7 +8,7 @@ from . import _codec
 from ._errors_gen import PayloadInvalid, StepTimeout
 from ._failures import Failure
 from ._registered import Registered
-from ._scope import Execution
+from ._scope import Execution, RunningStep
 
 
 class Outcome:
@@ -40,6 +40,11 @@ def raised(function: Registered, error: BaseException, execution: Execution, *, 
     failure = Failure.of(error, execution.engine.declared, retryable=retryable)
     output = failure.encode()
     return Outcome(output, None, (True, output, retryable, failure.type[:255], failure.message[:1000], False), error)
+
+
+def cut_short(function: Registered, running: RunningStep, execution: Execution) -> Outcome:
+    """Of an attempt that a signal has ended."""
+    return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
 
 
 def timed_out(function: Registered, execution: Execution) -> Outcome:

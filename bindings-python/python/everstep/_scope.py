@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
+from ._cancels import send_cancel
 from ._ops_gen import FLAG_SHIELDED
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 class RunningStep:
     """A step's function while it runs: what a signal reaches."""
 
-    __slots__ = ("attempt", "event", "idempotency_key", "name", "seq", "shielded", "signal", "task")
+    __slots__ = ("attempt", "between", "cancel_sent", "event", "idempotency_key", "name", "seq", "shielded", "signal", "task")
 
     def __init__(self, name: str, seq: int, attempt: int, idempotency_key: str, task: asyncio.Task[Any] | None, flags: int = 0) -> None:
         self.name = name
@@ -32,6 +34,14 @@ class RunningStep:
         #: cancel | timeout | branch, once one came.
         self.signal: str | None = None
         self.event: threading.Event | None = None
+        #: Whether the signal went on to the task as a cancel.
+        self.cancel_sent = False
+        #: A transaction between two tries of one attempt, whose time goes on.
+        self.between = False
+
+    @property
+    def signalled(self) -> bool:
+        return self.signal is not None
 
     def raise_signal(self, signal: str) -> None:
         if self.signal is None:
@@ -39,7 +49,8 @@ class RunningStep:
             if self.event is not None:
                 self.event.set()
             if self.task is not None:
-                self.task.cancel()
+                self.cancel_sent = True
+                send_cancel(self.task)
 
 
 class Execution:
@@ -67,6 +78,7 @@ class Execution:
         "tasks",
         "trace_parent",
         "turning",
+        "unstarted",
         "warned",
     )
 
@@ -95,12 +107,19 @@ class Execution:
         self.begun: dict[int, asyncio.Future[tuple[Any, ...]]] = {}
         #: Tokens nobody waits for any more, whose answers are still to come (asyncio).
         self.given_up: set[int] = set()
+        #: Coroutines of steps that have not started, by token (asyncio).
+        self.unstarted: dict[int, weakref.ref[Any]] = {}
         #: Running steps by (branch, seq).
         self.running: dict[tuple[str, int], RunningStep] = {}
         #: Root and branch tasks (asyncio), so that a stop reaches all of them.
         self.tasks: set[asyncio.Task[Any]] = set()
         #: Thread that runs the main branch; branch threads of groups join it.
         self.owner: set[int] = set()
+
+    def inside(self) -> bool:
+        """Whether the calling code belongs to this execution."""
+        scope = SCOPE.get()
+        return scope is not None and scope.execution is self
 
     def stop(self, why: str) -> None:
         if self.stopped is None:

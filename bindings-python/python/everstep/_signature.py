@@ -46,7 +46,10 @@ class Signature:
         if not args and not kwargs and (not self.names or not self._required):
             return None
         if self.variadic:
-            return self._encoded([list(args), kwargs] if kwargs else list(args))
+            data = self._encoded([list(args), kwargs] if kwargs else list(args))
+            if not kwargs and len(args) == 2 and _with_keywords(_codec.decode(data)):
+                return self._encoded([list(args), {}])  # a list and an object: read as the arguments and the keywords
+            return data
         if len(args) > self._positional:
             raise TypeError(f"{self.name}() takes {self._positional} positional arguments but {len(args)} were given")
         given = dict(zip(self.names, args, strict=False))
@@ -102,7 +105,7 @@ class Signature:
         decoders: Any = self._decoders
         if self.variadic:
             value = _codec.decode(data) if data else []
-            if len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], dict):
+            if _with_keywords(value):
                 return tuple(value[0]), value[1]
             return tuple(value), {}
         value = _codec.decode(data) if data else None
@@ -150,6 +153,11 @@ class Signature:
                 self.prepare()
             return self._read(value)
         return self.result(data)
+
+
+def _with_keywords(value: Any) -> bool:
+    """Of a function with `*args` or `**kwargs`: its input is [positional, keywords], or the positional ones alone."""
+    return len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], dict)
 
 
 def _awaited(annotation: Any) -> Any:

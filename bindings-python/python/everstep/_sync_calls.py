@@ -10,10 +10,11 @@ from ._async_calls import result
 from ._calls import begin, begin_step, failed, unwind
 from ._errors_gen import ForeignThread, WrongLoop
 from ._failures import Cancelled, Stopped
+from ._handed import running_step
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
-from ._outcome import CUT_SHORT, Outcome, raised, returned, timed_out
+from ._outcome import Outcome, cut_short, raised, returned, timed_out
 from ._registered import Registered
-from ._scope import SCOPE, Execution, RunningStep, Scope
+from ._scope import SCOPE, Execution, Scope
 
 
 def check_thread(scope: Scope, what: str) -> None:
@@ -74,9 +75,11 @@ def step(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], 
 
 def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Outcome:
     execution = scope.execution
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None, scope.flags)
     place = (scope.branch, verdict[1])
-    execution.running[place] = running
+    running = running_step(scope, function, verdict, None)
+    if running.signalled:
+        del execution.running[place]
+        return cut_short(function, running, execution)
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     try:
         value = function.function(*args, **kwargs)
@@ -85,7 +88,7 @@ def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: d
     except Cancelled as error:
         if running.signal is None:
             return raised(function, RuntimeError(f"the step raised {error!r} without a cancel"), execution, final=True)
-        return timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        return cut_short(function, running, execution)
     except Stopped as error:
         if execution.stopped is None:
             return raised(function, RuntimeError(f"the step raised {error!r} without a stop"), execution, final=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ._async_runner import broken, cancelled, finished
+from ._async_runner import broken, cancelled, finished, unended
 from ._calls import log, warn_after_stop
 from ._error_base import EverstepError
 from ._errors_gen import Closed
@@ -53,6 +53,8 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
     except EverstepError as error:
         if not client.engine.closed:
             log.error("run %s of %s could not be ended here: %s", execution.run, execution.name, error)
+    except Exception:
+        unended(execution)
     finally:
         SCOPE.reset(reset)
         client.engine.executions.pop(execution.id, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import threading
@@ -42,12 +43,22 @@ class _Workers:
         self._ended = False
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
+        item = (function, arguments)
         with self._condition:
-            self._work.append((function, arguments))
+            self._work.append(item)
             if self._idle >= len(self._work):
                 self._condition.notify()
                 return
-        threading.Thread(target=self._loop, name=f"everstep-run-{next(self._numbers)}", daemon=True).start()
+        try:
+            threading.Thread(target=self._loop, name=f"everstep-run-{next(self._numbers)}", daemon=True).start()
+        except RuntimeError:
+            # No more threads to be had. The caller is told so, and must not see it done later by a thread that becomes free; one may have it already.
+            with self._condition:
+                left = [other for other in self._work if other is not item]
+                taken = len(left) == len(self._work)
+                self._work = deque(left)
+            if not taken:
+                raise
 
     def end(self) -> None:
         with self._condition:
@@ -65,7 +76,8 @@ class _Workers:
                         return
                 function, arguments = self._work.popleft()
             try:
-                function(*arguments)
+                # A context of its own: what one run sets (a decimal precision, fields of a logger) is nothing to the next. Branches and steps bring theirs.
+                contextvars.Context().run(function, *arguments)
             except Exception:
                 log.exception("a worker thread failed")
             del function, arguments
@@ -168,7 +180,12 @@ class ThreadClient:
             return
         execution = Execution(self.engine, self, exec_id, frame, is_async=False)
         self.engine.executions[exec_id] = execution
-        self.workers.run(run, execution, function, frame[6] if len(frame) > 6 else None)
+        try:
+            self.workers.run(run, execution, function, frame[6] if len(frame) > 6 else None)
+        except RuntimeError as error:
+            log.error("run %s of %s is given back: %s", execution.run, execution.name, error)
+            del self.engine.executions[exec_id]
+            self.engine.call(OP_ABANDON, (exec_id, "no_thread"))
 
     def stop_execution(self, execution: Execution, why: str) -> None:
         execution.stop(why)

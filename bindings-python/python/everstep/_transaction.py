@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from . import _codec, _native
 from ._async_calls import answer as answer_async
 from ._async_calls import check_loop, on_a_thread, result
-from ._calls import begin_step, ends_the_loop, uncancel, unwind
+from ._calls import begin_step, ends_the_loop, unwind
+from ._cancels import take_back
 from ._errors_gen import OutsideRun, PayloadInvalid, Unavailable
 from ._failures import Cancelled, Stopped, error_of
+from ._handed import handed, running_step, started
 from ._ops_gen import (
     KIND_TRANSACTION,
     OP_FINISH_STEP,
@@ -26,7 +28,7 @@ from ._ops_gen import (
     VERDICT_RUN,
     VERDICT_STOPPED,
 )
-from ._outcome import CUT_SHORT, Outcome, raised, timed_out
+from ._outcome import CUT_SHORT, Outcome, cut_short, raised, timed_out
 from ._own_transaction import AsyncTransaction, Transaction
 from ._registered import Registered
 from ._scope import SCOPE, RunningStep, Scope
@@ -79,26 +81,36 @@ def step_sync(scope: Scope, function: Registered, place: str, args: tuple[Any, .
     token, verdict = begin_step(scope, function, KIND_TRANSACTION, place, args, kwargs, key)
     execution = scope.execution
     sent: Outcome | None = None
-    while True:
-        kind = verdict[0]
-        if kind == VERDICT_RUN:
-            execution.replaying = False
-            sent, op, arguments = _attempt(scope, function, args, kwargs, verdict)
-            verdict = execution.client.request(op, arguments)
-        elif kind == VERDICT_RECORDED:
-            return result(execution, function, verdict, sent)
-        elif kind == VERDICT_PENDING:
-            verdict = answer(execution, token, verdict)
-        else:
-            unwind(execution, verdict)
+    try:
+        while True:
+            kind = verdict[0]
+            if kind == VERDICT_RUN:
+                execution.replaying = False
+                sent, op, arguments = _attempt(scope, function, args, kwargs, verdict)
+                verdict = execution.client.request(op, arguments)
+            elif kind == VERDICT_RECORDED:
+                return result(execution, function, verdict, sent)
+            elif kind == VERDICT_PENDING:
+                verdict = answer(execution, token, verdict)
+            else:
+                unwind(execution, verdict)
+    finally:
+        _over(scope, sent)
+
+
+def _over(scope: Scope, last: Outcome | None) -> None:
+    """No try follows the last one, after which signals were kept for the next."""
+    if last is not None and isinstance(last.value, RunningStep):
+        scope.execution.running.pop((scope.branch, last.value.seq), None)
 
 
 def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
     """Opens, runs, and ends one transaction. What is asked of the engine next: (outcome, op, arguments)."""
     execution = scope.execution
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], None, scope.flags)
-    execution.running[(scope.branch, verdict[1])] = running
+    running = running_step(scope, function, verdict, None)
+    if running.signalled:
+        return _ended_before(scope, function, running, at)
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     source: Source | None = getattr(function, "source", None)
     transaction: Any = None
@@ -118,16 +130,18 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         except BaseException as error:
             lost = is_lost(error, transaction.given)  # asked before the connection is given back
             _quietly(transaction.rollback)
+            if transaction.was_refused_an_end(error):
+                raise EndedByItself from error
             if is_conflict(error) or (lost and running.signal is None):
-                return _again(function, error, at)
+                return _again(function, error, at, running)
             raise
         finally:
             _quietly(transaction.close)
     except _Ended:
-        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        outcome = cut_short(function, running, execution)
     except (Stopped, Cancelled) as error:
-        if running.signal is not None:
-            outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        if running.signalled:
+            outcome = cut_short(function, running, execution)
         elif execution.stopped is not None or execution.cancelled is not None:
             raise
         else:
@@ -136,18 +150,28 @@ def _attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: 
         # SystemExit and KeyboardInterrupt too: they end nothing on a thread.
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
-            return _again(function, error, at)
+            return _again(function, error, at, running)
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution, final=isinstance(error, EndedByItself))
     finally:
         SCOPE.reset(reset)
-        del execution.running[(scope.branch, verdict[1])]
+        if not running.between:
+            del execution.running[(scope.branch, verdict[1])]
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
 
 
-def _again(function: Registered, error: BaseException, at: tuple[Any, ...]) -> Any:
-    """A conflict, or a connection lost before COMMIT: the engine has the closure run again, so often and no more."""
+def _ended_before(scope: Scope, function: Registered, running: RunningStep, at: tuple[Any, ...]) -> Any:
+    """A signal came before the function was called."""
+    del scope.execution.running[(scope.branch, running.seq)]
+    outcome = cut_short(function, running, scope.execution)
+    return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
+
+
+def _again(function: Registered, error: BaseException, at: tuple[Any, ...], running: RunningStep) -> Any:
+    """A conflict, or a connection lost before COMMIT: the engine has the closure run again, so often and no more. Its time goes on meanwhile: a signal
+    stays with the attempt until the next try."""
+    running.between, running.task = True, None
     log.log(logging.INFO if is_conflict(error) else logging.WARNING, "transaction %r runs again: %s: %s", function.name, type(error).__name__, error)
-    return Outcome(b"", None, ()), OP_TX_DONE, (*at, "conflict")
+    return Outcome(b"", running, ()), OP_TX_DONE, (*at, "conflict")
 
 
 def _guarded(transaction: Any, sql: str, params: list[Any]) -> str:
@@ -205,27 +229,29 @@ def _quietly(action: Any) -> None:
 def step_async(scope: Scope, function: Registered, place: str, args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None) -> Coroutine[Any, Any, Any]:
     check_loop(scope)
     token, verdict = begin_step(scope, function, KIND_TRANSACTION, place, args, kwargs, key)
-    return _step_async(scope, function, args, kwargs, token, verdict)
+    return handed(scope, function, token, verdict, _step_async(scope, function, args, kwargs, token, verdict))
 
 
 async def _step_async(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], token: int, verdict: tuple[Any, ...]) -> Any:
     execution = scope.execution
+    started(execution, token)
     sent: Outcome | None = None
-    while True:
-        kind = verdict[0]
-        if kind == VERDICT_RUN:
-            execution.replaying = False
-            if function.is_async:
-                sent, op, arguments = await _attempt_async(scope, function, args, kwargs, verdict)
+    attempt = _attempt_async if function.is_async else _attempt_on_a_thread
+    try:
+        while True:
+            kind = verdict[0]
+            if kind == VERDICT_RUN:
+                execution.replaying = False
+                sent, op, arguments = await attempt(scope, function, args, kwargs, verdict)
+                verdict = await execution.client.ask(execution, op, arguments)
+            elif kind == VERDICT_RECORDED:
+                return result(execution, function, verdict, sent)
+            elif kind == VERDICT_PENDING:
+                verdict = await answer_async(execution, token, verdict)
             else:
-                sent, op, arguments = await _attempt_on_a_thread(scope, function, args, kwargs, verdict)
-            verdict = await execution.client.ask(execution, op, arguments)
-        elif kind == VERDICT_RECORDED:
-            return result(execution, function, verdict, sent)
-        elif kind == VERDICT_PENDING:
-            verdict = await answer_async(execution, token, verdict)
-        else:
-            unwind(execution, verdict)
+                unwind(execution, verdict)
+    finally:
+        _over(scope, sent)
 
 
 async def _attempt_on_a_thread(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], verdict: tuple[Any, ...]) -> Any:
@@ -251,9 +277,25 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
     task = asyncio.current_task()
     assert task is not None
     at = (execution.id, scope.branch, verdict[1], verdict[2])
-    running = RunningStep(function.name, verdict[1], verdict[2], verdict[3], task, scope.flags)
-    execution.running[(scope.branch, verdict[1])] = running
+    running = running_step(scope, function, verdict, task)
+    if running.signalled:
+        return _ended_before(scope, function, running, at)
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
+    try:
+        asked = await _asked_next(scope, function, args, kwargs, running, at)
+    finally:
+        SCOPE.reset(reset)
+        if not running.between:
+            del execution.running[(scope.branch, verdict[1])]
+    if running.cancel_sent:
+        await take_back(task, lambda: execution.stopped is not None)
+        running.cancel_sent = False
+    return asked
+
+
+async def _asked_next(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any], running: RunningStep, at: tuple[Any, ...]) -> Any:
+    execution = scope.execution
+    task = running.task
     source: Source | None = getattr(function, "source", None)
     transaction: Any = None
     told = False
@@ -267,12 +309,12 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
             word = await _guarded_async(transaction, *_guard(scope, running, at, output, transaction.style))
             if word == "ok":
                 # A signal must not tear the COMMIT apart: from here on the outcome is the database's.
-                del execution.running[(scope.branch, verdict[1])]
+                running.task = None
                 committing = asyncio.ensure_future(_committed_async(transaction))
                 try:
                     word = await asyncio.shield(committing)
                 except asyncio.CancelledError:
-                    if execution.stopped is not None or await _ended_otherwise(committing):
+                    if await _ended_otherwise(committing) or execution.stopped is not None:
                         raise
                     # The program's own cancel. The rows are stored, and the checkpoint with them, so the engine has to know.
                     execution.client.submit_quietly(OP_TX_DONE, (*at, committing.result(), output))
@@ -284,32 +326,28 @@ async def _attempt_async(scope: Scope, function: Registered, args: tuple[Any, ..
         except BaseException as error:
             lost = is_lost(error, transaction.given)  # asked before the connection is given back
             await uninterrupted(_quietly_async(transaction.rollback))
+            if transaction.was_refused_an_end(error):
+                raise EndedByItself from error
             if is_conflict(error) or (lost and running.signal is None):
-                return _again(function, error, at)
+                return _again(function, error, at, running)
             raise
         finally:
             await uninterrupted(_quietly_async(transaction.close))
     except asyncio.CancelledError:
-        if running.signal is None or execution.stopped is not None:
+        if not running.cancel_sent or execution.stopped is not None:
             if execution.stopped is None and not told:
                 execution.client.submit_quietly(OP_FINISH_STEP, (*at, *CUT_SHORT.fields))
             raise
-        uncancel(task)
-        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        outcome = cut_short(function, running, execution)
     except _Ended:
-        if running.signal is not None:
-            uncancel(task)
-        outcome = timed_out(function, execution) if running.signal == "timeout" else CUT_SHORT
+        outcome = cut_short(function, running, execution)
     except BaseException as error:
         if ends_the_loop(error, task):
             raise
         unopened = source is not None and transaction is None
         if running.signal is None and (isinstance(error, Unavailable) or (unopened and is_lost(error))):
-            return _again(function, error, at)
+            return _again(function, error, at, running)
         outcome = timed_out(function, execution) if running.signal == "timeout" else raised(function, error, execution, final=isinstance(error, EndedByItself))
-    finally:
-        SCOPE.reset(reset)
-        execution.running.pop((scope.branch, verdict[1]), None)
     return outcome, OP_FINISH_STEP, (*at, *outcome.fields)
 
 

@@ -79,7 +79,9 @@ def _is_closed(connection: Any) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """The server answered, and the answer is no: the transaction is known to be rolled back."""
+    """The server answered, and the answer is no: the transaction is known to be rolled back. Or psycopg did not ask it: a block inside is still open."""
+    if type(error).__name__ == "OutOfOrderTransactionNesting":
+        return True
     state = sqlstate_of(error)
     return state is not None and state[:2] not in ("08", "57", "53", "XX")
 
@@ -132,51 +134,108 @@ class Transaction:
     def close(self) -> Any:
         raise NotImplementedError
 
+    def was_refused_an_end(self, error: BaseException) -> bool:
+        """Whether this is the driver's refusal of a commit or rollback of the function's own."""
+        return False
+
 
 class _Psycopg(Transaction):
+    """In a block of the driver's, inside which `commit` and `rollback` are refused: after one, the next statement would begin another transaction, and
+    nobody could tell that the rows before it stand already, without the checkpoint."""
+
     style = "percent"
 
     def __init__(self, connection: Any, give_back: Callable[[], Any]) -> None:
+        from psycopg import Rollback
         from psycopg.rows import tuple_row
 
         self.given = connection
         self._row = tuple_row
-        self.close = give_back
-        self.commit = connection.commit
-        self.rollback = connection.rollback
+        self._give_back = give_back
+        self._block = self._block_of(connection)
+        #: What has the block roll back and raise nothing.
+        self._back = (Rollback, Rollback(), None)
+        self._left = True
+
+    def _block_of(self, connection: Any) -> Any:
+        from psycopg import Transaction as Block
+
+        return Block(connection)
 
     def begin(self) -> None:
-        for statement in self._opening:
-            self.given.execute(statement)
-
-    @property
-    def _opening(self) -> list[str]:
-        # Otherwise the driver sends BEGIN before the first statement only, and a `with tx.transaction()` that comes first would be the whole
-        # transaction and commit at its end, without the checkpoint. An empty statement will do.
-        begin = ["BEGIN"] if self.given.autocommit else []
-        return [*begin, *([self.first] if self.first else [])] or [""]
+        self._block.__enter__()
+        self._left = False
+        if self.first:
+            self.given.execute(self.first)
 
     def check(self) -> None:
         """INTRANS or INERROR: what was begun still stands."""
         if self.given.info.transaction_status.name == "IDLE":
             raise EndedByItself
 
+    def was_refused_an_end(self, error: BaseException) -> bool:
+        return _driver(error) == "psycopg" and str(error).startswith(("Explicit commit() forbidden", "Explicit rollback() forbidden"))
+
     def guard(self, sql: str, params: list[Any]) -> Any:
         self.check()
         with self.given.cursor(row_factory=self._row) as cursor:
             return cursor.execute(sql, params).fetchone()[0]
 
+    def commit(self) -> None:
+        self._left = True
+        self._block.__exit__(None, None, None)
+        self.given.commit()  # a connection that came with a transaction begun: the block was a savepoint in it
+
+    def rollback(self) -> None:
+        if not self._left:
+            self._left = True
+            self._block.__exit__(*self._back)
+        self.given.rollback()
+
+    @property
+    def _unclean(self) -> bool:
+        """Lost, or with a block of the function's own still open, for which each commit of the next who gets it would be refused."""
+        return self.given.info.transaction_status.name != "IDLE"
+
+    def close(self) -> None:
+        if self._unclean:
+            self.given.close()
+        self._give_back()
+
 
 class _AsyncPsycopg(_Psycopg):
+    def _block_of(self, connection: Any) -> Any:
+        from psycopg import AsyncTransaction as Block
+
+        return Block(connection)
+
     async def begin(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for statement in self._opening:
-            await self.given.execute(statement)
+        await self._block.__aenter__()
+        self._left = False
+        if self.first:
+            await self.given.execute(self.first)
 
     async def guard(self, sql: str, params: list[Any]) -> Any:
         self.check()
         async with self.given.cursor(row_factory=self._row) as cursor:
             await cursor.execute(sql, params)
             return (await cursor.fetchone())[0]
+
+    async def commit(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._left = True
+        await self._block.__aexit__(None, None, None)
+        await self.given.commit()
+
+    async def rollback(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not self._left:
+            self._left = True
+            await self._block.__aexit__(*self._back)
+        await self.given.rollback()
+
+    async def close(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self._unclean:
+            await self.given.close()
+        await self._give_back()
 
 
 class _Asyncpg(Transaction):
@@ -221,10 +280,15 @@ class _Alchemy(Transaction):
             self.given.begin()
         self._begun = self.given.get_transaction()
         # A session connects at its first statement, where a refused connection could be any OSError of the function's own.
-        if hasattr(self.given, "flush"):
-            self.given.connection()
+        self._check_autocommit(self.given.connection() if hasattr(self.given, "flush") else self.given)
         if self.first:
             self.given.execute(self._text(self.first))
+
+    @staticmethod
+    def _check_autocommit(connection: Any) -> None:
+        """SQLAlchemy begins and commits there all the same, in name: each statement stands at once."""
+        if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
+            raise ConfigInvalid('app.transaction needs transactions, and this SQLAlchemy source has isolation_level="AUTOCOMMIT": give it an engine without')
 
     def check(self, current: Any) -> None:
         if current is not self._begun:
@@ -250,8 +314,8 @@ class _AsyncAlchemy(_Alchemy):
         if not self.given.in_transaction():
             await self.given.begin()
         self._begun = self._inner.get_transaction()
-        if hasattr(self.given, "sync_session"):
-            await self.given.connection()
+        connection = await self.given.connection() if hasattr(self.given, "sync_session") else self.given
+        self._check_autocommit(connection.sync_connection)
         if self.first:
             await self.given.execute(self._text(self.first))
 
