@@ -1,6 +1,5 @@
 /** The client of this environment: one promise a token, and the turns that put recorded completions in order. */
 
-import { AsyncResource } from "node:async_hooks";
 import { Closed, InternalError } from "./errors_gen.js";
 import { Cancelled, errorOf, nativeError } from "./failures.js";
 import { StepTimeout } from "./errors_gen.js";
@@ -12,15 +11,10 @@ import { log, logEvent } from "./logging.js";
 import { Pending, type Waiter } from "./pending.js";
 import { run } from "./runner.js";
 import { Execution, JOB } from "./scope.js";
+import { outside } from "./surroundings.js";
 import { setImmediate } from "./timers.js";
 
 const TURN = 256;
-
-/**
- * What the native part calls runs where `attach` was called, with the AsyncLocalStorage stores that were there: those of whichever request used the engine first,
- * kept for as long as it lives, and seen by every workflow. So it is called in what surrounds this module.
- */
-const SURROUNDINGS = new AsyncResource("Everstep", { requireManualDestroy: true });
 
 /**
  * A turn of the loop is over when everything runnable has run. All promise callbacks, however long their chain, run before the loop goes on, so one
@@ -44,7 +38,7 @@ export class Client {
       const heard = (batch: Uint8Array): void => {
         new Reader(batch, false).events(this.event);
       };
-      this.id = SURROUNDINGS.runInAsyncScope(() => native().attach(handle, true, heard));
+      this.id = outside(() => native().attach(handle, true, heard));
     } catch (error) {
       throw nativeError(error);
     }
