@@ -1,5 +1,6 @@
 /** `Everstep`: one engine, and everything a program declares on it. */
 
+import { droppable } from "./calls.js";
 import type { Branch } from "./groups.js";
 import { Engine } from "./engine.js";
 import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate } from "./errors_gen.js";
@@ -329,15 +330,17 @@ export class Everstep implements AsyncDisposable {
   }
 
   /** A message to a run (its handle, `{ key }` or id); kept until it is received. Inside a workflow the send is recorded. */
-  async send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
-    const scope = recordingScope(this.#engine);
-    if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
-    await this.#handle(run).send(topic, message, options);
+  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    return droppable(async () => {
+      const scope = recordingScope(this.#engine);
+      if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
+      return this.#handle(run).send(topic, message, options);
+    });
   }
 
   /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
-  async getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
-    return this.#handle(run).getEvent<T>(key, options);
+  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    return droppable(async () => this.#handle(run).getEvent<T>(key, options));
   }
 
   #handle(run: RunLike): Run<unknown> {

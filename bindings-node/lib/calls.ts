@@ -2,7 +2,7 @@
 
 import { Closed, ExecutionEnded, StepTimeout } from "./errors_gen.js";
 import { EverstepError } from "./error_base.js";
-import { Cancelled, Failure, shortened } from "./failures.js";
+import { Cancelled, Failure, isA, shortened } from "./failures.js";
 import { type Frame, Text, type Value, type Writer } from "./frame.js";
 import { log } from "./logging.js";
 import { VERDICT_CANCELLED, VERDICT_PENDING, VERDICT_RECORDED } from "./ops_gen.js";
@@ -10,8 +10,8 @@ import type { Waiter } from "./pending.js";
 import type { Registered } from "./registered.js";
 import type { Execution, RunningStep, Scope } from "./scope.js";
 
-/** Stops of one branch or one attempt; the execution goes on. */
-const LOCAL_STOPS = new Set(["branch_closed", "superseded"]);
+/** Stops of one branch or one attempt; the execution goes on. `ended`: what it had begun and not awaited when its run ended; what it calls next is `finished`. */
+const LOCAL_STOPS = new Set(["branch_closed", "superseded", "ended"]);
 
 /** The promise of a call whose execution has ended. It is dropped, with the stack that waits for it; a new one each time, or all of them would be kept. */
 export function never<T>(): Promise<T> {
@@ -22,13 +22,23 @@ export function never<T>(): Promise<T> {
 export const DROPPED = Symbol("dropped");
 
 /** Runs a call; one that was dropped never settles. */
-export async function droppable<T>(call: () => Promise<T>): Promise<T> {
-  try {
-    return await call();
-  } catch (error) {
-    if (error === DROPPED) return never<T>();
-    throw error;
-  }
+export function droppable<T>(call: () => Promise<T>): Promise<T> {
+  const promise = new Promise<T>((fulfil, refuse) => {
+    call().then(fulfil, (error: unknown) => {
+      if (error === DROPPED) return;
+      mayBeUnheard(promise, error);
+      refuse(error); // eslint-disable-line @typescript-eslint/prefer-promise-reject-errors -- As it was thrown.
+    });
+  });
+  return promise;
+}
+
+/**
+ * A cancel refuses every call that is open, and one of them may be awaited only later, or raced: `const limit = ctx.sleep(..); await step()`. Such a promise must not
+ * count as a rejection nobody handles, for that ends the process and every run in it. Whoever awaits it hears of the cancel all the same.
+ */
+export function mayBeUnheard(promise: Promise<unknown>, error: unknown): void {
+  if (isA(error, Cancelled)) promise.catch(() => undefined);
 }
 
 /** Verdicts after which the calling code does not go on. */
@@ -89,17 +99,6 @@ export function pending(token: number, verdict: Frame, waiter: Waiter & { readon
   else execution.replaying = false;
 }
 
-/** The verdict, once it is more than `pending`. */
-export async function answer(execution: Execution, token: number, verdict: Frame): Promise<Frame> {
-  while (verdict[0] === VERDICT_PENDING) {
-    const waiting = new Promise<Frame>((resolve, reject) => {
-      pending(token, verdict, { token, resolve, reject, execution });
-    });
-    verdict = await waiting;
-  }
-  return verdict;
-}
-
 /** What a call that runs nothing here came to. */
 type Reading<T> = (value: Uint8Array | null, failed: boolean) => T;
 
@@ -109,15 +108,20 @@ type Reading<T> = (value: Uint8Array | null, failed: boolean) => T;
  */
 class Call<T> implements Waiter {
   readonly execution: Execution;
+  readonly promise: Promise<T>;
   token = 0;
+  private fulfil!: (value: T) => void;
+  private refuse!: (error: unknown) => void;
 
   constructor(
     private readonly scope: Scope,
     private readonly read: Reading<T>,
-    private readonly fulfil: (value: T) => void,
-    private readonly refuse: (error: unknown) => void,
   ) {
     this.execution = scope.execution;
+    this.promise = new Promise<T>((fulfil, refuse) => {
+      this.fulfil = fulfil;
+      this.refuse = refuse;
+    });
   }
 
   begin(op: number, rest: () => readonly Value[]): void {
@@ -140,7 +144,9 @@ class Call<T> implements Waiter {
 
   /** A call that was dropped never settles. */
   reject(error: unknown): void {
-    if (error !== DROPPED) this.refuse(error);
+    if (error === DROPPED) return;
+    mayBeUnheard(this.promise, error);
+    this.refuse(error);
   }
 
   private next(verdict: Frame): void {
@@ -152,9 +158,9 @@ class Call<T> implements Waiter {
 
 /** Asks for a place, waits, reads. `rest` is made inside, so that what it refuses comes as a rejection. */
 export function settled<T>(scope: Scope, op: number, rest: () => readonly Value[], read: Reading<T>): Promise<T> {
-  return new Promise((fulfil, refuse) => {
-    new Call(scope, read, fulfil, refuse).begin(op, rest);
-  });
+  const made = new Call(scope, read);
+  made.begin(op, rest);
+  return made.promise;
 }
 
 /** The same; a failure is raised. */

@@ -11,6 +11,7 @@ import { log, logEvent } from "./logging.js";
 import { Pending, type Waiter } from "./pending.js";
 import { run } from "./runner.js";
 import { Execution, JOB } from "./scope.js";
+import { outside } from "./surroundings.js";
 import { setImmediate } from "./timers.js";
 
 const TURN = 256;
@@ -34,9 +35,10 @@ export class Client {
     readonly handle: number,
   ) {
     try {
-      this.id = native().attach(handle, true, (batch) => {
+      const heard = (batch: Uint8Array): void => {
         new Reader(batch, false).events(this.event);
-      });
+      };
+      this.id = outside(() => native().attach(handle, true, heard));
     } catch (error) {
       throw nativeError(error);
     }

@@ -1,6 +1,6 @@
 /** What a workflow's function gets as its second argument; each branch has its own. */
 
-import { callNow } from "./calls.js";
+import { callNow, droppable } from "./calls.js";
 import { ConfigInvalid } from "./errors_gen.js";
 import type { StartArguments, Startable } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
@@ -216,9 +216,11 @@ export class WorkflowContext {
   }
 
   /** Clean-up steps after a cancel: calls inside go on although the run was asked to cancel. */
-  async shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
-    const scope = this.#here("shielded");
-    const inner = new Scope(scope.execution, scope.branch, scope.flags | FLAG_SHIELDED);
-    return HERE.run(inner, cleanUp, new WorkflowContext(inner));
+  shielded<T>(cleanUp: (context: WorkflowContext) => Promise<T> | T): Promise<T> {
+    return droppable(async () => {
+      const scope = this.#here("shielded");
+      const inner = new Scope(scope.execution, scope.branch, scope.flags | FLAG_SHIELDED);
+      return HERE.run(inner, cleanUp, new WorkflowContext(inner));
+    });
   }
 }

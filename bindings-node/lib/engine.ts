@@ -11,6 +11,7 @@ import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } f
 import { type HearsEnd, hearEnd, hearNoEnd } from "./process_end.js";
 import type { Registered } from "./registered.js";
 import type { Execution } from "./scope.js";
+import { outside } from "./surroundings.js";
 import { clearTimeout, setInterval, setTimeout } from "./timers.js";
 
 /** How soon an engine that may have nothing pending looks whether that is so, before it lets the process end; while something is, it looks ever more seldom. */
@@ -211,7 +212,7 @@ export class Engine implements HearsEnd {
   holdLoop(): void {
     if (this.holding !== undefined) return;
     this.lookAfter = LOOK_MS;
-    this.holding = setTimeout(this.look, LOOK_MS);
+    this.holding = outside(() => setTimeout(this.look, LOOK_MS));
   }
 
   /** The last promise is settled, the last execution over. */

@@ -140,7 +140,7 @@ export class Failure {
     } catch (error) {
       // The details cannot be stored; the error itself must be, or the failure would be lost.
       const { type, code, message, retryable } = this.document;
-      return encode({ ...bare(printable(type), printable(`${message} (${messageOf(error)})`), retryable), code: code === null ? null : printable(code) });
+      return encode({ ...bare(printable(type), printable(`${message} (${problemOf(error)})`), retryable), code: code === null ? null : printable(code) });
     }
   }
 
@@ -193,7 +193,7 @@ function errorDocument(error: Error, declared: DeclaredErrors, retryable: boolea
   try {
     return { ...document, code: known.code, details: known.form.details(error) };
   } catch (problem) {
-    return { ...document, message: `${message} (the fields of the declared error ${JSON.stringify(known.code)} could not be read: ${messageOf(problem)})` };
+    return { ...document, message: `${message} (the fields of the declared error ${JSON.stringify(known.code)} could not be read: ${problemOf(problem)})` };
   }
 }
 
@@ -201,6 +201,15 @@ function errorDocument(error: Error, declared: DeclaredErrors, retryable: boolea
 function thrown(value: unknown): string {
   if (typeof value === "string") return shortened(value, MAX_MESSAGE);
   return `a thrown ${value === null ? "null" : typeof value}${["number", "bigint", "boolean"].includes(typeof value) ? `: ${String(value)}` : ""}`;
+}
+
+/** What went wrong with an error, to be told beside it: a problem that throws when it is asked must not take the error's place. */
+function problemOf(problem: unknown): string {
+  try {
+    return messageOf(problem);
+  } catch {
+    return "its message cannot be read";
+  }
 }
 
 /** The message, where it is a text: JavaScript lets every property of an error be anything. */
@@ -261,7 +270,7 @@ function exceptionOf(document: Document, declared: DeclaredErrors): Error {
       if (cause !== undefined) error.cause = cause;
       return error;
     } catch (error) {
-      note = ` (the declared error ${JSON.stringify(code)} could not be rebuilt: ${messageOf(error)})`;
+      note = ` (the declared error ${JSON.stringify(code)} could not be rebuilt: ${problemOf(error)})`;
     }
   }
   const kind = (code === null ? undefined : BY_CODE.get(code)) ?? StepError;

@@ -104,7 +104,19 @@ export class Registered {
   }
 
   private seen(value: unknown): unknown {
-    return this.output === undefined ? value : check(this.output, value, `result of ${this.name}`);
+    if (this.output === undefined) return value;
+    const what = `result of ${this.name}`;
+    try {
+      return check(this.output, value, what);
+    } catch (error) {
+      // JSON has one word for nothing: where the schema knows no null, what was recorded was undefined, and the schema has passed it.
+      if (value !== null) throw error;
+      try {
+        return check(this.output, undefined, what);
+      } catch {
+        throw error;
+      }
+    }
   }
 
   private encoded(value: unknown, what: string): Text {

@@ -6,7 +6,7 @@ import { RunError } from "./error_base.js";
 import { IdInvalid, ResultTimeout, RunBlocked, RunCancelled, RunNotFound } from "./errors_gen.js";
 import { Failure } from "./failures.js";
 import { type Frame, type Read, Text, type Value } from "./frame.js";
-import { bytes } from "./calls.js";
+import { bytes, droppable } from "./calls.js";
 import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS, OP_RESUME_RUN, OP_RETRY_RUN, OP_REWIND_RUN, OP_SEND } from "./ops_gen.js";
 import { checkNames, name as checkName, text, whole } from "./options.js";
 import type { Registered } from "./registered.js";
@@ -186,19 +186,23 @@ export class Run<Output> {
   }
 
   /** A message, kept until it is received; with an `idempotencyKey` it arrives once, however often it is sent. Inside a workflow the send is recorded. */
-  async send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
-    const key = messageKeyOf(options);
-    const scope = recordingScope(this.#engine);
-    if (scope !== undefined) await waits.send(scope, this.key, topic, message, key, location(this.send));
-    else await this.#ask(OP_SEND, checkName(topic, "the topic"), new Text(encode(message)), key);
+  send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+    return droppable(async () => {
+      const key = messageKeyOf(options);
+      const scope = recordingScope(this.#engine);
+      if (scope !== undefined) await waits.send(scope, this.key, topic, message, key, location(this.send));
+      else await this.#ask(OP_SEND, checkName(topic, "the topic"), new Text(encode(message)), key);
+    });
   }
 
   /** Waits for an event the run publishes; null when the time is over. */
-  async getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
-    const timeout = timeoutOf(options, "getEvent");
-    const scope = recordingScope(this.#engine);
-    if (scope !== undefined) return (await waits.event(scope, this.key, key, timeout, location(this.getEvent))) as T | null;
-    const [value] = await this.#ask(OP_GET_EVENT, checkName(key, "the key of an event"), limitMs(timeout, "timeout"));
-    return (value instanceof Uint8Array ? decode(value) : null) as T | null;
+  getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+    return droppable(async () => {
+      const timeout = timeoutOf(options, "getEvent");
+      const scope = recordingScope(this.#engine);
+      if (scope !== undefined) return (await waits.event(scope, this.key, key, timeout, location(this.getEvent))) as T | null;
+      const [value] = await this.#ask(OP_GET_EVENT, checkName(key, "the key of an event"), limitMs(timeout, "timeout"));
+      return (value instanceof Uint8Array ? decode(value) : null) as T | null;
+    });
   }
 }

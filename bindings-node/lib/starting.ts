@@ -1,7 +1,7 @@
 /** Starting runs: what workflows, steps as jobs, and workflows known by name have in common. */
 
 import { decode, encode } from "./codec.js";
-import { recorded } from "./calls.js";
+import { droppable, recorded } from "./calls.js";
 import type { Engine } from "./engine.js";
 import { ConfigInvalid, OutsideRun } from "./errors_gen.js";
 import { errorOf } from "./failures.js";
@@ -25,7 +25,11 @@ function encodeInput(target: Target, input: unknown): Text | null {
 }
 
 /** Inside a workflow the start is recorded and the run is a child. `below`: whose caller's place is recorded then. */
-export async function start<O>(target: Target, input: unknown, options: StartOptions, below: (...args: never[]) => unknown, given?: Scope): Promise<Run<O>> {
+export function start<O>(target: Target, input: unknown, options: StartOptions, below: (...args: never[]) => unknown, given?: Scope): Promise<Run<O>> {
+  return droppable(() => startOne<O>(target, input, options, below, given));
+}
+
+async function startOne<O>(target: Target, input: unknown, options: StartOptions, below: (...args: never[]) => unknown, given?: Scope): Promise<Run<O>> {
   const { engine, name, registered } = target;
   const scope = given ?? recordingScope(engine);
   const wire = encodeInput(target, input);

@@ -4,7 +4,7 @@
  */
 
 import { AsyncResource } from "node:async_hooks";
-import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, pending, raised, result, timedOut, unwind } from "./calls.js";
+import { CUT_SHORT, DROPPED, NOTHING, type Outcome, type Sent, call, mayBeUnheard, pending, raised, result, timedOut, unwind } from "./calls.js";
 import { isItsOwnDecoding } from "./codec.js";
 import { OutsideRun } from "./errors_gen.js";
 import { type Frame, type Text, frame } from "./frame.js";
@@ -19,7 +19,7 @@ type Body = (input: unknown, context: StepContext) => unknown;
 /** The place in the run is taken here, before this returns. */
 export function callStep(scope: Scope, step: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
   const promise = new Promise(take);
-  new StepCall(scope, step, at, input, fulfil, refuse).begin(key);
+  new StepCall(scope, step, at, input, promise, fulfil, refuse).begin(key);
   return promise;
 }
 
@@ -46,6 +46,7 @@ class StepCall implements Waiter, Leaving {
     private readonly step: Registered,
     private readonly at: string,
     private readonly input: unknown,
+    private readonly promise: Promise<unknown>,
     private readonly fulfil: (value: unknown) => void,
     private readonly refuse: (error: unknown) => void,
   ) {
@@ -79,7 +80,9 @@ class StepCall implements Waiter, Leaving {
 
   /** A call that was dropped never settles. */
   reject(error: unknown): void {
-    if (error !== DROPPED) this.refuse(error);
+    if (error === DROPPED) return;
+    mayBeUnheard(this.promise, error);
+    this.refuse(error);
   }
 
   private next(verdict: Frame): void {

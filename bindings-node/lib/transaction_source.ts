@@ -9,8 +9,8 @@ export interface OpenTransaction<T> {
   commit(): Promise<void>;
   rollback(): Promise<void>;
   /**
-   * In place of `rollback`, where the function is not waited for any longer and may still be running: nothing it does from here on may reach the
-   * database, not outside a transaction either. Only for drivers that hand out the bare connection.
+   * In place of `rollback`, at once, where the function is not waited for any longer and may still be running: nothing it does from here on may reach the
+   * database, not outside a transaction either. Without it the transaction is made to fail, and rolled back and closed once the function has ended.
    */
   abandon?(): Promise<void> | void;
   /** Gives the connection back; after commit or rollback. */
@@ -25,17 +25,21 @@ export interface TransactionSource<T> {
 
 const STATE = /^[0-9A-Z]{5}$/;
 
-/** The error and what it wraps, outermost first. */
-function chain(error: unknown): Record<string, unknown>[] {
-  const out: Record<string, unknown>[] = [];
+type Told = Readonly<Record<"code" | "originalCode" | "errno" | "kind" | "message", unknown>>;
+
+/** What the error and what it wraps say, outermost first. Each property is read once, here: one that throws must not take the place of the error it belongs to. */
+function chain(error: unknown): Told[] {
+  const seen: unknown[] = [];
+  const out: Told[] = [];
   const add = (value: unknown): void => {
-    if (typeof value !== "object" || value === null || out.length >= 8 || out.includes(value as Record<string, unknown>)) return;
-    const record = value as Record<string, unknown>;
-    out.push(record);
+    if (typeof value !== "object" || value === null || seen.length >= 8 || seen.includes(value)) return;
+    seen.push(value);
+    const { code, originalCode, errno, kind, message, cause, meta, driverAdapterError } = value as Record<string, unknown>;
+    out.push({ code, originalCode, errno, kind, message });
     // Drizzle and most others wrap with `cause`; Prisma keeps what the adapter said in `meta`.
-    add(record["cause"]);
-    add(record["meta"]);
-    add(record["driverAdapterError"]);
+    add(cause);
+    add(meta);
+    add(driverAdapterError);
   };
   try {
     add(error);
@@ -49,9 +53,8 @@ function chain(error: unknown): Record<string, unknown>[] {
 export function sqlState(error: unknown): string | undefined {
   for (const record of chain(error)) {
     // `EPIPE` has five letters, too; errors of the system have a number beside it.
-    for (const key of ["code", "originalCode"]) {
-      const code = record[key];
-      if (typeof code === "string" && STATE.test(code) && record["errno"] === undefined && !/^P\d{4}$/.test(code)) return code;
+    for (const code of [record.code, record.originalCode]) {
+      if (typeof code === "string" && STATE.test(code) && record.errno === undefined && !/^P\d{4}$/.test(code)) return code;
     }
   }
   return undefined;
@@ -61,7 +64,7 @@ export function sqlState(error: unknown): string | undefined {
 export function isConflict(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== undefined) return state === "40001" || state === "40P01";
-  return chain(error).some((record) => record["code"] === "P2034" || record["kind"] === "TransactionWriteConflict");
+  return chain(error).some((record) => record.code === "P2034" || record.kind === "TransactionWriteConflict");
 }
 
 const LOST = new Set([
@@ -88,8 +91,8 @@ export function isLost(error: unknown): boolean {
   if (state !== undefined) return state.startsWith("08") || state.startsWith("53") || state.startsWith("57P");
   return chain(error).some(
     (record) =>
-      (typeof record["code"] === "string" && LOST.has(record["code"])) ||
-      (typeof record["message"] === "string" && /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|Cannot use a pool after)/.test(record["message"])),
+      (typeof record.code === "string" && LOST.has(record.code)) ||
+      (typeof record.message === "string" && /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|Cannot use a pool after)/.test(record.message)),
   );
 }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 import { runInNewContext } from "node:vm";
-import { type EverstepError, type RunFailed, StepError, setLogger } from "everstep";
+import { type EverstepError, type RunFailed, StepError, type Transaction, setLogger } from "everstep";
 import { onEveryStore } from "./stage.js";
 
 class Declared extends Error {
@@ -56,11 +56,13 @@ const THROWN: Record<string, [make: () => unknown, type: string, message: RegExp
   "a name cut inside a character": [() => altered((error) => (error.name = `${"n".repeat(254)}\u{1f600}`)), `${"n".repeat(254)}\ufffd`, /^text$/],
   "a stack cut inside a character": [() => altered((error) => (error.stack = `Error\n    at \u{1f600}${"y".repeat(16 * 1024 - 1)}`)), "Error", /^text$/],
   "no constructor": [() => altered((error) => Object.assign(error, { constructor: null })), "Error", /^text$/],
+  "a code that throws": [() => getter(new Error("text"), "code"), "Error", /^text$/],
   "a cause that throws": [() => getter(new Error(), "cause"), "Error", /cannot be read/],
   proxy: [() => proxy(new Error()), "Error", /cannot be read/],
   "another realm": [() => runInNewContext("new RangeError('far')"), "RangeError", /^far$/],
   "declared, a field throws": [() => getter(new Declared(1), "more"), "Declared", /^declared \(.*"declared".*the getter threw/],
   "declared, details throw": [() => new Unreadable("text"), "Unreadable", /^text \(.*details threw/],
+  "declared, details throw what cannot be read": [() => new Unreadable("deeper"), "Unreadable", /^deeper \(.*its message cannot be read/],
   "declared, rebuild gives nothing": [() => new Unbuildable("text"), "Unbuildable", /^text \(.*"unbuildable" could not be rebuilt/],
 };
 
@@ -68,7 +70,7 @@ onEveryStore("hostile", (stage) => {
   it("whatever is thrown, the step is recorded and the run ends", async () => {
     const app = stage.engine();
     app.error("declared", Declared);
-    app.error("unreadable", Unreadable, { details: () => { throw new Error("details threw"); }, rebuild: (message) => new Unreadable(message) });
+    app.error("unreadable", Unreadable, { details: ({ message }) => { throw message === "deeper" ? (getter(new Error(), "message") as Error) : new Error("details threw"); }, rebuild: (message) => new Unreadable(message) });
     app.error("unbuildable", Unbuildable, { details: () => ({}), rebuild: () => undefined as never });
     const attempts: string[] = [];
     const fail = app.step("fail", async (kind: string): Promise<void> => {
@@ -81,6 +83,11 @@ onEveryStore("hostile", (stage) => {
         (error: EverstepError) => [error.code, error.errorType ?? null, error.message],
       ),
     );
+    const move = app.transaction("move", async (_: Transaction, kind: string): Promise<void> => {
+      attempts.push(`move ${kind}`);
+      throw THROWN[kind]?.[0]();
+    });
+    const moved = app.workflow("moved", async (kind: string) => move(kind).then(() => null, (error: EverstepError) => [error.code, error.message]));
     const uncaught = app.workflow("uncaught", async (kind: string) => {
       throw THROWN[kind]?.[0]();
     });
@@ -93,6 +100,8 @@ onEveryStore("hostile", (stage) => {
       assert.match(String(text), message, kind);
       assert.equal((await run.steps()).length, 1, kind);
       assert.equal(attempts.filter((other) => other === kind).length, 1, kind);
+      assert.deepEqual(await (await moved.start(kind)).result(), [code, text], kind);
+      assert.equal(attempts.filter((other) => other === `move ${kind}`).length, 1, kind);
       for (const other of [await uncaught.start(kind), await fail.start(kind)]) await assert.rejects(other.result(), { code: "run_failed" }, kind);
     }
     await app.close();

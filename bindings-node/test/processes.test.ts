@@ -67,6 +67,16 @@ describe("processes", () => {
     await client.close();
   });
 
+  it("a cancel while several calls are open ends their run, not the process", async () => {
+    const { code, stdout, stderr } = await child(PROGRAM, ["cancel", database()]);
+    assert.deepEqual([code, stdout], [0, "run_cancelled\nstep 0 attempt 1\nstep 1 attempt 1\nresult 10\n"], stderr);
+  });
+
+  it("runs that leave the losers of a race behind hold nothing: the process ends", async () => {
+    const { code, stdout, stderr } = await child(PROGRAM, ["raced", database()]);
+    assert.deepEqual([code, stdout], [0, "result 1000\n"], stderr);
+  });
+
   it("serve works until SIGTERM, then drains", async () => {
     const url = database();
     const running = spawn(process.execPath, [PROGRAM, "serve", url], { stdio: ["ignore", "pipe", "inherit"] });

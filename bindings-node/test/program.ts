@@ -1,7 +1,7 @@
 /** Programs that tests run as processes and worker threads: `program.mjs MODE DATABASE`. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import { Everstep } from "everstep";
+import { Everstep, type EverstepError } from "everstep";
 
 const [mode = "", database = ""] = (workerData as string[] | null) ?? process.argv.slice(2);
 const app = new Everstep({ database, autoMigrate: true });
@@ -14,7 +14,7 @@ function print(line: string): void {
 }
 
 const step = app.step("step", async (n: number, context) => {
-  print(`step ${n} attempt ${context.attempt}`);
+  if (mode !== "raced") print(`step ${n} attempt ${context.attempt}`);
   if (mode === "stall" && n === 2) await new Promise((resolve) => setTimeout(resolve, 600_000));
   if (mode === "exit" && n === 2) process.exit(7);
   return n * 10;
@@ -46,6 +46,24 @@ const loop = app.workflow("loop", async (count: number) => {
   return sum;
 });
 
+let begun: () => void = () => undefined;
+const slowly = new Promise<void>((resolve) => (begun = resolve));
+const slow = app.step("slow", async (_: undefined, { signal }) => {
+  begun();
+  await new Promise((resolve) => {
+    signal.addEventListener("abort", resolve);
+  });
+});
+
+/** Calls that are open while another one is awaited. */
+const limited = app.workflow("limited", async (_: undefined, ctx) => {
+  const open = [ctx.sleep({ hours: 1 }), ctx.receive(), app.getEvent({ key: ctx.run }, "key"), ctx.all([() => ctx.sleep({ hours: 1 })])];
+  await slow();
+  await Promise.race([...open, step(1)]);
+});
+
+const raced = app.workflow("raced", async (_: number, ctx) => Promise.race([step(1), ctx.sleep({ hours: 1 })]));
+
 async function main(): Promise<void> {
   switch (mode) {
     case "serve":
@@ -64,6 +82,22 @@ async function main(): Promise<void> {
       await wf.start(3, { id: "unawaited" });
       print("started");
       return;
+    case "cancel": {
+      await app.launch();
+      const run = await limited.start();
+      await slowly;
+      await run.cancel();
+      print(await run.result().then(() => "ended", (error: EverstepError) => error.code));
+      print(`result ${JSON.stringify(await (await loop.start(2)).result())}`);
+      return;
+    }
+    case "raced": {
+      await app.launch();
+      const runs = await raced.startMany(Array.from({ length: 1000 }, (_, n) => n));
+      print(`result ${(await Promise.all(runs.map((run) => run.result()))).length}`);
+      // close() is forgotten here, too.
+      return;
+    }
     case "load":
       await app.launch();
       for (;;) {

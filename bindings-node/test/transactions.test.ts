@@ -1,86 +1,11 @@
 /** Transactional steps on each driver: rows and checkpoint commit together, conflicts run again, another database is refused. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { pathToFileURL } from "node:url";
-import { PrismaPg } from "@prisma/adapter-pg";
-import { sql as drizzleSql } from "drizzle-orm";
-import { drizzle } from "drizzle-orm/node-postgres";
-import { drizzle as drizzlePostgres } from "drizzle-orm/postgres-js";
-import knexOf from "knex";
-import { Kysely, PostgresDialect, sql as kyselySql } from "kysely";
-import pg from "pg";
-import postgresOf from "postgres";
-import { Everstep, EverstepError, type Transaction, type TransactionSource, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, prismaTx, setLogger } from "everstep";
+import type pg from "pg";
+import { Everstep, EverstepError, type Transaction, setLogger } from "everstep";
+import { DRIVERS, type Driver, closeDrivers, loadDrivers, pool } from "./drivers.js";
 import { type Postgres, onEveryStore, startPostgres } from "./stage.js";
-
- 
-type Execute = (text: string) => Promise<unknown>;
-
-interface Driver {
-  source(url: string): TransactionSource<any>;
-  execute(tx: any): Execute;
-}
-
-const closing: (() => Promise<unknown>)[] = [];
-
-function pool(url: string, max = 4): pg.Pool {
-  const made = new pg.Pool({ connectionString: url, max });
-  made.on("error", () => undefined);
-  // Drizzle and Kysely check clients out without listening to them: a lost connection would end the process (README, troubleshooting).
-  made.on("connect", (client) => void client.on("error", () => undefined));
-  closing.push(() => made.end());
-  return made;
-}
-
-/** Made from test/prisma/schema.prisma by scripts/test.mjs. */
-let PrismaClient: new (options: { adapter: PrismaPg }) => any;
-
-const DRIVERS: Record<string, Driver> = {
-  pg: { source: (url) => pgTx(pool(url)), execute: (tx: pg.PoolClient) => (text) => tx.query(text) },
-  "pg, serializable": { source: (url) => pgTx(pool(url), { isolation: "serializable" }), execute: (tx: pg.PoolClient) => (text) => tx.query(text) },
-  "postgres.js": {
-    source: (url) => {
-      const sql = postgresOf(url, { max: 4, onnotice: () => undefined });
-      closing.push(() => sql.end());
-      return postgresTx(sql);
-    },
-    execute: (tx: postgresOf.TransactionSql) => async (text) => tx.unsafe(text),
-  },
-  "drizzle on pg": { source: (url) => drizzleTx(drizzle(pool(url)), drizzleSql), execute: (tx) => (text) => tx.execute(drizzleSql.raw(text)) },
-  "drizzle on postgres.js": {
-    source: (url) => {
-      const sql = postgresOf(url, { max: 4, onnotice: () => undefined });
-      closing.push(() => sql.end());
-      return drizzleTx(drizzlePostgres(sql), drizzleSql);
-    },
-    execute: (tx) => (text) => tx.execute(drizzleSql.raw(text)),
-  },
-  knex: {
-    source: (url) => {
-      const made = knexOf({ client: "pg", connection: url, pool: { min: 0, max: 4 } });
-      closing.push(() => made.destroy());
-      return knexTx(made);
-    },
-    execute: (tx) => async (text) => tx.raw(text),
-  },
-  kysely: {
-    source: (url) => {
-      const db = new Kysely<any>({ dialect: new PostgresDialect({ pool: pool(url) }) });
-      return kyselyTx(db);
-    },
-    execute: (tx) => (text) => kyselySql.raw(text).execute(tx),
-  },
-  prisma: {
-    source: (url) => {
-      const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: url }) });
-      closing.push(() => prisma.$disconnect());
-      return prismaTx<any>(prisma, { timeout: 10_000 });
-    },
-    execute: (tx) => (text) => tx.$executeRawUnsafe(text),
-  },
-};
 
 describe("drivers", () => {
   let postgres: Postgres;
@@ -89,14 +14,14 @@ describe("drivers", () => {
   const engines: Everstep[] = [];
 
   before(async () => {
-    ({ PrismaClient } = await import(pathToFileURL(join(__dirname, "prisma_client.mjs")).href));
+    await loadDrivers();
     postgres = await startPostgres();
     look = pool(postgres.url());
     await look.query("create database elsewhere");
   });
   after(async () => {
     for (const app of engines) await app.close({ grace: { milliseconds: 0 } });
-    for (const close of closing) await close();
+    await closeDrivers();
     postgres.stop();
   });
 

@@ -35,6 +35,11 @@ export function knexTx<Tx extends KnexTransaction>(
           over = true;
           await transaction.rollback();
         },
+        async abandon() {
+          // The handle itself refuses every query from here on.
+          over = true;
+          await transaction.rollback();
+        },
         close: () => undefined,
       };
     },
