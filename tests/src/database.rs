@@ -21,6 +21,18 @@ impl Database {
         }
     }
 
+    /// Whether a SQLite file can be written to within a second.
+    pub async fn is_free(url: &str) -> Result<bool, sqlx::Error> {
+        use std::str::FromStr;
+        let options = sqlx::sqlite::SqliteConnectOptions::from_str(url)?.busy_timeout(std::time::Duration::from_secs(1));
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        match sqlx::query("begin immediate").execute(&mut connection).await {
+            Ok(_) => sqlx::query("rollback").execute(&mut connection).await.map(|_| true),
+            Err(error) if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "5") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub fn is_postgres(&self) -> bool {
         matches!(self, Database::Postgres { .. })
     }

@@ -188,7 +188,7 @@ impl Player {
                 if found == *count { Ok(()) } else { Err(format!("{found} records instead of {count}")) }
             }
             Action::Kill { name } => stage.kill(name).await.map(drop),
-            Action::Stop { name } => stage.workers.get_mut(name).map(|w| w.stop()).ok_or(format!("there is no worker {name}")),
+            Action::Stop { name } => stage.stop(name).await,
             Action::Continue { name } => stage.workers.get_mut(name).map(|w| w.resume()).ok_or(format!("there is no worker {name}")),
             Action::Close { name, within_ms } => {
                 let mut worker = stage.workers.remove(name).ok_or(format!("there is no worker {name}"))?;

@@ -211,6 +211,20 @@ impl Stage {
         Ok(worker.pid())
     }
 
+    /// SIGSTOP. Stopped in the midst of a write to SQLite a process holds the file, which nobody can take from one that lives: then it goes on, and is stopped
+    /// a moment later.
+    pub async fn stop(&mut self, name: &str) -> Result<(), String> {
+        let url = self.url(None)?;
+        loop {
+            let worker = self.workers.get_mut(name).ok_or(format!("there is no worker {name}"))?;
+            worker.stop();
+            if self.store == Store::Postgres || Database::is_free(&url).await.map_err(|e| e.to_string())? {
+                return Ok(());
+            }
+            worker.resume();
+        }
+    }
+
     pub fn open_gate(&self, gate: &str) -> Result<(), String> {
         std::fs::write(self.directory.join("gates").join(gate), b"").map_err(|e| e.to_string())
     }
