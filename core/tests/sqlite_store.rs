@@ -105,6 +105,7 @@ fn tick(incarnation: Uuid) -> TickRequest {
         silent_ms: 60_000,
         known_dead: Vec::new(),
         page: 100,
+        cancel_grace_ms: 60_000,
         max_crashes: 5,
         boot_id: "boot".into(),
         routes: Vec::new(),

@@ -72,6 +72,8 @@ const CHECKS: &[(&str, Check)] = checks![
     claims::paused_queues_wait,
     claims::a_pause_changes_nothing_else_of_a_queue,
     claims::delayed_and_expired,
+    claims::a_limit_counts_what_already_runs,
+    claims::what_follows_stays_in_its_namespace,
     claims::given_back_first,
     claims::queues_change,
     takeover::the_dead_are_reaped,
@@ -95,6 +97,7 @@ const CHECKS: &[(&str, Check)] = checks![
     races::runs_that_message_one_another,
     races::claims_share_nothing,
     races::waits_against_outcomes,
+    races::a_wait_against_an_end_in_one_statement,
     races::a_key_asked_for_while_its_run_ends,
 ];
 

@@ -283,7 +283,7 @@ impl Engine {
     }
 
     /// Loaded history is bounded: a process full of long histories claims no more until some are done.
-    fn history_full(&self) -> bool {
+    pub(super) fn history_full(&self) -> bool {
         self.history_bytes.load(Ordering::Relaxed) > self.config.history_bytes as i64
     }
 

@@ -154,7 +154,7 @@ impl Engine {
         let mut connected_since: Option<Instant> = None;
         let mut last_reconcile = Instant::now();
         let mut failures = 0;
-        let mut idle_ticks = 0;
+        let (mut idle_ticks, mut ticks_held) = (0, 0);
         let mut known_dead = Vec::new();
         while self.phase() <= Phase::Draining && !self.closing.load(Ordering::Acquire) {
             self.ticks.asked.store(false, Ordering::Release);
@@ -169,9 +169,10 @@ impl Engine {
                 silent_ms: self.config.beat_ms + SILENT_MS,
                 known_dead: std::mem::take(&mut known_dead),
                 page: PAGE,
+                cancel_grace_ms: self.config.cancel_grace_ms,
                 max_crashes: self.config.max_crashes,
                 boot_id: self.host.boot_id.clone(),
-                routes: self.routes_to_look_at(idle_ticks),
+                routes: self.routes_to_look_at(if held.is_some() { ticks_held } else { idle_ticks }),
             };
             Counters::add(&self.counters.ticks, 1);
             let report = match self.tick_and_beat(&request).await {
@@ -198,7 +199,7 @@ impl Engine {
             if report.more {
                 continue;
             }
-            idle_ticks = if held.is_some() { 0 } else { idle_ticks + 1 };
+            (idle_ticks, ticks_held) = if held.is_some() { (0, ticks_held + 1) } else { (idle_ticks + 1, 0) };
             known_dead = self.until_next_tick(&report, connected_since, lease).await;
         }
     }
@@ -261,13 +262,13 @@ impl Engine {
     }
 
     /// Where a tick looks for what no hint has told of: nowhere while there is no room for it.
-    fn routes_to_look_at(&self, idle_ticks: u32) -> Vec<i64> {
+    fn routes_to_look_at(&self, ticks: u32) -> Vec<i64> {
         if self.phase() != Phase::Launched || self.held().is_some() || self.free_slots() <= 0 || self.config.role != Role::Worker {
             return Vec::new();
         }
         let served = self.served();
         let mut routes = served.routes.clone();
-        if idle_ticks % LOOK_AT_LIMITED == LOOK_AT_LIMITED - 1 {
+        if ticks % LOOK_AT_LIMITED == LOOK_AT_LIMITED - 1 {
             routes.extend(&served.limited);
         }
         routes

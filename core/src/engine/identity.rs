@@ -62,6 +62,13 @@ pub fn child_key(run: RunKey, at: &Position, workflow: &str, input: &[u8]) -> Ru
     Uuid::new_v8(first_16(hash(&[b"child", run.as_bytes(), &place, at.branch.as_bytes(), workflow.as_bytes(), input])))
 }
 
+/// The id of a message a workflow sends: of its place, and of what is sent too. At a place that was forgotten (a retry, a rewind) another path may say something
+/// else, which is another message.
+pub fn sent_key(run: RunKey, at: &Position, to: RunKey, topic: &str, value: &[u8]) -> Uuid {
+    let place = [at.segment.to_be_bytes(), at.seq.to_be_bytes()].concat();
+    Uuid::new_v8(first_16(hash(&[b"sent", run.as_bytes(), &place, at.branch.as_bytes(), to.as_bytes(), topic.as_bytes(), value])))
+}
+
 /// A message's id: the same for the same (receiver, key), so that a repeated send is the same message.
 pub fn message_key(run: RunKey, idempotency_key: &str) -> Uuid {
     Uuid::new_v8(first_16(hash(&[b"message", run.as_bytes(), idempotency_key.as_bytes()])))

@@ -44,6 +44,13 @@ impl Engine {
         name.is_empty() || self.config.queues.as_ref().is_none_or(|served| served.iter().any(|q| q == name))
     }
 
+    /// What is parked takes nothing of its queue's worker limit, and nobody else tells that there is room.
+    pub fn parked_in(&self, queue: &str) {
+        if !queue.is_empty() && self.queues.get(queue).is_some_and(|queue| queue.worker_limit.is_some()) {
+            self.claims.look();
+        }
+    }
+
     pub async fn refresh_queues(&self) -> Result<()> {
         let queues = self.within_budget(|| self.store.queues()).await?;
         self.queues.replace(queues);

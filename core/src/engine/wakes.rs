@@ -181,8 +181,13 @@ impl Engine {
 
     /// A run is ready. Others hear of it unless this process is about to take it itself.
     fn hint_start(self: &Arc<Self>, route: &Route) {
-        let mine = self.phase() == Phase::Launched
+        let mine = self.config.role == super::Role::Worker
+            && self.phase() == Phase::Launched
+            && self.held().is_none()
             && self.serves_queue(&route.queue)
+            && self.queues.is_free(&route.queue)
+            && !self.crowded()
+            && !self.history_full()
             && self.registered(&route.workflow).is_some_and(|w| self.slots_of(w.client).is_some_and(|s| s.load(Ordering::Relaxed) > 0));
         if self.config.role == super::Role::Worker {
             self.claims.look();

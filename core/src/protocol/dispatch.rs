@@ -189,9 +189,9 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
                 asked,
                 Payload::default(),
                 |at| {
-                    // Derived from the place: the send repeated after a crash is the same message.
+                    // The send repeated after a crash is the same message.
                     if key.is_none() {
-                        message.id = identity::idempotency_key(exec.run, at);
+                        message.id = identity::sent_key(exec.run, at, to, topic, value);
                     }
                     Ok(Effect::Send(message))
                 },

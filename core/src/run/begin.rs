@@ -58,7 +58,7 @@ impl Exec {
             return self.enter_recorded(engine, st, &asked, place, &site, out);
         }
         let cancelled = st.cancel.is_some() && !shielded;
-        if cancelled && (asked.kind == kind::GROUP || !self.client.ordered || st.alone()) {
+        if cancelled && (!self.client.ordered || st.alone()) {
             let answer = st.cancelled();
             let effects = st.forget_open_wait(&place);
             self.note_cancel(engine, st, &place, site, &effects, out);
@@ -89,7 +89,8 @@ impl Exec {
             shielded,
             phase: Phase::Opening,
         };
-        if cancelled {
+        // A race is not a wait: what is called in its branches meets the cancel, in its turn.
+        if cancelled && asked.kind != kind::GROUP {
             // The first time it was seen behind everything recorded, and clean-up followed: here it waits for the turns of all that.
             let replaying = st.history.replaying();
             st.calls.insert(place.clone(), Call { phase: Phase::Deferred, ..call });

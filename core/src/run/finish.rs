@@ -477,6 +477,9 @@ impl Exec {
             }
             engine.parked_changed(if waiting { 1 } else { -1 }, st.releasable);
             engine.slots_changed(self.client_id, if waiting { 1 } else { -1 });
+            if waiting {
+                engine.parked_in(&self.queue);
+            }
             if waiting && self.is_struck(st) {
                 engine.struck_parked();
             }

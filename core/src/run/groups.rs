@@ -103,6 +103,29 @@ fn winner_branch(branch: &str, seq: i32, recorded: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::by_hand::{ByHand, asked, recorded};
+    use crate::protocol::frame::Reader;
+    use crate::protocol::ops;
+    use crate::store::{CancelRequest, RunState, Write};
+
+    /// The first execution was at the race and beside it recorded a step; clean-up that followed at once would take the step's place.
+    #[test]
+    fn a_cancel_is_not_seen_at_a_race_ahead_of_what_is_recorded() {
+        let h = ByHand::open(true);
+        let exec = h.claim(|run| {
+            run.state = RunState::Cancelling;
+            run.cancel = Some(CancelRequest { by: "someone".into(), why: "no more".into(), grace_left_ms: 60_000 });
+            run.steps = vec![crate::store::StepRecord { done: 0, seen: 0, ..recorded(1, b"1") }];
+        });
+        let mut out = Outbox::default();
+        let race = exec.begin_group(&h.engine, asked("", 1, kind::GROUP, "race"), true, &mut out).unwrap();
+        assert_eq!(Reader::new(&race).int().unwrap(), ops::verdict::RUN);
+        let written = h.commit();
+        assert!(!written.iter().any(|write| matches!(write, Write::Step { .. })), "the cancel has not been seen yet");
+        // What is called in its branch hears of it in its turn: behind the step that is recorded.
+        let first = exec.begin_step(&h.engine, asked("/0/0", 2, kind::STEP, "f"), &mut out).unwrap();
+        assert_eq!(Reader::new(&first).int().unwrap(), ops::verdict::PENDING);
+    }
 
     #[test]
     fn winners_survive_the_trip_through_the_record() {

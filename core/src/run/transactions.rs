@@ -176,6 +176,7 @@ impl Exec {
         match answer {
             Ok(Verdict::Committed) => {
                 crate::failpoint!("engine.transaction.committed");
+                engine.claims.clear_suspect(self.run);
                 self.complete(st, place, done, verdict::recorded(false, None, place.1), out);
             }
             Ok(Verdict::Adopt(record)) => self.complete(st, place, done, super::begin::replayed(&record, place.1), out),

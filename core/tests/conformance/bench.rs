@@ -180,6 +180,7 @@ impl Worker {
             silent_ms,
             known_dead: known_dead.to_vec(),
             page: 500,
+            cancel_grace_ms: 60_000,
             max_crashes,
             boot_id: "boot".into(),
             routes: Vec::new(),

@@ -271,6 +271,55 @@ pub async fn delayed_and_expired(bench: Arc<Bench>) {
     assert_eq!(worker.tick(&[]).await.next_timer_ms, None);
 }
 
+/// What runs when its queue gets a limit counts as what comes after.
+pub async fn a_limit_counts_what_already_runs(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let route = route_of("q", "job");
+    bench.store.put_queue(&queue("q"), false).await.expect("puts");
+    for _ in 0..5 {
+        enqueue(&worker, &route, |_| {}).await;
+    }
+    let running = worker.claim(std::slice::from_ref(&route), 3).await;
+    assert_eq!(running.len(), 3);
+    bench.store.put_queue(&Queue { limit: Some(2), ..queue("q") }, false).await.expect("puts");
+    let another = Worker::register(bench.another(), 60_000).await;
+    assert_eq!(another.claim(std::slice::from_ref(&route), 10).await.len(), 0, "three run where two may");
+    verdict!(worker.one(outcome(running[0].key, 1)).await, Verdict::Committed);
+    assert_eq!(another.claim(std::slice::from_ref(&route), 10).await.len(), 0, "two run");
+    verdict!(worker.one(outcome(running[1].key, 1)).await, Verdict::Committed);
+    assert_eq!(another.claim(std::slice::from_ref(&route), 10).await.len(), 1);
+    // Said again, it counts nobody twice.
+    bench.store.put_queue(&Queue { limit: Some(3), ..queue("q") }, false).await.expect("puts");
+    let another = Worker::register(bench.another(), 60_000).await;
+    assert_eq!(another.claim(std::slice::from_ref(&route), 10).await.len(), 1);
+}
+
+/// Timers are fired by whoever comes by; what follows a run belongs where the run does.
+pub async fn what_follows_stays_in_its_namespace(bench: Arc<Bench>) {
+    fn follow(namespace: &str, _: &Ended) -> Option<NewRun> {
+        Some(NewRun { route: route_of("", &format!("after in {namespace}")), ..new_run() })
+    }
+    let config = StoreConfig { namespace: "another".into(), follow_up: follow, ..bench.config.clone() };
+    let here = bench.worker().await;
+    let there = Worker::register(open(config).expect("the URL is good"), 60_000).await;
+    let run = enqueue(&here, &route_of("q", "job"), |run| {
+        run.expires_ms = Some(1);
+        run.options = Some("{}".into());
+    })
+    .await;
+    until("the other one ends it", || async {
+        there.tick(&[]).await;
+        (bench.state(run).await == RunState::Cancelled).then_some(())
+    })
+    .await;
+    let listed = |store: Arc<dyn Store>| async move {
+        let page = store.list(&RunFilter { workflow: Some("after in default".into()), limit: 10, ..RunFilter::default() }).await.expect("lists");
+        page.len()
+    };
+    assert_eq!((listed(here.store.clone()).await, listed(there.store.clone()).await), (1, 0));
+    assert_eq!(here.claim(&[route_of("", "after in default")], 10).await.len(), 1);
+}
+
 pub async fn given_back_first(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let run = worker.own().await;

@@ -161,6 +161,30 @@ pub async fn waits_against_outcomes(bench: Arc<Bench>) {
     }
 }
 
+/// The same where the end is written in one statement. After a miss a store writes ends in a transaction for a while: so each round has a new one.
+pub async fn a_wait_against_an_end_in_one_statement(bench: Arc<Bench>) {
+    let two = bench.worker().await;
+    for _ in 0..60 {
+        let one = Worker::register(bench.another(), 60_000).await;
+        let (child, parent) = (one.own().await, two.own().await);
+        let falls_asleep = async {
+            verdict!(two.one(wait(parent, 1, 0, WaitKind::Result, Some(child), "", None)).await, Verdict::Opened { .. });
+            let waits = two.store.load(two.id, &[parent]).await.expect("loads").remove(0).waits;
+            if matches!(two.store.answer_waits(parent, &waits).await.expect("answers")[0], WaitAnswer::Result { .. }) {
+                return None;
+            }
+            Some(two.one(Write::Release { run: parent, epoch: 1, inbox: 0, due: None }).await)
+        };
+        let (ended, asleep) = tokio::join!(one.one(outcome(child, 1)), falls_asleep);
+        verdict!(ended, Verdict::Committed);
+        match asleep {
+            None | Some(Verdict::Changed { inbox: 1 }) => {}
+            Some(Verdict::Committed) => assert_eq!(bench.state(parent).await, RunState::Ready, "it was woken"),
+            Some(other) => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
 /// Everybody locks a run and then its key; a start asks for the key first, so it may not wait for the run. What stands between two statements of another
 /// process is held open here by hand.
 pub async fn a_key_asked_for_while_its_run_ends(bench: Arc<Bench>) {

@@ -127,6 +127,7 @@ pub async fn the_living_are_left_alone(bench: Arc<Bench>) {
         silent_ms: 60_000,
         known_dead: Vec::new(),
         page: 10,
+        cancel_grace_ms: 60_000,
         max_crashes: 5,
         boot_id: "elsewhere".into(),
         routes: Vec::new(),

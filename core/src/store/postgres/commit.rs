@@ -1,4 +1,4 @@
-//! Group commit: one statement where the batch has one kind of row, one transaction otherwise; bisection for the row that is at fault.
+//! Group commit: one statement where the batch is plain, one transaction otherwise; bisection for the row that is at fault.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,12 +9,14 @@ use uuid::Uuid;
 use super::apply::{self, Applied, Context};
 use super::connect::Session;
 use super::errors::{is_duplicate, is_poison};
-use super::steps::{self, StepRow};
-use super::{PostgresStore, batch, starts, waits};
+use super::plain::{self, Plain};
+use super::{Lane, PostgresStore, batch, starts, steps, waits};
 use crate::store::{NewRun, Result, StoreError, Verdict, WakeHint, Write};
 
 /// Tries of a batch that the database rolled back before the engine hears of it.
 const TRIES: u32 = 5;
+/// Batches that go as transactions after one that had to.
+const DETOUR: u32 = 32;
 /// Batches for which waiters are looked up before locking, after a batch that met one it had not locked.
 const LOOK_AHEAD: u32 = 64;
 
@@ -25,9 +27,8 @@ pub(super) async fn commit(store: &PostgresStore, lane: usize, incarnation: Opti
     failpoint!("store.commit.before");
     let mut verdicts = Vec::with_capacity(writes.len());
     let mut hints = Vec::new();
-    let look_ahead = &store.lanes[at].look_ahead;
     for part in batch::cut(writes) {
-        verdicts.extend(bisect(&mut session, &context, look_ahead, part, &mut hints).await?);
+        verdicts.extend(bisect(&mut session, &context, &store.lanes[at], part, &mut hints).await?);
     }
     drop(session);
     failpoint!("store.commit.after");
@@ -36,11 +37,11 @@ pub(super) async fn commit(store: &PostgresStore, lane: usize, incarnation: Opti
 }
 
 /// Commit a part; when a value in it is refused, halve it until that row stands alone, so that the others commit.
-async fn bisect(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, part: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
+async fn bisect(session: &mut Session, context: &Context<'_>, lane: &Lane, part: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::with_capacity(part.len());
     let mut open = vec![part];
     while let Some(piece) = open.pop() {
-        match persist(session, context, look_ahead, piece, hints).await {
+        match persist(session, context, lane, piece, hints).await {
             Ok(more) => verdicts.extend(more),
             Err(error) if is_poison(&error) && piece.len() > 1 => {
                 let (left, right) = piece.split_at(piece.len() / 2);
@@ -55,10 +56,10 @@ async fn bisect(session: &mut Session, context: &Context<'_>, look_ahead: &Atomi
 }
 
 /// Again, a bounded number of times, when the database rolled back for the sake of another.
-async fn persist(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
+async fn persist(session: &mut Session, context: &Context<'_>, lane: &Lane, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     let mut tried = 0;
     loop {
-        match once(session, context, look_ahead, piece, hints).await {
+        match once(session, context, lane, piece, hints).await {
             Err(StoreError::Conflict(_)) if tried < TRIES => {
                 tried += 1;
                 // Full jitter: the same two must not meet again in the same order.
@@ -70,17 +71,17 @@ async fn persist(session: &mut Session, context: &Context<'_>, look_ahead: &Atom
     }
 }
 
-async fn once(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU32, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
+async fn once(session: &mut Session, context: &Context<'_>, lane: &Lane, piece: &[Write], hints: &mut Vec<WakeHint>) -> Result<Vec<Verdict>> {
     context.sites.ensure(session, piece).await?;
     let mut careful = context.retry;
-    if let Some(verdicts) = one_kind(session, context, piece, &mut careful).await? {
+    if let Some(verdicts) = plainly(session, context, &lane.detour, piece, &mut careful).await? {
         return Ok(verdicts);
     }
     let mut extra = BTreeSet::new();
-    if look_ahead.load(Ordering::Relaxed) > 0 {
+    if lane.look_ahead.load(Ordering::Relaxed) > 0 {
         let awaited = apply::awaited(piece);
         if !awaited.is_empty() {
-            look_ahead.fetch_sub(1, Ordering::Relaxed);
+            lane.look_ahead.fetch_sub(1, Ordering::Relaxed);
             extra.extend(waits::waiting_for(session, &awaited).await?.into_iter().map(|waiter| waiter.run));
         }
     }
@@ -88,14 +89,14 @@ async fn once(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU
         match apply::transaction(session, context, piece, careful, &extra).await? {
             Applied::Done { verdicts, hints: more, awaited } => {
                 if awaited {
-                    look_ahead.store(LOOK_AHEAD, Ordering::Relaxed);
+                    lane.look_ahead.store(LOOK_AHEAD, Ordering::Relaxed);
                 }
                 hints.extend(more);
                 return Ok(verdicts);
             }
             Applied::Again { careful: must, extra: also } => {
                 if !also.is_empty() {
-                    look_ahead.store(LOOK_AHEAD, Ordering::Relaxed);
+                    lane.look_ahead.store(LOOK_AHEAD, Ordering::Relaxed);
                 }
                 // Each round either starts to look or locks more: it ends.
                 careful |= must;
@@ -106,33 +107,36 @@ async fn once(session: &mut Session, context: &Context<'_>, look_ahead: &AtomicU
 }
 
 /// The forms that need no transaction. None: take the transaction; `careful` when something stood in the way.
-async fn one_kind(session: &mut Session, context: &Context<'_>, piece: &[Write], careful: &mut bool) -> Result<Option<Vec<Verdict>>> {
-    let mut runs: Vec<&NewRun> = Vec::new();
-    let mut rows: Vec<StepRow> = Vec::new();
-    for write in piece {
-        match write {
-            Write::Start(run) if run.dedup.is_none() => runs.push(run),
-            Write::Step { run, epoch, step } if step.effects.is_empty() => rows.push(StepRow { run: *run, epoch: *epoch, step }),
-            _ => return Ok(None),
-        }
-    }
-    if runs.len() == piece.len() {
-        let first = starts::insert(session, context.incarnation, context.lane, &runs, !*careful).await;
+async fn plainly(session: &mut Session, context: &Context<'_>, detour: &AtomicU32, piece: &[Write], careful: &mut bool) -> Result<Option<Vec<Verdict>>> {
+    let starts: Vec<&NewRun> = piece.iter().map_while(|write| if let Write::Start(run) = write { Some(&**run) } else { None }).collect();
+    let plain = if *careful { None } else { Plain::of(piece) };
+    if plain.is_none() && starts.len() == piece.len() && starts.iter().all(|run| run.dedup.is_none()) {
+        let first = starts::insert(session, context.incarnation, context.lane, &starts, !*careful).await;
         return match first {
-            Err(error) if !*careful && is_duplicate(&error) => starts::insert(session, context.incarnation, context.lane, &runs, false).await.map(Some),
+            Err(error) if !*careful && is_duplicate(&error) => starts::insert(session, context.incarnation, context.lane, &starts, false).await.map(Some),
             first => first.map(Some),
         };
     }
-    let Some(incarnation) = context.incarnation else { return Ok(None) };
-    if rows.len() < piece.len() || *careful {
+    let (Some(incarnation), Some(mut plain)) = (context.incarnation, plain) else { return Ok(None) };
+    if plain.only_steps() {
+        // Row locks are taken in the order of the arrays: key order, as everywhere.
+        plain.steps.sort_by_key(|row| row.run);
+        if steps::insert_fenced(session, incarnation, context.lane, &plain.steps).await? == piece.len() as u64 {
+            return Ok(Some(vec![Verdict::Committed; piece.len()]));
+        }
+        // Some are in by now and carry our token; the transaction tells them from the fenced and the foreign.
+        *careful = true;
         return Ok(None);
     }
-    // Row locks are taken in the order of the arrays: key order, as everywhere.
-    rows.sort_by_key(|row| row.run);
-    if steps::insert_fenced(session, incarnation, context.lane, &rows).await? == rows.len() as u64 {
-        return Ok(Some(vec![Verdict::Committed; piece.len()]));
+    if detour.load(Ordering::Relaxed) > 0 {
+        detour.fetch_sub(1, Ordering::Relaxed);
+        return Ok(None);
     }
-    // Some are in by now and carry our token; the transaction tells them from the fenced and the foreign.
-    *careful = true;
+    if plain::write(session, incarnation, context.lane, &mut plain).await? {
+        let verdict = |write: &Write| if matches!(write, Write::Start(_)) { Verdict::Started { claimed: true } } else { Verdict::Committed };
+        return Ok(Some(piece.iter().map(verdict).collect()));
+    }
+    // Ends with slots, or that somebody waits for, seldom come alone.
+    detour.store(DETOUR, Ordering::Relaxed);
     Ok(None)
 }

@@ -13,16 +13,14 @@ use super::rows::read;
 use super::{PostgresStore, sites, starts, waits};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Ended, Payload, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
 
-/// Who asks when a deadline passes, and the type of the error it ends in.
-/// Grace of a cancel that a deadline asks for.
-const DEADLINE_GRACE_MS: i64 = 60_000;
 /// Tries when the database rolls back for the sake of another.
 const TRIES: u32 = 5;
 
 #[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
     Cancel { by: &'a str, why: &'a str, grace_ms: i64 },
-    Timer(TimerKind),
+    /// Milliseconds for the clean-up of a run whose deadline has passed.
+    Timer(TimerKind, i64),
 }
 
 enum Asked {
@@ -41,7 +39,7 @@ pub(super) async fn cancel(store: &PostgresStore, run: RunKey, by: &str, why: &s
 }
 
 /// A timer of this kind is due; false when it is not any more, or its run is busy.
-pub(super) async fn timer(session: &mut Session, run: RunKey, kind: i16, hints: &mut Vec<WakeHint>) -> Result<bool> {
+pub(super) async fn timer(session: &mut Session, run: RunKey, kind: i16, grace_ms: i64, hints: &mut Vec<WakeHint>) -> Result<bool> {
     let kind = match kind {
         3 => TimerKind::Deadline,
         4 => TimerKind::Expiry,
@@ -49,7 +47,7 @@ pub(super) async fn timer(session: &mut Session, run: RunKey, kind: i16, hints: 
         // A newer library's: not ours to judge.
         _ => return Ok(false),
     };
-    match ask(session, run, Request::Timer(kind)).await {
+    match ask(session, run, Request::Timer(kind, grace_ms)).await {
         Ok((verdict, more)) => {
             hints.extend(more);
             Ok(matches!(verdict, ControlVerdict::Done | ControlVerdict::Requested))
@@ -91,7 +89,7 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
     let mut set = extra.clone();
     set.insert(run);
     let locks = lock::take(session, None, 0, LockSet::whole(set.iter().copied())).await?;
-    if let Request::Timer(kind) = request {
+    if let Request::Timer(kind, _) = request {
         let taken = session.run(session.q(TAKE_TIMER).bind(run).bind(kind as i16)).await?;
         if taken == 0 {
             return Ok(Asked::Done(ControlVerdict::NotFound, Vec::new()));
@@ -103,16 +101,16 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
     }
     match request {
         Request::Cancel { by, why, grace_ms } => cancel_held(session, &locks, &set, run, &was, by, why, grace_ms, CLOSE_AGAIN_MS).await,
-        Request::Timer(TimerKind::Deadline) => {
-            cancel_held(session, &locks, &set, run, &was, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS, 0).await
+        Request::Timer(TimerKind::Deadline, grace_ms) => {
+            cancel_held(session, &locks, &set, run, &was, BY_DEADLINE, "its deadline has passed", grace_ms, 0).await
         }
-        Request::Timer(TimerKind::Expiry) if was.state == RunState::Ready && was.epoch == 0 => {
+        Request::Timer(TimerKind::Expiry, _) if was.state == RunState::Ready && was.epoch == 0 => {
             let why = "It had not started in time.";
             log(session, run, "cancel", "engine", Some(why)).await?;
             end(session, &locks, &set, run, &was, "engine", EXPIRED, why, 0).await
         }
         // Blocked while it was to clean up: nobody's code gets further, and the request still stands.
-        Request::Timer(TimerKind::CancelEnd) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
+        Request::Timer(TimerKind::CancelEnd, _) if matches!(was.state, RunState::Cancelling | RunState::Blocked) => {
             let rows = session.rows(session.q(ASKED_BY).bind(run)).await?;
             let by = rows.first().map(|row| read(row.try_get::<Option<String>, _>(0))).transpose()?.flatten();
             // The error says what the owner would have written, had it come to it.
@@ -121,7 +119,7 @@ async fn once(session: &mut Session, run: RunKey, request: Request<'_>, extra: &
             log(session, run, "cancel", "engine", Some(why)).await?;
             end(session, &locks, &set, run, &was, "engine", error_type, why, 0).await
         }
-        Request::Timer(_) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
+        Request::Timer(..) => Ok(Asked::Done(ControlVerdict::NotPossible(was.state), Vec::new())),
     }
 }
 
@@ -211,12 +209,14 @@ async fn end(
     let work = Work { outcomes: vec![outcome], parents: vec![(run, close_ms)], ..Work::default() };
     let mut hints = apply::settle(session, locks, &work, &mut [], wakes).await?;
     hints.push(WakeHint::Finished);
+    // No engine ended it, so none looks for what its slot was kept from.
+    hints.extend(was.slotted.then_some(WakeHint::Ready));
     hints.extend(was.owner.map(WakeHint::Inbox));
     hints.extend(follows.then_some(WakeHint::Ready));
     Ok(Asked::Done(ControlVerdict::Done, hints))
 }
 
-const OPTIONS: &str = "select i.workflow, i.root, i.trace_parent, i.options from {s}.run_info i where i.run_id = $1 and i.options is not null";
+const OPTIONS: &str = "select i.workflow, i.root, i.trace_parent, i.options, i.namespace from {s}.run_info i where i.run_id = $1 and i.options is not null";
 
 /// Start what is to follow this end, in its own commit. False: nothing is.
 async fn follow(session: &mut Session, run: RunKey, epoch: i32, value: &Payload) -> Result<bool> {
@@ -232,9 +232,11 @@ async fn follow(session: &mut Session, run: RunKey, epoch: i32, value: &Payload)
         trace_parent: read(row.try_get(2))?,
         options: read(row.try_get(3))?,
     };
-    let Some(next) = (session.shared.follow_up)(&session.shared.namespace, &ended) else { return Ok(false) };
-    sites::insert_routes(session, std::slice::from_ref(&next.route)).await?;
-    starts::insert(session, None, 0, &[&next], false).await?;
+    // Timers are fired by whoever comes by: its namespace need not be the run's.
+    let namespace: String = read(row.try_get(4))?;
+    let Some(next) = (session.shared.follow_up)(&namespace, &ended) else { return Ok(false) };
+    sites::insert_routes(session, &namespace, std::slice::from_ref(&next.route)).await?;
+    starts::insert_into(session, &namespace, &next).await?;
     Ok(true)
 }
 

@@ -1,7 +1,7 @@
 //! The PostgreSQL store. One concern a file; here is only who owns which connection.
 //!
 //! - `connect`, `errors`: connections with deadlines, and what an error means.
-//! - `commit` -> `batch`, `apply` -> `lock`, `starts`, `dedup`, `steps`, `effects`, `waits`, `changes`: the owner's writes.
+//! - `commit` -> `batch`, `plain` or `apply` -> `lock`, `starts`, `dedup`, `steps`, `effects`, `waits`, `changes`: the owner's writes.
 //! - `claim`, `history`: what an owner reads. `lease`, `orphans`, `tick`: who is alive, takeover, timers. `control`, `resume`: requests.
 //! - `guard`, `transaction`: transactional steps. `hints`: LISTEN/NOTIFY. `warm`: ahead of need. `reading`, `queues`, `schema`: the rest.
 
@@ -23,6 +23,7 @@ mod lease;
 mod lock;
 mod numeric;
 mod orphans;
+mod plain;
 mod queues;
 mod reading;
 mod resume;
@@ -83,13 +84,15 @@ struct Lane {
     home: Arc<Home>,
     /// See `commit`: batches left for which waiters are looked up before locking.
     look_ahead: AtomicU32,
+    /// And for which the one statement of `plain` is not tried.
+    detour: AtomicU32,
 }
 
 impl PostgresStore {
     pub fn open(config: StoreConfig) -> Result<Arc<dyn Store>> {
         let shared = Arc::new(Shared::new(&config)?);
         let home = |size, profile| Arc::new(Home::new(size, profile));
-        let lanes = (0..config.lanes.clamp(1, 8)).map(|_| Lane { home: home(1, Profile::Engine), look_ahead: AtomicU32::new(0) }).collect();
+        let lanes = (0..config.lanes.clamp(1, 8)).map(|_| Lane { home: home(1, Profile::Engine), look_ahead: AtomicU32::new(0), detour: AtomicU32::new(0) }).collect();
         Ok(Arc::new(PostgresStore {
             lanes,
             claim: home(1, Profile::Engine),

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 
 use super::connect::Session;
 use super::rows::read;
-use crate::store::{Queue, Result};
+use crate::store::{Queue, Result, RunKey};
 
 macro_rules! columns {
     () => {
@@ -31,6 +31,26 @@ on conflict (namespace, name) do update
 returning ",
     columns!()
 );
+
+/// Runs of this queue that execute and have no slot, held in key order: they were claimed before it had a limit.
+const UNCOUNTED: &str = "\
+select l.id from (
+  select r.id from {s}.worker w
+  cross join lateral (select x.id, x.route from {s}.run x where x.owner = w.incarnation and not x.slotted offset 0) r
+  where exists (select 1 from {s}.route t where t.id = r.route and t.namespace = $1 and t.queue = $2 offset 0)
+  order by r.id) o
+cross join lateral (select x.id from {s}.run x where x.id = o.id and x.owner is not null and not x.slotted for no key update offset 0) l";
+
+/// A statement of its own: it sees the rows as they are held.
+const COUNT: &str = "\
+with slots as (
+  insert into {s}.slot (run_id, namespace, queue, fairness_key, at)
+  select u.id, $1, $2, i.fairness_key, statement_timestamp()
+  from unnest($3::uuid[]) as u(id) cross join lateral (select * from {s}.run_info i where i.run_id = u.id offset 0) i
+  on conflict (run_id) do nothing)
+update {s}.run x set slotted = true
+from unnest($3::uuid[]) as u(id), lateral (select r.ctid as c from {s}.run r where r.id = u.id offset 0) l
+where x.ctid = l.c";
 
 const PAUSE: &str =
     concat!("update {s}.queue set paused = $3, operator = true, version = version + 1 where namespace = $1 and name = $2 returning ", columns!());
@@ -65,9 +85,24 @@ pub(super) async fn one(session: &mut Session, name: &str) -> Result<Option<Queu
 }
 
 pub(super) async fn put(session: &mut Session, wanted: &Queue, by_operator: bool) -> Result<Queue> {
+    session.begin().await?;
+    match put_and_count(session, wanted, by_operator).await {
+        Ok(put) => {
+            session.commit().await?;
+            Ok(put)
+        }
+        Err(error) => {
+            session.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+async fn put_and_count(session: &mut Session, wanted: &Queue, by_operator: bool) -> Result<Queue> {
+    let namespace = session.shared.namespace.clone();
     let statement = session
         .q(PUT)
-        .bind(session.shared.namespace.clone())
+        .bind(&namespace)
         .bind(&wanted.name)
         .bind(wanted.paused)
         .bind(wanted.limit)
@@ -77,10 +112,20 @@ pub(super) async fn put(session: &mut Session, wanted: &Queue, by_operator: bool
         .bind(wanted.rate.map(|rate| rate.0))
         .bind(wanted.rate.map(|rate| rate.1))
         .bind(by_operator);
-    if let Some(row) = session.rows(statement).await?.first() {
-        return queue(row);
+    let changed = session.rows(statement).await?;
+    let Some(row) = changed.first() else {
+        return Ok(one(session, &wanted.name).await?.unwrap_or_else(|| wanted.clone()));
+    };
+    let put = queue(row)?;
+    if put.limit.is_some() || put.key_limit.is_some() {
+        // Claims of this queue wait for its row, which this transaction holds: whoever comes next counts these too.
+        let rows = session.rows(session.q(UNCOUNTED).bind(&namespace).bind(&put.name)).await?;
+        let runs: Vec<RunKey> = rows.iter().map(|row| read(row.try_get(0))).collect::<Result<_>>()?;
+        if !runs.is_empty() {
+            session.run(session.q(COUNT).bind(&namespace).bind(&put.name).bind(runs)).await?;
+        }
     }
-    Ok(one(session, &wanted.name).await?.unwrap_or_else(|| wanted.clone()))
+    Ok(put)
 }
 
 pub(super) async fn pause(session: &mut Session, name: &str, paused: bool) -> Result<Option<Queue>> {

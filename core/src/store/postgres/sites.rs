@@ -138,7 +138,8 @@ impl Sites {
     async fn write_routes(&self, session: &mut Session, mut routes: Vec<Route>) -> Result<()> {
         routes.sort_by_key(|route| route.id);
         let since = session.shared.opened();
-        insert_routes(session, &routes).await?;
+        let namespace = session.shared.namespace.clone();
+        insert_routes(session, &namespace, &routes).await?;
         self.remember(&session.shared, since, Vec::new(), routes);
         Ok(())
     }
@@ -197,13 +198,13 @@ impl Sites {
     }
 }
 /// In a transaction that may be rolled back: not remembered.
-pub(super) async fn insert_routes(session: &mut Session, routes: &[Route]) -> Result<()> {
+pub(super) async fn insert_routes(session: &mut Session, namespace: &str, routes: &[Route]) -> Result<()> {
     let statement = session
         .q(INSERT_ROUTES)
         .bind(routes.iter().map(|r| r.id).collect::<Vec<_>>())
         .bind(routes.iter().map(|r| r.queue.clone()).collect::<Vec<_>>())
         .bind(routes.iter().map(|r| r.workflow.clone()).collect::<Vec<_>>())
         .bind(routes.iter().map(|r| r.label.clone()).collect::<Vec<_>>())
-        .bind(session.shared.namespace.clone());
+        .bind(namespace);
     session.run(statement).await.map(|_| ())
 }

@@ -6,7 +6,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::connect::Session;
-use super::rows::{column, data, due, read, small, state, unless};
+use super::rows::{column, data, due, read, small, state};
 use crate::store::{NewRun, Result, RunKey, RunState, Verdict};
 
 /// Run, info, ready row and timers of each new run, or nothing of it: `t` is what `f` really inserted. The lease is looked at, and locked,
@@ -67,25 +67,6 @@ select id from f"
 const START_NEW: &str = start!("");
 const START: &str = start!("  on conflict (id) do nothing");
 
-/// Runs of this engine's own keys, born claimed, with nothing beside them: what most starts are. All of them or, without the lease, none; so
-/// neither statement needs to know what the other did. Names are the same in many rows: each is sent once, and by number.
-const BORN: &str = "\
-with l as materialized (select true as held from {s}.lease x where x.incarnation = $1 and x.lane = $2 for key share),
-f as (
-  insert into {s}.run (id, owner, claim_token, route, epoch, priority, state)
-  select ($3::uuid[])[n], $1, ($4::bigint[])[n], ($5::bigint[])[n], 1, coalesce(($6::int[])[n], 0), 2
-  from generate_series(1, array_length($3::uuid[], 1)) as n where (select held from l))
-insert into {s}.run_info (run_id, namespace, workflow, version, queue, label, created_at, parent, root, close_policy, forked_from,
-    trace_parent, trace_state, attributes, fairness_key, cost, created_by, options, start_token, input_codec, input_key_id, input)
-select u.id, $7, ($9::text[])[u.name], ($10::text[])[u.name], ($11::text[])[u.name], ($12::text[])[u.name],
-    statement_timestamp() + u.n * interval '1 microsecond', ($13::uuid[])[u.n], coalesce(($14::uuid[])[u.n], u.id), ($15::smallint[])[u.n],
-    ($16::uuid[])[u.n], u.trace_parent, u.trace_state, u.attributes, u.fairness_key, coalesce(($22::int[])[u.n], 1), u.created_by, u.options,
-    ($4::bigint[])[u.n], coalesce(($24::smallint[])[u.n], 1::smallint), u.key_id, u.data
-from (select v.ord::int as n, ($3::uuid[])[v.ord::int] as id, ($8::int[])[v.ord::int] as name, v.*
-      from unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $23::text[], $25::text[], $26::bytea[])
-           with ordinality as v(trace_parent, trace_state, attributes, fairness_key, created_by, options, key_id, data, ord)) as u
-where (select held from l)";
-
 const EXISTING: &str = "\
 select u.id, r.state, r.owner, r.epoch, r.claim_token, i.workflow, i.id_text, i.start_token
 from unnest($1::uuid[]) as u(id)
@@ -102,27 +83,16 @@ fn texts<'r, T: ?Sized>(runs: &[&'r NewRun], of: impl Fn(&'r NewRun) -> Option<&
     runs.iter().map(|run| of(run)).collect()
 }
 
-/// A column that few starts have anything in.
-fn optional<'r>(runs: &[&'r NewRun], of: impl Fn(&'r NewRun) -> Option<&'r str>) -> Option<Vec<Option<&'r str>>> {
-    runs.iter().any(|run| of(run).is_some()).then(|| texts(runs, of))
-}
-
 /// Insert these runs; verdicts in their order. Fit for autocommit as well as for a transaction. `new`: the engine made these keys and sends
 /// them for the first time, so none can stand; if one does, that is an error.
 pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<Verdict>> {
-    if new && let Some(incarnation) = incarnation.filter(|_| runs.iter().all(|run| is_plain(run))) {
-        let mut sorted = runs.to_vec();
-        sorted.sort_by_key(|run| run.key);
-        if insert_born(session, incarnation, lane, &sorted).await? == runs.len() as u64 {
-            return Ok(vec![Verdict::Started { claimed: true }; runs.len()]);
-        }
-    }
     let mut inserted = HashSet::with_capacity(runs.len());
     for chunk in runs.chunks(CHUNK) {
         // In key order, like every statement that waits for rows of others: two processes may start the same ids.
         let mut sorted = chunk.to_vec();
         sorted.sort_by_key(|run| run.key);
-        inserted.extend(insert_chunk(session, incarnation, lane, &sorted, new).await?);
+        let namespace = session.shared.namespace.clone();
+        inserted.extend(insert_chunk(session, &namespace, incarnation, lane, &sorted, new).await?);
     }
     let missing: Vec<&NewRun> = runs.iter().filter(|run| !inserted.contains(&run.key)).copied().collect();
     let known = if missing.is_empty() { HashMap::new() } else { existing(session, incarnation, &missing).await? };
@@ -139,62 +109,15 @@ pub(super) async fn insert(session: &mut Session, incarnation: Option<Uuid>, lan
 
 /// Have the statement of a start planned.
 pub(super) async fn warm(session: &mut Session) -> Result<()> {
-    insert_chunk(session, None, 0, &[], true).await.map(|_| ())
+    insert_chunk(session, "", None, 0, &[], true).await.map(|_| ())
 }
 
-pub(super) async fn warm_born(session: &mut Session) -> Result<()> {
-    insert_born(session, Uuid::nil(), 0, &[]).await.map(|_| ())
+/// One run, claimed by nobody, in a namespace that may be another's. One that stands stays.
+pub(super) async fn insert_into(session: &mut Session, namespace: &str, run: &NewRun) -> Result<()> {
+    insert_chunk(session, namespace, None, 0, &[run], false).await.map(|_| ())
 }
 
-fn is_plain(run: &NewRun) -> bool {
-    run.claimed && run.id_text.is_none() && run.dedup.is_none() && run.deadline_ms.is_none()
-}
-
-async fn insert_born(session: &mut Session, incarnation: Uuid, lane: i16, runs: &[&NewRun]) -> Result<u64> {
-    type Names<'r> = (&'r str, Option<&'r str>, &'r str, &'r str);
-    let (mut names, mut numbers): (Vec<Names<'_>>, Vec<i32>) = (Vec::new(), Vec::with_capacity(runs.len()));
-    for run in runs {
-        let name: Names<'_> = (&run.route.workflow, run.version.as_deref(), &run.route.queue, &run.route.label);
-        let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        });
-        numbers.push(at as i32 + 1);
-    }
-    let namespace = session.shared.namespace.clone();
-    let statement = session
-        .q(BORN)
-        .bind(incarnation)
-        .bind(lane)
-        .bind(column(runs, |r| r.key))
-        .bind(column(runs, |r| r.claim_token))
-        .bind(column(runs, |r| r.route.id))
-        .bind(unless(runs, 0, |r| r.priority))
-        .bind(namespace)
-        .bind(numbers)
-        .bind(column(&names, |n| n.0))
-        .bind(column(&names, |n| n.1))
-        .bind(column(&names, |n| n.2))
-        .bind(column(&names, |n| n.3))
-        .bind(unless(runs, None, |r| r.parent.as_ref().map(|p| p.run)))
-        .bind(unless(runs, None, |r| r.parent.as_ref().map(|p| p.root)))
-        .bind(unless(runs, None, |r| r.parent.as_ref().map(|p| p.policy as i16)))
-        .bind(unless(runs, None, |r| r.forked_from))
-        .bind(optional(runs, |r| r.trace_parent.as_deref()))
-        .bind(optional(runs, |r| r.trace_state.as_deref()))
-        .bind(optional(runs, |r| r.attributes.as_deref()))
-        .bind(optional(runs, |r| r.fairness_key.as_deref()))
-        .bind(optional(runs, |r| r.created_by.as_deref()))
-        .bind(unless(runs, 1, |r| r.cost))
-        .bind(optional(runs, |r| r.options.as_deref()))
-        .bind(unless(runs, 1, |r| small(r.input.codec.into())))
-        .bind(optional(runs, |r| r.input.key_id.as_deref()))
-        .bind(texts(runs, |r| data(&r.input)));
-    session.run(statement).await
-}
-
-async fn insert_chunk(session: &mut Session, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<RunKey>> {
-    let namespace = session.shared.namespace.clone();
+async fn insert_chunk(session: &mut Session, namespace: &str, incarnation: Option<Uuid>, lane: i16, runs: &[&NewRun], new: bool) -> Result<Vec<RunKey>> {
     let statement = session
         .q(if new && runs.iter().all(|run| run.id_text.is_none()) { START_NEW } else { START })
         .bind(incarnation)

@@ -39,6 +39,8 @@ macro_rules! insert_steps {
     };
 }
 
+pub(super) use insert_steps;
+
 /// The whole fence in one autocommit statement: the lane's lease row, then each run row, both locked. Without `on conflict`, which costs
 /// each row a second look into the index and a second WAL record: a row that stands is an error, and the careful form comes next.
 const FENCED: &str = insert_steps!(
@@ -70,7 +72,8 @@ pub(super) struct StepRow<'w> {
     pub(super) step: &'w StepWrite,
 }
 
-fn bind<'q>(statement: Statement<'q>, incarnation: Uuid, rows: &[StepRow<'q>]) -> Statement<'q> {
+/// The columns `$2` to `$18`, after the incarnation.
+pub(super) fn bind<'q>(statement: Statement<'q>, incarnation: Uuid, rows: &[StepRow<'q>]) -> Statement<'q> {
     statement
         .bind(incarnation)
         .bind(column(rows, |r| r.run))

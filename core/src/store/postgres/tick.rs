@@ -173,7 +173,7 @@ async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport
     }
     let mut hints = Vec::new();
     if due.is_some_and(|ms| ms <= 0) {
-        let (fired, full) = fire(&mut session, request.page, &mut hints, &mut report.closing).await?;
+        let (fired, full) = fire(&mut session, request, &mut hints, &mut report.closing).await?;
         report.timers = fired;
         report.more = full;
         report.next_timer_ms = next_timer(&mut session).await?.map(|ms| ms.max(LOCKED_TIMER_MS));
@@ -246,9 +246,9 @@ delete from {s}.timer x
 using unnest($1::uuid[], $2::smallint[]) as u(id, kind)
 where x.run_id = u.id and x.kind = u.kind and not exists (select 1 from {s}.run r where r.id = u.id offset 0)";
 
-async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>, closing: &mut Vec<RunKey>) -> Result<(i64, bool)> {
-    let rows = session.rows(session.q(DUE).bind(page)).await?;
-    let full = rows.len() as i64 >= page;
+async fn fire(session: &mut Session, request: &TickRequest, hints: &mut Vec<WakeHint>, closing: &mut Vec<RunKey>) -> Result<(i64, bool)> {
+    let rows = session.rows(session.q(DUE).bind(request.page)).await?;
+    let full = rows.len() as i64 >= request.page;
     let (mut simple, mut ends) = (BTreeSet::<(RunKey, i16)>::new(), Vec::<(RunKey, i16)>::new());
     for row in &rows {
         let due = (read(row.try_get(0))?, read(row.try_get(1))?);
@@ -280,7 +280,7 @@ async fn fire(session: &mut Session, page: i64, hints: &mut Vec<WakeHint>, closi
             }
             continue;
         }
-        if control::timer(session, run, kind, hints).await? {
+        if control::timer(session, run, kind, request.cancel_grace_ms, hints).await? {
             fired += 1;
         }
     }

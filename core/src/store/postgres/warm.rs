@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::connect::Home;
 use super::lock::LockSet;
-use super::{PostgresStore, changes, claim, lock, starts, steps};
+use super::{PostgresStore, changes, claim, lock, plain, starts, steps};
 use crate::store::Result;
 
 /// `works`: runs will be claimed and recorded here too, not only started. A session is taken for one statement at a time, so that real work
@@ -30,7 +30,7 @@ async fn warm_lane(store: &PostgresStore, home: &std::sync::Arc<Home>, works: bo
         return Ok(());
     }
     let nobody = Uuid::nil();
-    starts::warm_born(&mut home.session(&store.shared).await?).await?;
+    plain::warm(&mut home.session(&store.shared).await?).await?;
     steps::insert_fenced(&mut home.session(&store.shared).await?, nobody, 0, &[]).await?;
     lock::take(&mut home.session(&store.shared).await?, None, 0, LockSet::default()).await?;
     steps::insert_held(&mut home.session(&store.shared).await?, nobody, &[], false).await?;

@@ -140,6 +140,7 @@ impl Bench {
             silent_ms: 60_000,
             known_dead: Vec::new(),
             page: 100,
+            cancel_grace_ms: 60_000,
             max_crashes: 2,
             boot_id: "b".into(),
             routes: Vec::new(),

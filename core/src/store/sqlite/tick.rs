@@ -18,8 +18,6 @@ use super::wake::{Wakes, free_slots, insert_ready, leave_children, lend_slots, m
 use crate::failpoint::mutated;
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, EXPIRED, Peer, Result, RunKey, RunState, TickReport, TickRequest, cancelled_type};
 
-/// Clean-up time of a run whose deadline has passed.
-const DEADLINE_GRACE_MS: i64 = 60_000;
 /// The longest back-off of a run that keeps killing its process.
 const LONGEST_BACKOFF_S: i64 = 300;
 
@@ -253,7 +251,7 @@ async fn timers(conn: &mut Connection, now: i64, request: &TickRequest, report: 
                 let error_type = cancelled_type(by.as_deref().unwrap_or_default());
                 cancel_now(conn, now, &run, "engine", "The time for clean-up was over.", error_type, &mut wakes).await?;
             }
-            (DEADLINE, _) => _ = cancel(conn, now, run.id, BY_DEADLINE, "its deadline has passed", DEADLINE_GRACE_MS).await?,
+            (DEADLINE, _) => _ = cancel(conn, now, run.id, BY_DEADLINE, "its deadline has passed", request.cancel_grace_ms).await?,
             _ => {}
         }
     }

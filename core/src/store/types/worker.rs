@@ -46,6 +46,8 @@ pub struct TickRequest {
     pub known_dead: Vec<Uuid>,
     /// Rows one tick moves at most, of each sort.
     pub page: i64,
+    /// What a run whose deadline has passed has for its clean-up.
+    pub cancel_grace_ms: i64,
     /// A run with so many crashes without progress is blocked at takeover.
     pub max_crashes: i32,
     pub boot_id: String,
