@@ -211,7 +211,7 @@ async fn exercise(store: &Arc<dyn Store>) {
     }
     let now = store.recheck(worker.id, &[watcher]).await.expect("reads").remove(0);
     worker.one(Write::Release { run: watcher, epoch: now.epoch, inbox: now.inbox, due: Some(Due::After(60_000)) }).await;
-    worker.one(outcome(parent, 1)).await;
+    worker.one(outcome_of_parent(parent)).await;
     until("the timers fire", || async {
         worker.tick(&[]).await;
         (store.find(timed_key).await.expect("reads")?.summary.state == RunState::Cancelled).then_some(())

@@ -278,7 +278,17 @@ pub fn outcome_of(run: RunKey, epoch: i32, state: RunState) -> Write {
         error_type: failed.then(|| "Boom".into()),
         error_message: failed.then(|| "it went off".into()),
         then: None,
-        children: true,
+        children: false,
+    }
+}
+
+/// The end of a run that may have children.
+pub fn outcome_of_parent(run: RunKey) -> Write {
+    match outcome(run, 1) {
+        Write::Outcome { run, epoch, state, token, value, error_type, error_message, then, .. } => {
+            Write::Outcome { run, epoch, state, token, value, error_type, error_message, then, children: true }
+        }
+        other => other,
     }
 }
 

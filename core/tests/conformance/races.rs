@@ -161,28 +161,34 @@ pub async fn waits_against_outcomes(bench: Arc<Bench>) {
     }
 }
 
-/// The same where the end is written in one statement. After a miss a store writes ends in a transaction for a while: so each round has a new one.
+/// An end that is written in one statement took its snapshot before it waited for the row of him who begins to wait for it. His transaction is held up by
+/// hand, between his locks and his commit.
 pub async fn a_wait_against_an_end_in_one_statement(bench: Arc<Bench>) {
-    let two = bench.worker().await;
-    for _ in 0..60 {
-        let one = Worker::register(bench.another(), 60_000).await;
-        let (child, parent) = (one.own().await, two.own().await);
-        let falls_asleep = async {
-            verdict!(two.one(wait(parent, 1, 0, WaitKind::Result, Some(child), "", None)).await, Verdict::Opened { .. });
-            let waits = two.store.load(two.id, &[parent]).await.expect("loads").remove(0).waits;
-            if matches!(two.store.answer_waits(parent, &waits).await.expect("answers")[0], WaitAnswer::Result { .. }) {
-                return None;
-            }
-            Some(two.one(Write::Release { run: parent, epoch: 1, inbox: 0, due: None }).await)
-        };
-        let (ended, asleep) = tokio::join!(one.one(outcome(child, 1)), falls_asleep);
-        verdict!(ended, Verdict::Committed);
-        match asleep {
-            None | Some(Verdict::Changed { inbox: 1 }) => {}
-            Some(Verdict::Committed) => assert_eq!(bench.state(parent).await, RunState::Ready, "it was woken"),
-            Some(other) => panic!("unexpected {other:?}"),
-        }
+    if !bench.is_postgres() {
+        return;
     }
+    let (one, two) = (bench.worker().await, Worker::register(bench.another(), 60_000).await);
+    let (child, parent) = (one.own().await, two.own().await);
+    let mut between = sqlx::PgConnection::connect(&bench.config.url).await.expect("connects");
+    let mut say = async |sql: String| sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut between).await.expect("answers").len();
+    let schema = &bench.config.schema;
+    let waiting = format!("select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%{schema}%'");
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
+
+    say(format!("begin; insert into {schema}.waiter (run_id, segment, branch, seq, kind, key, site) values ('{parent}', 0, '', 0, 1, '', 1)")).await;
+    let waiter = two.clone();
+    let opening = tokio::spawn(async move { waiter.one(wait(parent, 1, 0, WaitKind::Result, Some(child), "", None)).await });
+    while say(waiting.clone()).await < 1 {
+        assert!(std::time::Instant::now() < limit && !opening.is_finished(), "it holds the run it will wait for");
+    }
+    let ending = tokio::spawn(async move { one.one(outcome(child, 1)).await });
+    while say(waiting.clone()).await < 2 {
+        assert!(std::time::Instant::now() < limit && !ending.is_finished(), "its end waits for the run");
+    }
+    say("rollback".into()).await;
+    verdict!(opening.await.expect("opens"), Verdict::Opened { .. });
+    verdict!(ending.await.expect("ends"), Verdict::Committed);
+    verdict!(two.one(Write::Release { run: parent, epoch: 1, inbox: 0, due: None }).await, Verdict::Changed { inbox: 1 });
 }
 
 /// Everybody locks a run and then its key; a start asks for the key first, so it may not wait for the run. What stands between two statements of another

@@ -123,7 +123,7 @@ pub async fn children_are_recorded(bench: Arc<Bench>) {
     let listed = bench.store.list(&RunFilter { parent: Some(parent), limit: 10, ..RunFilter::default() }).await.expect("lists");
     assert_eq!(listed.len(), 2);
     // The end leaves a timer for the child that is to end with it; nobody else takes it on for a while; gone when no child is left.
-    verdict!(worker.one(outcome(parent, 1)).await, Verdict::Committed);
+    verdict!(worker.one(outcome_of_parent(parent)).await, Verdict::Committed);
     assert!(worker.tick(&[]).await.closing.is_empty(), "whoever ended the parent has its time first");
     assert_eq!(bench.store.open_children(parent, 10).await.expect("reads"), [keys.0]);
     bench.store.cancel(keys.0, "test", "parent ended", 1000).await.expect("cancels");

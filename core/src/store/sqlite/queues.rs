@@ -74,13 +74,13 @@ async fn put(conn: &mut Connection, namespace: &str, wanted: &Queue, by_operator
     let row = vals![namespace, &wanted.name, wanted.paused, wanted.limit, wanted.worker_limit, wanted.key_limit, wanted.hold, count, period, wanted.operator,];
     conn.exec(sql, row).await?;
     if wanted.limit.is_some() || wanted.key_limit.is_some() {
-        count(conn, namespace, &wanted.name).await?;
+        count_running(conn, namespace, &wanted.name).await?;
     }
     Ok(wanted)
 }
 
 /// Runs of this queue that execute were claimed before it had a limit, and count from now on.
-async fn count(conn: &mut Connection, namespace: &str, queue: &str) -> Result<()> {
+async fn count_running(conn: &mut Connection, namespace: &str, queue: &str) -> Result<()> {
     let sql = "insert or ignore into slot(run_id, namespace, queue, fairness_key, at) \
                select run.id, route.namespace, route.queue, run_info.fairness_key, ? from run join route on route.id = run.route \
                join run_info on run_info.run_id = run.id where run.owner is not null and run.slotted = 0 and route.namespace = ? and route.queue = ?";
