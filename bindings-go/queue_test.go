@@ -31,6 +31,13 @@ func (c *counted) end(key string) {
 	c.now[key]--
 }
 
+// of is how many of this key run now, and how many ran at most.
+func (c *counted) of(key string) (now, most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now[key], c.most[key]
+}
+
 func all[Out any](t *testing.T, runs []*everstep.Run[Out]) {
 	t.Helper()
 	for _, run := range runs {
@@ -62,12 +69,14 @@ func TestALimitOfAKeyHoldsAndNoKeyWaitsForAnother(t *testing.T) {
 		return runs
 	}
 	held := start("held")
-	until(t, "a run of the key that is held has begun", func() bool { at.mu.Lock(); defer at.mu.Unlock(); return at.now["held"] == 1 })
+	until(t, "a run of the key that is held has begun", func() bool { now, _ := at.of("held"); return now == 1 })
 	all(t, start("free"))
 	close(gate)
 	all(t, held)
-	if at.most["held"] != 1 || at.most["free"] != 1 {
-		t.Errorf("at once: %v", at.most)
+	for _, key := range []string{"held", "free"} {
+		if _, most := at.of(key); most != 1 {
+			t.Errorf("%d runs of the key %q at once", most, key)
+		}
 	}
 }
 
@@ -75,10 +84,12 @@ func TestALimitOfAWorkerHolds(t *testing.T) {
 	app := open(t, file(t))
 	must(t, app.DeclareQueue(everstep.Queue{Name: "q", WorkerLimit: 2}))
 	var at counted
+	gate := make(chan struct{})
 	w := register(t, app, "limited", func(ctx everstep.Context, _ int) (int, error) {
 		return everstep.Do(ctx, "work", func(context.Context) (int, error) {
 			at.begin("")
 			defer at.end("")
+			<-gate
 			time.Sleep(10 * time.Millisecond)
 			return 0, nil
 		})
@@ -86,9 +97,11 @@ func TestALimitOfAWorkerHolds(t *testing.T) {
 	launch(t, app)
 	runs, err := w.StartMany(context.Background(), make([]int, 8), everstep.OnQueue("q"))
 	must(t, err)
+	until(t, "two have begun", func() bool { now, _ := at.of(""); return now == 2 })
+	close(gate)
 	all(t, runs)
-	if at.most[""] != 2 {
-		t.Errorf("%d at once", at.most[""])
+	if _, most := at.of(""); most != 2 {
+		t.Errorf("%d at once", most)
 	}
 }
 
