@@ -3,6 +3,7 @@ package everstep
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/everstep/everstep/bindings-go/internal/ffi"
 	"github.com/everstep/everstep/bindings-go/internal/frame"
+	"github.com/everstep/everstep/bindings-go/internal/goroutine"
 	"github.com/everstep/everstep/bindings-go/internal/ops"
 	"github.com/everstep/everstep/bindings-go/internal/payload"
 )
@@ -20,7 +22,8 @@ const grace = 25 * time.Second
 
 // App is one engine in this process. Two may live in one process. Its methods may be called from any goroutine.
 type App struct {
-	config    []byte
+	// config is a function, which no dump of a struct that holds an App looks into: the database's URL has the password in it.
+	config    func() []byte
 	log       *slog.Logger
 	declared  declarations
 	locations locations
@@ -36,6 +39,8 @@ type App struct {
 	order    []*registered
 	queues   []*frame.Writer
 	launched bool
+	// warned: it was said that somebody waits here for what an engine that is not launched will not execute.
+	warned bool
 	// closing: the first Close has begun. Nothing new is declared, but the runs it drains are served to their end: one that was told "closed" here would
 	// record that as its failure.
 	closing bool
@@ -81,11 +86,20 @@ func Open(ctx context.Context, options ...EngineOption) (*App, error) {
 	if err != nil {
 		return nil, refuse(ErrConfigInvalid, "a setting has no form in JSON: %v", err)
 	}
-	a := &App{returned: refuse(ErrStopped, "this run's function has returned"), config: config, log: given.logger, functions: map[string]*registered{}, over: make(chan struct{})}
+	a := &App{returned: refuse(ErrStopped, "this run's function has returned"), config: func() []byte { return config }, log: given.logger, functions: map[string]*registered{}, over: make(chan struct{})}
 	if a.client, err = openClient(a, config); err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+// Format shows an App by its role, with every verb: its fields are others' to change while it is printed.
+func (a *App) Format(f fmt.State, _ rune) {
+	role := string(Worker)
+	if a != nil && a.role() != "" {
+		role = a.role()
+	}
+	_, _ = fmt.Fprintf(f, "everstep.App(%s)", role)
 }
 
 // isNil: nil in an interface, of whatever type.
@@ -233,7 +247,7 @@ func (a *App) launch(ctx context.Context, c *client, queues []*frame.Writer) err
 
 func (a *App) role() string {
 	var settings struct{ Role string }
-	if json.Unmarshal(a.config, &settings) != nil {
+	if json.Unmarshal(a.config(), &settings) != nil {
 		return ""
 	}
 	return settings.Role
@@ -244,7 +258,7 @@ func (a *App) startOver(failed *client) {
 	patience, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	failed.end(patience)
-	fresh, err := openClient(a, a.config)
+	fresh, err := openClient(a, a.config())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closing {
@@ -270,13 +284,16 @@ func (a *App) startOver(failed *client) {
 // Close claims no more, lets runs finish or park until the context's deadline (25 s without one), and hands the rest over. Until then these runs may
 // start others, send and wait as ever, and so may the program; nothing is registered or launched any more. Calls that still wait after that end with
 // ErrClosed. Closing twice is no error: the second waits for the first, so that a program that closes on a signal and at its end, too, does not end in
-// the middle of it.
+// the middle of it. Inside one of its own runs, which it would wait for, it is ErrConfigInvalid.
 func (a *App) Close(ctx context.Context) error {
 	if a == nil {
 		return nil
 	}
 	if ctx == nil {
 		return refuse(ErrConfigInvalid, "Close: the context is nil")
+	}
+	if a.insideRun(ctx) {
+		return refuse(ErrConfigInvalid, "Close inside a run would wait for that run; close from outside, with a context that is not the run's")
 	}
 	a.mu.Lock()
 	if a.closing {
@@ -299,7 +316,9 @@ func (a *App) Close(ctx context.Context) error {
 	if launched && left > 0 && ctx.Err() == nil {
 		_, err = c.request(ctx, ops.Drain, frame.New().Int(milliseconds(left)))
 		if ctx.Err() != nil {
-			err = nil // Its time was over: what was left is handed over, which is what a deadline asks for.
+			// Its time was over. The drain is not: the end of the engine below joins it and cuts it short, and what is left is handed over, which is what
+			// a deadline asks for.
+			err = nil
 		}
 	}
 	a.mu.Lock()
@@ -309,6 +328,29 @@ func (a *App) Close(ctx context.Context) error {
 	defer cancel()
 	c.end(patience)
 	return err
+}
+
+// insideRun: of a run's context or, where the program passed another one, on a run's goroutine.
+func (a *App) insideRun(ctx context.Context) bool {
+	if x := inside(ctx); x != nil && x.app == a {
+		return true
+	}
+	a.mu.Lock()
+	c := a.client
+	a.mu.Unlock()
+	return c.onRun(goroutine.Current())
+}
+
+// waits says once, before a wait, that nothing here will end it. Another worker may.
+func (a *App) waits() {
+	role := a.role()
+	a.mu.Lock()
+	silent := a.launched || a.closing || a.warned || role != "" && role != string(Worker)
+	a.warned = a.warned || !silent
+	a.mu.Unlock()
+	if !silent {
+		a.logger().Warn("waiting for a run on an engine that is not launched: unless another worker executes it, call Launch or Serve first")
+	}
 }
 
 // ask is a question to the engine from outside any run.

@@ -65,6 +65,13 @@ func TestNilsAreErrorsAndNeverPanic(t *testing.T) {
 		"step's context":    second(plusOne.Do(noContext, 1)),
 		"inline function":   second(everstep.Do[int](ctx, "x", nil)),
 		"run":               second(noRun.Result(ctx)),
+		"run's status":      second(noRun.Status(ctx)),
+		"run's steps":       second(noRun.Steps(ctx)),
+		"run's message":     noRun.Send(ctx, "topic", 1),
+		"cancelled run":     second(noRun.Cancel(ctx)),
+		"resumed run":       second(noRun.Resume(ctx)),
+		"retried run":       second(noRun.Retry(ctx)),
+		"rewound run":       second(noRun.Rewind(ctx, "", 0)),
 		"workflow":          second(noWorkflow.Start(ctx, 1)),
 		"transaction":       second(noTransaction.Do(ctx, 1)),
 		"own transaction":   second(everstep.NewTransaction[int, int](app, "x", nil)),
@@ -80,6 +87,9 @@ func TestNilsAreErrorsAndNeverPanic(t *testing.T) {
 		if !errors.Is(err, everstep.ErrConfigInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if noRun.Key() != "" || noRun.ID() != "" || noRun.Attached() {
+		t.Error("no run has a name")
 	}
 	w := register(t, app, "nil key", func(ctx everstep.Context, n int) ([]int, error) {
 		return everstep.MapBranches(ctx, []int{n}, func(_ everstep.Context, n int) (int, error) { return n, nil }, everstep.WithKey[int](nil))
@@ -134,6 +144,115 @@ func TestStartsAreChecked(t *testing.T) {
 	wants(t, second(run.Cancel(ctx)), everstep.ErrRunNotFound)
 	wants(t, run.Send(ctx, "topic", 1), everstep.ErrRunNotFound)
 	wants(t, second(everstep.RunByKey[int](app, "no key").Result(ctx)), everstep.ErrRunNotFound)
+}
+
+// One out of a variable that is unset: taken for none, the run was on no queue and past its limits, and the message came twice.
+func TestAnEmptyTextIsNotLeftOut(t *testing.T) {
+	ctx := context.Background()
+	app := open(t, file(t))
+	w := register(t, app, "started", identity)
+	launch(t, app)
+	for name, option := range map[string]everstep.StartOption{
+		"queue": everstep.OnQueue(""), "label": everstep.WithLabel(""), "on finish": everstep.WithOnFinish(""),
+		"fairness key": everstep.WithFairnessKey(""), "created by": everstep.WithCreatedBy(""),
+	} {
+		if err := second(w.Start(ctx, 1, option)); !errors.Is(err, everstep.ErrIDInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	run, err := w.Start(ctx, 1)
+	must(t, err)
+	wants(t, run.Send(ctx, "topic", 1, everstep.WithIdempotencyKey("")), everstep.ErrIDInvalid)
+	for _, err := range []error{
+		second(run.Cancel(ctx, everstep.By(""))), second(run.Resume(ctx, everstep.By(""))), second(run.Retry(ctx, everstep.By(""))),
+		second(run.Rewind(ctx, "", 0, everstep.By(""))),
+	} {
+		wants(t, err, everstep.ErrIDInvalid)
+	}
+	// What only a start can say is refused there, however empty.
+	for _, option := range []everstep.RegisterOption{everstep.OnQueue(""), everstep.WithFairnessKey(""), everstep.WithCreatedBy("")} {
+		wants(t, second(everstep.Register(app, "other", identity, option)), everstep.ErrConfigInvalid)
+	}
+}
+
+func TestNoFormOfAnAppShowsItsDatabase(t *testing.T) {
+	app := open(t, "postgres://somebody:s3cret@127.0.0.1:1/nothing")
+	holder := struct {
+		App   *everstep.App
+		Other any
+	}{app, app}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, value := range []any{app, holder, &holder} {
+			shown := fmt.Sprintf(verb, value)
+			if strings.Contains(shown, "s3cret") || strings.Contains(shown, "733363726574") || strings.Contains(shown, "115 51 99 114 101 116") {
+				t.Errorf("%s shows the password: %s", verb, shown)
+			}
+		}
+	}
+	if shown := fmt.Sprint(app); shown != "everstep.App(worker)" {
+		t.Error(shown)
+	}
+	// What dumps all fields of whatever it finds: testify's and the like.
+	var dump func(v reflect.Value, depth int) string
+	dump = func(v reflect.Value, depth int) string {
+		switch {
+		case depth > 8:
+		case v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface:
+			if !v.IsNil() {
+				return dump(v.Elem(), depth+1)
+			}
+		case v.Kind() == reflect.Struct:
+			text := ""
+			for i := range v.NumField() {
+				text += dump(v.Field(i), depth+1)
+			}
+			return text
+		case v.Kind() == reflect.String:
+			return v.String()
+		case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8:
+			return string(v.Bytes())
+		}
+		return ""
+	}
+	if strings.Contains(dump(reflect.ValueOf(app), 0), "s3cret") {
+		t.Error("a dump of the fields shows the password")
+	}
+}
+
+// It would wait for the very run that calls it, for 25 s, and then cut it off.
+func TestCloseInsideARunIsRefusedAtOnce(t *testing.T) {
+	app := open(t, file(t))
+	refused := func(ctx context.Context) {
+		wants(t, app.Close(ctx), everstep.ErrConfigInvalid)
+		wants(t, app.Close(context.Background()), everstep.ErrConfigInvalid)
+	}
+	w := register(t, app, "closes", func(ctx everstep.Context, n int) (int, error) {
+		refused(ctx)
+		if _, err := everstep.All(ctx, func(ctx everstep.Context) (int, error) {
+			refused(ctx)
+			return 0, nil
+		}); err != nil {
+			return 0, err
+		}
+		return everstep.Do(ctx, "step", func(ctx context.Context) (int, error) {
+			refused(ctx)
+			return n, nil
+		})
+	})
+	job, err := everstep.RegisterStep(app, everstep.NewStep("job", func(ctx context.Context, n int) (int, error) {
+		refused(ctx)
+		return n, nil
+	}))
+	must(t, err)
+	launch(t, app)
+	for _, startable := range []*everstep.Workflow[int, int]{w, job} {
+		run, err := startable.Start(context.Background(), 42)
+		must(t, err)
+		if out, err := run.Result(context.Background(), everstep.WithTimeout(patience)); out != 42 || err != nil {
+			t.Errorf("%d, %v", out, err)
+		}
+	}
+	must(t, app.Close(context.Background()))
 }
 
 func TestACancelledContextIsHonouredByEveryCall(t *testing.T) {
@@ -446,6 +565,12 @@ func TestAttributesComeBackAsTheyWere(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(info.Attributes, given) {
 		t.Errorf("%#v, %v", info.Attributes, err)
 	}
+	// encoding/json writes another text in its place, by which nobody looks for the run.
+	broken := "\xff"
+	for _, attributes := range []map[string]any{{broken: 1}, {"a": broken}, {"a": &broken}} {
+		wants(t, second(w.Start(ctx, 1, everstep.WithAttributes(attributes))), everstep.ErrPayloadInvalid)
+	}
+	wants(t, second(app.Runs(ctx, everstep.Filter{Attribute: "a", AttributeValue: broken})), everstep.ErrPayloadInvalid)
 	page, err := app.Runs(ctx, everstep.Filter{Attribute: "id", AttributeValue: int64(1<<60 + 1)})
 	if err != nil || len(page.Runs) != 1 || !reflect.DeepEqual(page.Runs[0].Attributes, given) {
 		t.Errorf("%+v, %v", page, err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -293,12 +295,17 @@ func (c *client) ready(e frame.Event) {
 	go x.play(function)
 }
 
+// onRun: a workflow's or a branch's function is on this goroutine.
+func (c *client) onRun(current uintptr) bool {
+	c.mu.Lock()
+	running := slices.Collect(maps.Values(c.executions))
+	c.mu.Unlock()
+	return slices.ContainsFunc(running, func(x *execution) bool { return x.isOn(current) })
+}
+
 func (c *client) stopAll() int {
 	c.mu.Lock()
-	running := make([]*execution, 0, len(c.executions))
-	for _, x := range c.executions {
-		running = append(running, x)
-	}
+	running := slices.Collect(maps.Values(c.executions))
 	c.mu.Unlock()
 	for _, x := range running {
 		x.stop("closed")

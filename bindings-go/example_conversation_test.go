@@ -4,14 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
 
-var errRefused = errors.New("refused")
+var withdraw = everstep.NewStep("withdraw", func(_ context.Context, title string) (everstep.None, error) {
+	fmt.Println("withdrawn:", title)
+	return everstep.None{}, nil
+})
 
-// A child run, a message to it, an error that is caught by its value, and a cancel.
+// patient waits for what never comes. A cancel ends the wait; its clean-up goes on all the same.
+func patient(ctx everstep.Context, title string) (everstep.None, error) {
+	if err := everstep.SetEvent(ctx, "waiting", true); err != nil {
+		return everstep.None{}, err
+	}
+	_, _, err := everstep.Receive[string](ctx, "never")
+	if errors.Is(err, everstep.ErrRunCancelled) {
+		if _, failed := withdraw.Do(everstep.Shielded(ctx), title); failed != nil {
+			return everstep.None{}, failed
+		}
+	}
+	return everstep.None{}, err
+}
+
+// Runs that talk: a child, messages with a timeout, events, and a cancel with its clean-up.
 func Example_conversation() {
 	ctx := context.Background()
 	database, remove := exampleDatabase()
@@ -22,50 +40,34 @@ func Example_conversation() {
 		return
 	}
 	defer app.Close(ctx)
-	if err := app.DeclareError("refused", errRefused); err != nil {
+	count, err := everstep.Register(app, "count", func(_ everstep.Context, words []string) (int, error) { return len(words), nil })
+	if err != nil {
 		fmt.Println(err)
 		return
 	}
-
-	charge := everstep.NewStep("charge", func(_ context.Context, amount int) (string, error) {
-		if amount > 100 {
-			return "", fmt.Errorf("%d is too much: %w", amount, errRefused)
+	review, err := everstep.Register(app, "review", func(ctx everstep.Context, title string) (string, error) {
+		child, err := count.Start(ctx, strings.Fields(title)) // a child run
+		if err != nil {
+			return "", err
 		}
-		return "charged", nil
-	})
-	approval, err := everstep.Register(app, "approval", func(ctx everstep.Context, _ everstep.None) (bool, error) {
-		approved, _, err := everstep.Receive[bool](ctx, "answer")
-		return approved, err
+		words, err := child.Result(ctx)
+		if err != nil {
+			return "", err
+		}
+		if err := everstep.SetEvent(ctx, "stage", fmt.Sprint(words, " words wait for a reviewer")); err != nil {
+			return "", err
+		}
+		verdict, answered, err := everstep.Receive[string](ctx, "verdict", everstep.WithTimeout(30*time.Second))
+		if !answered {
+			verdict = "nobody answered"
+		}
+		return fmt.Sprintf("%q: %s", title, verdict), err
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	order, err := everstep.Register(app, "order", func(ctx everstep.Context, amount int) (string, error) {
-		child, err := approval.Start(ctx, everstep.None{})
-		if err != nil {
-			return "", err
-		}
-		if err := child.Send(ctx, "answer", true); err != nil {
-			return "", err
-		}
-		approved, err := child.Result(ctx)
-		if err != nil {
-			return "", err
-		}
-		_, err = charge.Do(ctx, amount)
-		if errors.Is(err, errRefused) {
-			return fmt.Sprintf("approved: %v, but refused", approved), nil
-		}
-		return "charged", err
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	wait, err := everstep.Register(app, "wait", func(ctx everstep.Context, _ everstep.None) (string, error) {
-		return "over", everstep.Sleep(ctx, 24*time.Hour)
-	})
+	patient, err := everstep.Register(app, "patient", patient)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -74,25 +76,37 @@ func Example_conversation() {
 		fmt.Println(err)
 		return
 	}
-	run, err := order.Start(ctx, 500)
+
+	run, err := review.Start(ctx, "On durable things", everstep.WithID("review-1"))
 	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(everstep.GetEvent[string](ctx, run, "stage", everstep.WithTimeout(30*time.Second)))
+	if err := run.Send(ctx, "verdict", "accepted", everstep.WithIdempotencyKey("mail-77")); err != nil {
 		fmt.Println(err)
 		return
 	}
 	fmt.Println(run.Result(ctx))
 
-	long, err := wait.Start(ctx, everstep.None{})
+	waiting, err := patient.Start(ctx, "On waiting")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	if _, err := long.Cancel(ctx, everstep.By("example"), everstep.Why("it is late")); err != nil {
+	if _, _, err := everstep.GetEvent[bool](ctx, waiting, "waiting", everstep.WithTimeout(30*time.Second)); err != nil {
 		fmt.Println(err)
 		return
 	}
-	_, err = long.Result(ctx)
-	fmt.Println(errors.Is(err, everstep.ErrRunCancelled))
+	if _, err := waiting.Cancel(ctx, everstep.By("editor"), everstep.Why("out of season")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = waiting.Result(ctx)
+	fmt.Println(errors.Is(err, everstep.ErrRunCancelled), err)
 	// Output:
-	// approved: true, but refused <nil>
-	// true
+	// 3 words wait for a reviewer true <nil>
+	// "On durable things": accepted <nil>
+	// withdrawn: On waiting
+	// true [run_cancelled] cancelled by editor: out of season
 }

@@ -2,6 +2,7 @@ package everstep_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +24,39 @@ func exampleDatabase() (everstep.EngineOption, func()) {
 	}
 }
 
-// Branches run at once, each in a goroutine the engine opens; the winner of a race is recorded.
+var fetch = everstep.NewStep("fetch", func(_ context.Context, page string) (int, error) {
+	if page == "missing" {
+		return 0, everstep.NonRetryable(errors.New(page))
+	}
+	return len(page), nil
+})
+
+// of is a branch that fetches one page.
+func of(page string) func(everstep.Context) (int, error) {
+	return func(ctx everstep.Context) (int, error) { return fetch.Do(ctx, page) }
+}
+
+func crawl(ctx everstep.Context, pages []string) ([][]int, error) {
+	// A branch an item, two at a time; by key, so that the items may come in another order on replay.
+	sizes, err := everstep.MapBranches(ctx, pages, func(ctx everstep.Context, page string) (int, error) { return fetch.Do(ctx, page) },
+		everstep.WithKey(func(page string) string { return page }), everstep.WithLimit(2))
+	if err != nil {
+		return nil, err
+	}
+	both, err := everstep.All(ctx, of("a"), of("bb"))
+	if err != nil {
+		return nil, err
+	}
+	// The first that succeeds, and the first that ends at all; the winner is recorded.
+	first, err := everstep.Any(ctx, of("missing"), of("there"))
+	if err != nil {
+		return nil, err
+	}
+	winner, err := everstep.Race(ctx, of("here"), func(ctx everstep.Context) (int, error) { return 0, everstep.Sleep(ctx, time.Hour) })
+	return [][]int{sizes, both, {first, winner}}, err
+}
+
+// Branches run at once, each in a goroutine the engine opens: Map, All, Any and Race.
 func Example_parallel() {
 	ctx := context.Background()
 	database, remove := exampleDatabase()
@@ -34,28 +67,7 @@ func Example_parallel() {
 		return
 	}
 	defer app.Close(ctx)
-
-	price := func(shop string, wait time.Duration) func(everstep.Context) (string, error) {
-		return func(ctx everstep.Context) (string, error) {
-			if err := everstep.Sleep(ctx, wait); err != nil {
-				return "", err
-			}
-			return everstep.Do(ctx, "ask "+shop, func(context.Context) (string, error) { return shop, nil })
-		}
-	}
-	buy, err := everstep.Register(app, "buy", func(ctx everstep.Context, items []string) ([]string, error) {
-		labels, err := everstep.Map(ctx, "label", items, func(_ context.Context, item string) (string, error) { return "label of " + item, nil },
-			everstep.WithKey(func(item string) string { return item }))
-		if err != nil {
-			return nil, err
-		}
-		fastest, err := everstep.Race(ctx, price("far", time.Hour), price("near", time.Millisecond))
-		if err != nil {
-			return nil, err
-		}
-		both, err := everstep.All(ctx, price("one", 0), price("two", 0))
-		return append(append(labels, fastest), both...), err
-	})
+	crawl, err := everstep.Register(app, "crawl", crawl)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -64,11 +76,11 @@ func Example_parallel() {
 		fmt.Println(err)
 		return
 	}
-	run, err := buy.Start(ctx, []string{"pen", "ink"}, everstep.WithID("purchase-1"))
+	run, err := crawl.Start(ctx, []string{"one", "three", "seventeen"})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	fmt.Println(run.Result(ctx))
-	// Output: [label of pen label of ink near one two] <nil>
+	// Output: [[3 5 9] [1 2] [5 4]] <nil>
 }

@@ -4,13 +4,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
 
-var errCardDeclined = errors.New("card declined")
+type order struct {
+	ID         int
+	Item, Card string
+}
 
-// A transaction whose row and record commit together, a step, and an error that is caught by its value on the first run and on replay.
+type cardDeclined struct{ Reason string }
+
+func (c *cardDeclined) Error() string { return c.Reason }
+
+// reserve is a transaction: its rows and its record commit together or not at all.
+func reserve(ctx context.Context, tx *everstep.Tx, o order) (int, error) {
+	if _, err := tx.Execute(ctx, "create table if not exists stock (item text, reserved bigint)"); err != nil {
+		return 0, err
+	}
+	rows, err := tx.Execute(ctx, "insert into stock values ($1, $2)", o.Item, 1)
+	if err != nil {
+		return 0, err
+	}
+	return rows.Affected, nil
+}
+
+var charge = everstep.NewStep("charge", func(ctx context.Context, o order) (string, error) {
+	// The outside world may see this twice after a crash: the key tells it.
+	key, err := everstep.IdempotencyKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	if o.Card == "stolen" {
+		return "", everstep.NonRetryable(&cardDeclined{"reported stolen"})
+	}
+	return fmt.Sprintf("payment %d, key of %d characters", o.ID, len(key)), nil
+}, everstep.WithRetry(everstep.Retry{MaxAttempts: 5, Initial: 100 * time.Millisecond}))
+
+// A checkout: steps, a transaction, a caught error, a durable sleep. The same program whether or not it was killed half way.
 func Example_quickstart() {
 	ctx := context.Background()
 	database, remove := exampleDatabase()
@@ -21,40 +53,27 @@ func Example_quickstart() {
 		return
 	}
 	defer app.Close(ctx)
-	if err := app.DeclareError("card_declined", errCardDeclined); err != nil {
+	if err := everstep.DeclareErrorType[*cardDeclined](app, "card_declined"); err != nil {
 		fmt.Println(err)
 		return
 	}
-
-	reserve, err := everstep.NewTransaction(app, "reserve", func(ctx context.Context, tx *everstep.Tx, item string) (int, error) {
-		if _, err := tx.Execute(ctx, "create table if not exists reserved (item text not null)"); err != nil {
-			return 0, err
-		}
-		rows, err := tx.Execute(ctx, "insert into reserved values ($1)", item)
-		if err != nil {
-			return 0, err
-		}
-		return rows.Affected, nil
-	})
+	reserve, err := everstep.NewTransaction(app, "reserve", reserve)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	charge := everstep.NewStep("charge", func(_ context.Context, cents int) (string, error) {
-		if cents > 1000 {
-			return "", errCardDeclined
-		}
-		return "paid", nil
-	})
-	checkout, err := everstep.Register(app, "checkout", func(ctx everstep.Context, cents int) (string, error) {
-		if _, err := reserve.Do(ctx, "pen"); err != nil {
+	checkout, err := everstep.Register(app, "checkout", func(ctx everstep.Context, o order) (string, error) {
+		if _, err := reserve.Do(ctx, o); err != nil {
 			return "", err
 		}
-		payment, err := charge.Do(ctx, cents)
-		if errors.Is(err, errCardDeclined) {
-			return "refused", nil
+		payment, err := charge.Do(ctx, o)
+		if declined := (*cardDeclined)(nil); errors.As(err, &declined) { // the same type on the first run and on replay
+			return "refused: " + declined.Reason, nil
 		}
-		return payment, err
+		if err != nil {
+			return "", err
+		}
+		return payment, everstep.Sleep(ctx, 10*time.Millisecond)
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -64,15 +83,28 @@ func Example_quickstart() {
 		fmt.Println(err)
 		return
 	}
-	for i, cents := range []int{500, 5000} {
-		run, err := checkout.Start(ctx, cents, everstep.WithID(fmt.Sprint("order-", i)))
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Println(run.Result(ctx))
+	run, err := checkout.Start(ctx, order{1, "lamp", "valid"}, everstep.WithID("order-1"))
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
+	fmt.Println(run.Result(ctx, everstep.WithTimeout(30*time.Second)))
+	other, err := checkout.Start(ctx, order{2, "lamp", "stolen"}, everstep.WithID("order-2"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(other.Result(ctx))
+	steps, err := run.Steps(ctx)
+	for _, step := range steps {
+		fmt.Println(step.Kind, step.Name)
+	}
+	fmt.Println(err)
 	// Output:
-	// paid <nil>
-	// refused <nil>
+	// payment 1, key of 36 characters <nil>
+	// refused: reported stolen <nil>
+	// transaction reserve
+	// step charge
+	// sleep sleep
+	// <nil>
 }

@@ -11,9 +11,11 @@ import (
 )
 
 // A worker that an orchestrator can stop at any time: at SIGTERM it claims no more, lets the runs at hand finish, and hands over what is left after 25 s.
+// A second signal ends it at once.
 func Example_worker() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	database, remove := exampleDatabase()
 	defer remove()
 	app, err := everstep.Open(ctx, database, everstep.WithBuild("2026-11-27"))

@@ -31,7 +31,8 @@ type runningStep struct {
 	context        *stepContext
 	// Clean-up: a cancel of the run lets it end.
 	shielded bool
-	// after is the order of the answer this attempt began with: a timeout from before is another attempt's. 0 for the first one at its place.
+	// after is the order of the answer this attempt began with: a timeout from before is another attempt's. 0 for the first one at its place. A
+	// transaction that is tried again after a conflict is still the attempt it was.
 	after uint64
 	// "", cancel, timeout, branch or stop: the first that came.
 	signal atomic.Pointer[string]
@@ -69,6 +70,8 @@ type execution struct {
 	// As JSON: few ask.
 	attributes, traceParent string
 
+	// The goroutine of the workflow's or job's function.
+	lane lane
 	// Done when this execution has ended, however it did.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -95,6 +98,7 @@ type execution struct {
 // branchRun is a branch of a group while it runs.
 type branchRun struct {
 	path   string
+	lane   *lane
 	cancel context.CancelCauseFunc
 }
 
@@ -242,6 +246,21 @@ func (x *execution) verdictStopped(why string) {
 		x.stop(why)
 	}
 	x.leave()
+}
+
+// isOn: the function of the run, or of one of its branches, is on this goroutine.
+func (x *execution) isOn(current uintptr) bool {
+	if x.lane.owner.Load() == current {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for b := range x.branches {
+		if b.lane.owner.Load() == current {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *execution) isCancelled() bool {

@@ -1,6 +1,6 @@
 module github.com/everstep/everstep/bindings-go
 
-go 1.24
+go 1.24.0
 
 require github.com/everstep/everstep/bindings-go/lib/linux-amd64 v0.1.0
 

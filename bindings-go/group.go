@@ -172,7 +172,7 @@ func run[R any](ctx context.Context, g *group, index int, function func(Context)
 	x := g.outer.execution
 	inner, cancel := context.WithCancelCause(ctx)
 	b := &branch{Context: inner, execution: x, path: g.path(index), flags: g.outer.flags, lane: &lane{}}
-	open := &branchRun{b.path, cancel}
+	open := &branchRun{b.path, b.lane, cancel}
 	x.mu.Lock()
 	if x.branches == nil {
 		x.branches = map[*branchRun]struct{}{}

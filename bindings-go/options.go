@@ -2,13 +2,16 @@ package everstep
 
 import (
 	"encoding/json"
+	"math"
+	"reflect"
 	"time"
+	"unicode/utf8"
 
 	"github.com/everstep/everstep/bindings-go/internal/frame"
 )
 
-// Retry is a retry policy. What is zero is the engine's default: 5 attempts, 1 s doubling to a minute, full jitter; of a start, what the
-// registration says.
+// Retry is a retry policy. What is zero is what was declared, of a call of a declared step or of a start; else the engine's default: 5 attempts, 1 s
+// doubling to a minute, full jitter.
 type Retry struct {
 	// MaxAttempts counts the first one, too.
 	MaxAttempts int
@@ -32,10 +35,35 @@ func (r *Retry) refused() *Error {
 		return refuse(ErrConfigInvalid, "Retry.Initial is %v; a wait is not negative", r.Initial)
 	case r.MaxInterval < 0:
 		return refuse(ErrConfigInvalid, "Retry.MaxInterval is %v; a wait is not negative", r.MaxInterval)
-	case r.Factor != 0 && !(r.Factor >= 1):
-		return refuse(ErrConfigInvalid, "Retry.Factor is %v; give 1 or more, or 0 for the default", r.Factor)
+	case r.Factor != 0 && !(r.Factor >= 1) || math.IsInf(r.Factor, 1):
+		return refuse(ErrConfigInvalid, "Retry.Factor is %v; give a finite number of 1 or more, or 0 for the default", r.Factor)
 	}
 	return nil
+}
+
+// over is this policy laid over what was said before, which stays as it is: a declared step shares its own with all its calls.
+func (r Retry) over(declared *Retry) *Retry {
+	if declared == nil {
+		return &r
+	}
+	out := *declared
+	if r.MaxAttempts != 0 {
+		out.MaxAttempts = r.MaxAttempts
+	}
+	if r.Initial != 0 {
+		out.Initial = r.Initial
+	}
+	if r.Factor != 0 {
+		out.Factor = r.Factor
+	}
+	if r.MaxInterval != 0 {
+		out.MaxInterval = r.MaxInterval
+	}
+	out.NoJitter = out.NoJitter || r.NoJitter
+	if r.If != nil {
+		out.If = r.If
+	}
+	return &out
 }
 
 // policy is a RETRY record. Without one there is one attempt.
@@ -108,25 +136,24 @@ func optional(w *frame.Writer, value int64) *frame.Writer {
 type options struct {
 	policy policy
 	strict bool
-	key    string
 	keyOf  any
 	limit  int
 
-	// A pointer, so that an empty id is refused and not taken for none.
-	id                                                        *string
-	queue, label, version, attributes, fairnessKey, createdBy string
-	dedup                                                     *Dedup
-	onFinish, traceParent, traceState, parentClose            string
-	priority, cost                                            *int64
-	delay, expires, deadline                                  *int64
-	startAt                                                   *int64
-	reusePurged, unchecked                                    bool
-	idOf                                                      any
+	// Pointers, so that an empty text is refused and not taken for none: one out of a variable that is unset, say.
+	key, id, queue, label, fairnessKey, createdBy, onFinish *string
+	idempotencyKey, by                                      *string
+	dedup                                                   *Dedup
+	version, attributes, traceParent, traceState            string
+	parentClose                                             string
+	priority, cost                                          *int64
+	delay, expires, deadline                                *int64
+	startAt                                                 *int64
+	reusePurged, unchecked                                  bool
+	idOf                                                    any
 
-	timeout        *time.Duration
-	idempotencyKey string
-	by, why        string
-	err            error
+	timeout *time.Duration
+	why     string
+	err     error
 }
 
 // StepOption is an option of NewStep, Do and the transactions.
@@ -194,28 +221,24 @@ func (f TimeoutOption) applyPolicy(o *options) {
 	}
 }
 
-// WithRetry sets a retry policy, of a step, of a workflow, or of one start. That of a start is laid over the registration's, field by field.
+// WithRetry sets a retry policy, of a step, of a workflow, of one call or of one start. It is laid over what was said before, field by field: that of a
+// call over the declared step's, that of a start over the registration's.
 func WithRetry(retry Retry) PolicyOption {
 	return func(o *options) {
 		if refused := retry.refused(); refused != nil {
 			o.err = refused
 		}
-		o.policy.retry = &retry
+		o.policy.retry = retry.over(o.policy.retry)
 	}
 }
 
-// WithMaxAttempts is WithRetry with everything else at its default.
+// WithMaxAttempts is WithRetry with this alone.
 func WithMaxAttempts(count int) PolicyOption {
 	return func(o *options) {
 		if count < 1 {
 			o.err = refuse(ErrConfigInvalid, "WithMaxAttempts is at least 1")
 		}
-		retry := Retry{}
-		if o.policy.retry != nil {
-			retry = *o.policy.retry
-		}
-		retry.MaxAttempts = count
-		o.policy.retry = &retry
+		o.policy.retry = Retry{MaxAttempts: count}.over(o.policy.retry)
 	}
 }
 
@@ -233,7 +256,7 @@ func AtMostOnce() StepOnly { return func(o *options) { o.policy.atMostOnce = tru
 func Strict() StepOnly { return func(o *options) { o.strict = true } }
 
 // WithStepKey tells same-named calls of one branch apart that have no arguments.
-func WithStepKey(key string) StepOnly { return func(o *options) { o.key = key } }
+func WithStepKey(key string) StepOnly { return func(o *options) { o.key = &key } }
 
 // WithKey names the branches of a map, so that its items may come in another order on replay. Keys differ.
 func WithKey[T any](key func(item T) string) BranchOption {
@@ -269,10 +292,10 @@ func WithIDs[T any](id func(input T) string) RunOption {
 }
 
 // OnQueue puts the run on a queue.
-func OnQueue(name string) RunOption { return func(o *options) { o.queue = name } }
+func OnQueue(name string) RunOption { return func(o *options) { o.queue = &name } }
 
 // WithLabel sends the run to workers of this label; at registration: this worker's.
-func WithLabel(label string) RunOption { return func(o *options) { o.label = label } }
+func WithLabel(label string) RunOption { return func(o *options) { o.label = &label } }
 
 // WithVersion is a version that is stored with the run and shown (RunInfo.Version); it pins the run to nothing. At registration: that of runs started
 // here. See WithBuild for the build of the program.
@@ -309,6 +332,12 @@ func WithAttributes(attributes map[string]any) RunOption {
 		if len(attributes) == 0 {
 			return
 		}
+		for name, value := range attributes {
+			if err := attributeText(name, value); err != nil {
+				o.err = err
+				return
+			}
+		}
 		text, err := json.Marshal(attributes)
 		if err != nil {
 			o.err = refuse(ErrConfigInvalid, "an attribute has no form in JSON: %v", err)
@@ -317,14 +346,29 @@ func WithAttributes(attributes map[string]any) RunOption {
 	}
 }
 
+// attributeText refuses what encoding/json would write as another text, by which the run is not found.
+func attributeText(name string, value any) error {
+	if !utf8.ValidString(name) {
+		return refuse(ErrPayloadInvalid, "the attribute's name %.300q is not UTF-8", name)
+	}
+	v := reflect.ValueOf(value)
+	for v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.String && !utf8.ValidString(v.String()) {
+		return refuse(ErrPayloadInvalid, "the value of attribute %.300q is not UTF-8", name)
+	}
+	return nil
+}
+
 // WithFairnessKey is what a queue's KeyLimit counts by: at most that many runs of one key at a time. Without a KeyLimit it changes nothing.
-func WithFairnessKey(key string) RunOption { return func(o *options) { o.fairnessKey = key } }
+func WithFairnessKey(key string) RunOption { return func(o *options) { o.fairnessKey = &key } }
 
 // WithCost is stored with the run and shown (RunInfo.Cost); default 1. No limit counts by it yet.
 func WithCost(cost int) RunOption { return func(o *options) { n := int64(cost); o.cost = &n } }
 
 // WithCreatedBy says who started it.
-func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy = who } }
+func WithCreatedBy(who string) RunOption { return func(o *options) { o.createdBy = &who } }
 
 // Dedup is at most one run per key in a scope.
 type Dedup struct {
@@ -350,7 +394,7 @@ func WithDedup(dedup Dedup) RunOption {
 
 // WithOnFinish names a workflow that is started with the outcome, a Finished, in the commit that ends the run: of a start, or, at a registration, of
 // every run of it.
-func WithOnFinish(workflow string) RunOption { return func(o *options) { o.onFinish = workflow } }
+func WithOnFinish(workflow string) RunOption { return func(o *options) { o.onFinish = &workflow } }
 
 // WithTrace carries a W3C trace context.
 func WithTrace(parent, state string) RunOption {
@@ -369,11 +413,11 @@ func AbandonOnClose() RunOption { return func(o *options) { o.parentClose = "aba
 
 // WithIdempotencyKey makes a message that is sent twice arrive once.
 func WithIdempotencyKey(key string) MessageOption {
-	return func(o *options) { o.idempotencyKey = key }
+	return func(o *options) { o.idempotencyKey = &key }
 }
 
 // By says who asks for a control call.
-func By(who string) ByOption { return func(o *options) { o.by = who } }
+func By(who string) ByOption { return func(o *options) { o.by = &who } }
 
 // Why says why a cancel is asked for; the run sees it.
 func Why(reason string) ByOption { return func(o *options) { o.why = reason } }

@@ -21,7 +21,7 @@ func addOne(_ context.Context, n int) (int, error) { return n + 1, nil }
 func TestAPolicyThatMeansNothingIsRefused(t *testing.T) {
 	app := open(t, file(t))
 	for name, retry := range map[string]everstep.Retry{
-		"a factor that shrinks": {Factor: 0.5}, "no factor": {Factor: math.NaN()}, "negative attempts": {MaxAttempts: -1}, "negative wait": {Initial: -time.Second},
+		"a factor that shrinks": {Factor: 0.5}, "no factor": {Factor: math.NaN()}, "a factor without end": {Factor: math.Inf(1)}, "negative attempts": {MaxAttempts: -1}, "negative wait": {Initial: -time.Second},
 		"negative bound": {MaxInterval: -1},
 	} {
 		option := everstep.WithRetry(retry)
@@ -108,6 +108,43 @@ func TestAStartsPolicyIsLaidOverTheRegistrations(t *testing.T) {
 	if attempts.Load() != 2 {
 		t.Errorf("%d attempts", attempts.Load())
 	}
+}
+
+func TestACallsPolicyIsLaidOverTheDeclaredOne(t *testing.T) {
+	var calls atomic.Int64
+	step := everstep.NewStep("charge", func(_ context.Context, declined bool) (int, error) {
+		calls.Add(1)
+		if declined {
+			return 0, errDeclined
+		}
+		return 0, errFlaky
+	}, everstep.WithRetry(everstep.Retry{
+		MaxAttempts: 3, Initial: time.Millisecond, MaxInterval: 2 * time.Millisecond, If: func(err error) bool { return !errors.Is(err, errDeclined) },
+	}))
+	more := everstep.WithRetry(everstep.Retry{MaxAttempts: 9})
+	tried := func(ctx everstep.Context, declined bool, options ...everstep.StepOption) int64 {
+		before := calls.Load()
+		wants(t, second(step.Do(ctx, declined, options...)), everstep.ErrStepFailed)
+		return calls.Load() - before
+	}
+	_, err := play(t, func(ctx everstep.Context, _ everstep.None) (int, error) {
+		begun := time.Now()
+		// It took nine attempts at what is final, a second and more apart.
+		if got := tried(ctx, true, more); got != 1 {
+			t.Errorf("what is final was tried %d times", got)
+		}
+		if got := tried(ctx, false, more); got != 9 {
+			t.Errorf("the call's attempts were %d", got)
+		}
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("its waits were not the declared ones: %v", took)
+		}
+		if got := tried(ctx, false); got != 3 {
+			t.Errorf("the declared attempts have become %d", got)
+		}
+		return 0, nil
+	})
+	must(t, err)
 }
 
 func TestATransactionIsNoJobAndNotAtMostOnce(t *testing.T) {

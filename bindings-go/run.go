@@ -16,13 +16,19 @@ type handle struct {
 	attached bool
 }
 
-func (h *handle) itself() *handle { return h }
-
 // AnyRun is a Run of whatever result.
 type AnyRun interface{ itself() *handle }
 
 // Run is a handle of a run. Making one looks nothing up.
-type Run[Out any] struct{ handle }
+type Run[Out any] struct{ handle handle }
+
+// itself is nil of a nil Run, which a method that came with an embedded handle could not say: it would panic on the way.
+func (r *Run[Out]) itself() *handle {
+	if r == nil {
+		return nil
+	}
+	return &r.handle
+}
 
 // RunByID is the handle of the run with this id.
 func RunByID[Out any](app *App, id string) (*Run[Out], error) {
@@ -39,13 +45,23 @@ func RunByKey[Out any](app *App, key string) *Run[Out] {
 }
 
 // Key is the run's key, a uuid.
-func (h *handle) Key() string { return h.key }
+func (r *Run[Out]) Key() string {
+	if r == nil {
+		return ""
+	}
+	return r.handle.key
+}
 
 // ID is the id it was started with, "" where this handle does not know one.
-func (h *handle) ID() string { return h.id }
+func (r *Run[Out]) ID() string {
+	if r == nil {
+		return ""
+	}
+	return r.handle.id
+}
 
 // Attached is true when the run existed before this Start.
-func (h *handle) Attached() bool { return h.attached }
+func (r *Run[Out]) Attached() bool { return r != nil && r.handle.attached }
 
 func (h *handle) check() error {
 	if h == nil || h.app == nil {
@@ -60,14 +76,11 @@ func (h *handle) check() error {
 // of WithTimeout or the context's deadline is over; the context's error when it is cancelled.
 func (r *Run[Out]) Result(ctx context.Context, given ...WaitOption) (Out, error) {
 	var none Out
-	if r == nil {
-		return none, refuse(ErrConfigInvalid, "the run is nil: use what Start returned, or RunByID")
-	}
-	data, err := r.result(ctx, 2, given)
+	data, err := r.itself().result(ctx, 2, given)
 	if err != nil {
 		return none, err
 	}
-	return decode[Out]("the result of run", r.key, data)
+	return decode[Out]("the result of run", r.handle.key, data)
 }
 
 func (h *handle) result(ctx context.Context, skip int, given []WaitOption) ([]byte, error) {
@@ -85,6 +98,7 @@ func (h *handle) result(ctx context.Context, skip int, given []WaitOption) ([]by
 	if b != nil {
 		return h.childResult(ctx, b, b.execution.app.location(skip), limit)
 	}
+	h.app.waits()
 	if deadline, ok := ctx.Deadline(); ok && limit == nil {
 		// A little earlier than the context, so that the engine's answer, which says what the run waits for, is there first.
 		left := time.Until(deadline)
@@ -135,7 +149,11 @@ func (h *handle) childResult(ctx context.Context, b *branch, location string, li
 }
 
 // Send sends the run a message; it is kept until it is received. Inside a workflow the send is recorded.
-func (h *handle) Send(ctx context.Context, topic string, message any, given ...SendOption) error {
+func (r *Run[Out]) Send(ctx context.Context, topic string, message any, given ...SendOption) error {
+	return r.itself().send(ctx, topic, message, 2, given)
+}
+
+func (h *handle) send(ctx context.Context, topic string, message any, skip int, given []SendOption) error {
 	o := options{}
 	err := collect(given, func(option SendOption, o *options) { option.applySend(o) }, &o)
 	if err == nil {
@@ -153,11 +171,11 @@ func (h *handle) Send(ctx context.Context, topic string, message any, given ...S
 		return err
 	}
 	if b != nil {
-		rest := frame.New().Str(h.app.location(1)).Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey)
+		rest := frame.New().Str(h.app.location(skip)).Str(h.key).Str(topic).Bytes(data).Maybe(o.idempotencyKey)
 		_, err = b.recorded(context.Background(), ops.BeginSend, rest)
 		return h.about(err)
 	}
-	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).OptStr(o.idempotencyKey))
+	_, err = h.app.ask(ctx, ops.Send, frame.New().Str(h.key).Str(topic).Bytes(data).Maybe(o.idempotencyKey))
 	return h.about(err)
 }
 
@@ -195,6 +213,7 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 		}
 		return data, h.about(err)
 	}
+	h.app.waits()
 	r, err := h.app.ask(ctx, ops.GetEvent, frame.New().Str(h.key).Str(key).OptInt(limit))
 	if err != nil {
 		return nil, h.about(err)
@@ -207,9 +226,9 @@ func (h *handle) event(ctx context.Context, key string, skip int, given []WaitOp
 type Outcome string
 
 const (
-	// Cancelled: the run had not started, or waited; it has ended.
+	// Cancelled: the run had not started; it has ended.
 	Cancelled Outcome = "cancelled"
-	// Requested: the run will see the cancel at its next call.
+	// Requested: the run sees the cancel at its next call, or in the wait it stands in.
 	Requested Outcome = "requested"
 	// AlreadyFinished: the run had ended before.
 	AlreadyFinished Outcome = "already_finished"
@@ -235,21 +254,21 @@ func (h *handle) control(ctx context.Context, op uint32, given []ControlOption, 
 }
 
 // Cancel asks the run to cancel: its steps get the signal, the workflow sees ErrRunCancelled at its next call.
-func (h *handle) Cancel(ctx context.Context, given ...ControlOption) (Outcome, error) {
-	return h.control(ctx, ops.CancelRun, given, func(w *frame.Writer, o *options) { w.OptStr(o.by).OptStr(o.why) })
+func (r *Run[Out]) Cancel(ctx context.Context, given ...ControlOption) (Outcome, error) {
+	return r.itself().control(ctx, ops.CancelRun, given, func(w *frame.Writer, o *options) { w.Maybe(o.by).OptStr(o.why) })
 }
 
 // Resume lets a blocked or cancelled run go on.
-func (h *handle) Resume(ctx context.Context, given ...ControlOption) (Outcome, error) {
-	return h.control(ctx, ops.ResumeRun, given, func(w *frame.Writer, o *options) { w.OptStr(o.by) })
+func (r *Run[Out]) Resume(ctx context.Context, given ...ControlOption) (Outcome, error) {
+	return r.itself().control(ctx, ops.ResumeRun, given, func(w *frame.Writer, o *options) { w.Maybe(o.by) })
 }
 
 // Retry lets a failed run go on at the step that failed.
-func (h *handle) Retry(ctx context.Context, given ...ControlOption) (Outcome, error) {
-	return h.control(ctx, ops.RetryRun, given, func(w *frame.Writer, o *options) { w.OptStr(o.by) })
+func (r *Run[Out]) Retry(ctx context.Context, given ...ControlOption) (Outcome, error) {
+	return r.itself().control(ctx, ops.RetryRun, given, func(w *frame.Writer, o *options) { w.Maybe(o.by) })
 }
 
 // Rewind forgets the step at this position (see Steps) and everything completed since; the run goes on from there.
-func (h *handle) Rewind(ctx context.Context, branch string, seq int, given ...ControlOption) (Outcome, error) {
-	return h.control(ctx, ops.RewindRun, given, func(w *frame.Writer, o *options) { w.Str(branch).Int(int64(seq)).OptStr(o.by) })
+func (r *Run[Out]) Rewind(ctx context.Context, branch string, seq int, given ...ControlOption) (Outcome, error) {
+	return r.itself().control(ctx, ops.RewindRun, given, func(w *frame.Writer, o *options) { w.Str(branch).Int(int64(seq)).Maybe(o.by) })
 }

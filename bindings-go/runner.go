@@ -15,7 +15,7 @@ import (
 func (x *execution) play(f *registered) {
 	defer x.client.runs.Done()
 	defer x.client.forget(x)
-	own := &lane{}
+	own := &x.lane
 	own.owner.Store(goroutine.Current())
 	b := &branch{Context: x.ctx, execution: x, lane: own}
 	returned := false

@@ -182,7 +182,9 @@ func stepInfo(r record) StepInfo {
 }
 
 // Status is the run as the database has it now.
-func (h *handle) Status(ctx context.Context) (RunInfo, error) {
+func (r *Run[Out]) Status(ctx context.Context) (RunInfo, error) { return r.itself().status(ctx) }
+
+func (h *handle) status(ctx context.Context) (RunInfo, error) {
 	if err := h.check(); err != nil {
 		return RunInfo{}, err
 	}
@@ -202,7 +204,9 @@ func (h *handle) Status(ctx context.Context) (RunInfo, error) {
 }
 
 // Steps are every recorded call of the run, in order of position.
-func (h *handle) Steps(ctx context.Context) ([]StepInfo, error) {
+func (r *Run[Out]) Steps(ctx context.Context) ([]StepInfo, error) { return r.itself().steps(ctx) }
+
+func (h *handle) steps(ctx context.Context) ([]StepInfo, error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
@@ -268,6 +272,9 @@ func (a *App) Runs(ctx context.Context, filter Filter) (Page, error) {
 	if filter.Attribute == "" {
 		w.Null()
 	} else {
+		if err := attributeText(filter.Attribute, filter.AttributeValue); err != nil {
+			return Page{}, err
+		}
 		value, err := json.Marshal(filter.AttributeValue)
 		if err != nil {
 			return Page{}, refuse(ErrConfigInvalid, "the attribute's value has no form in JSON: %v", err)

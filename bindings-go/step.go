@@ -197,7 +197,7 @@ func (i *invoked[In, Out]) attempt(ctx context.Context) ([]byte, error) {
 
 // step is one step of a workflow, with its attempts.
 func (b *branch) step(ctx context.Context, d *stepDefinition, location string, arguments []byte, run invocation) ([]byte, error) {
-	rest := frame.New().Int(ops.KindStep).Str(d.name).Str(location).OptBytes(arguments).OptStr(d.options.key)
+	rest := frame.New().Int(ops.KindStep).Str(d.name).Str(location).OptBytes(arguments).Maybe(d.options.key)
 	x := b.execution
 	v, t, err := b.beginStep(context.Background(), ops.BeginStep, d.options.policy.write(rest))
 	// Also where the function ends its goroutine.

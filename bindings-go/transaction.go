@@ -207,7 +207,7 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 	if err != nil {
 		return none, err
 	}
-	rest := frame.New().Int(ops.KindTransaction).Str(d.name).Str(t.app.location(1)).OptBytes(arguments).OptStr(d.options.key)
+	rest := frame.New().Int(ops.KindTransaction).Str(d.name).Str(t.app.location(1)).OptBytes(arguments).Maybe(d.options.key)
 	v, err := b.begin(context.Background(), ops.BeginStep, d.options.policy.write(rest))
 	v.order = 0 // As in a step: see there.
 	var sent []byte
@@ -215,7 +215,11 @@ func (t *Transaction[In, Out]) Do(ctx context.Context, in In, given ...StepOptio
 		b.execution.replaying.Store(false)
 		end := t.attempt(b, ctx, v, in)
 		sent = end.sent
+		of := v
 		v, err = b.execution.finish(end.op, end.arguments)
+		if v.attempt == of.attempt {
+			v.order = of.order // Again after a conflict, it is the same attempt: its time went on, and may have been over in between.
+		}
 	}
 	b.execution.over(place{b.path, v.seq})
 	if err != nil {

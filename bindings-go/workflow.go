@@ -77,8 +77,8 @@ func register[In, Out any](app *App, where, kind, name string, given []RegisterO
 
 // ofRegistration refuses what only a start can say: it would be forgotten.
 func (o *options) ofRegistration() error {
-	if o.id != nil || o.idOf != nil || o.queue != "" || o.priority != nil || o.cost != nil || o.delay != nil || o.startAt != nil || o.expires != nil ||
-		o.dedup != nil || o.attributes != "" || o.fairnessKey != "" || o.createdBy != "" || o.traceParent != "" || o.reusePurged || o.unchecked ||
+	if o.id != nil || o.idOf != nil || o.queue != nil || o.priority != nil || o.cost != nil || o.delay != nil || o.startAt != nil || o.expires != nil ||
+		o.dedup != nil || o.attributes != "" || o.fairnessKey != nil || o.createdBy != nil || o.traceParent != "" || o.reusePurged || o.unchecked ||
 		o.parentClose != "" {
 		return refuse(ErrConfigInvalid, "an option of a start was given to a registration: pass it to Start")
 	}
@@ -94,11 +94,11 @@ func (o *options) registration() string {
 	if o.deadline != nil {
 		out["deadline_ms"] = *o.deadline
 	}
-	if o.onFinish != "" {
-		out["on_finish"] = o.onFinish
+	if o.onFinish != nil {
+		out["on_finish"] = *o.onFinish
 	}
-	if o.label != "" {
-		out["label"] = o.label
+	if o.label != nil {
+		out["label"] = *o.label
 	}
 	if len(out) == 0 {
 		return ""
@@ -283,8 +283,8 @@ func (o *options) named() string {
 // write is the RUN_OPTIONS record.
 func (o *options) write(w *frame.Writer) {
 	w.List(23)
-	w.Maybe(o.id).OptStr(o.queue).OptStr(o.label).OptInt(o.priority).OptInt(o.delay).OptInt(o.startAt).OptInt(o.expires).OptInt(o.deadline)
-	w.OptStr(o.version).OptStr(o.attributes).OptStr(o.fairnessKey).OptInt(o.cost).OptStr(o.createdBy)
+	w.Maybe(o.id).Maybe(o.queue).Maybe(o.label).OptInt(o.priority).OptInt(o.delay).OptInt(o.startAt).OptInt(o.expires).OptInt(o.deadline)
+	w.OptStr(o.version).OptStr(o.attributes).Maybe(o.fairnessKey).OptInt(o.cost).Maybe(o.createdBy)
 	if d := o.dedup; d != nil {
 		scope := d.Scope
 		if d.TTL > 0 {
@@ -296,7 +296,7 @@ func (o *options) write(w *frame.Writer) {
 		w.Null().Null().Null().Null()
 	}
 	o.policy.write(w)
-	w.OptStr(o.onFinish).OptStr(o.traceParent).OptStr(o.traceState)
+	w.Maybe(o.onFinish).OptStr(o.traceParent).OptStr(o.traceState)
 	for _, said := range []bool{o.reusePurged, o.unchecked} {
 		if said {
 			w.Bool(true)

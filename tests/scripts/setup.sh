@@ -52,16 +52,40 @@ need_python() {
 
 need_node() {
     command -v node >/dev/null || install nodejs npm
-    node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' || stop "Node 20 or later is needed, this is $(node --version). Install it and put it on the PATH."
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' ||
+        stop "Node 20 or later is needed, this is $(node --version) (Debian 12 has 18). Install a newer one, with its npm, put it on the PATH before $(command -v node), and run this again."
     command -v npm >/dev/null || install npm
 }
 
 need_go() {
     command -v go >/dev/null || install golang-go
-    # One that is older but knows toolchains fetches the one go.mod names.
     local minor
     minor=$(go env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
-    [ "${minor:-0}" -ge 21 ] || stop "Go 1.24 or later is needed, this is $(go version). Install it and put it on the PATH."
+    [ "${minor:-0}" -ge 21 ] || fetch_go
+    # From 1.21 on Go fetches what go.mod names by itself, where GOTOOLCHAIN lets it.
+    (cd bindings-go && GOWORK=off go list -m >/dev/null) || stop "Go 1.24 or later is needed, this is $(go version). Unset GOTOOLCHAIN, or install it and put it on the PATH."
+}
+
+# What a newer Go does by itself, for one that cannot yet (Debian 12's 1.19): a toolchain is a module, which comes from the module proxy and is checked
+# against the checksum database like any other. A module's archive keeps no modes, and none of the go.mod files below its own.
+fetch_go() {
+    local old wanted dir name
+    old=$(go version)
+    wanted=$(sed -n 's/^go //p' bindings-go/go.mod)
+    say "fetching Go $wanted; this is $old"
+    dir=$(GOWORK=off GO111MODULE=on GOFLAGS=-modcacherw go mod download -json "golang.org/toolchain@v0.0.1-go$wanted.$(go env GOOS)-$(go env GOARCH)" |
+        sed -n 's/.*"Dir": "\(.*\)".*/\1/p' || true)
+    [ -n "$dir" ] || stop "Go $wanted or later is needed, this is $old, and the module proxy (go env GOPROXY) did not give it. Install it and put it on the PATH."
+    find "$dir" -name _go.mod -execdir cp _go.mod go.mod \;
+    chmod +x "$dir"/bin/* "$dir"/pkg/tool/*/*
+    for name in go gofmt; do
+        # What stands there, and is no link of ours, is somebody's.
+        [ "$(id -u)" = 0 ] || break
+        case $(readlink "/usr/local/bin/$name" || true) in */golang.org/toolchain@*) ;; *) [ ! -e "/usr/local/bin/$name" ] || break ;; esac
+        ln -sfn "$dir/bin/$name" "/usr/local/bin/$name"
+    done
+    hash -r
+    [ "$(command -v go)" -ef "$dir/bin/go" ] || stop "Go $wanted is in $dir/bin. Put that first on the PATH and run this again."
 }
 
 need_java() {

@@ -408,14 +408,22 @@ func (w *writer) entries(pairs Entries, depth int) *Error {
 		return w.untaggedEntries(pairs, depth)
 	}
 	w.out = append(w.out, `{"$es":"map","v":[`...)
+	// By what is written: an int and an int64 are two keys here and one for whoever reads them, who would keep the last.
+	seen := make(map[string]struct{}, len(pairs))
 	for i, pair := range pairs {
 		if i > 0 {
 			w.out = append(w.out, ',')
 		}
 		w.out = append(w.out, '[')
+		start := len(w.out)
 		if err := w.value(reflect.ValueOf(pair.Key), depth+3); err != nil {
 			return err.within("[key %d]", i)
 		}
+		key := string(w.out[start:])
+		if _, repeated := seen[key]; repeated {
+			return invalid("the key %.40s is there twice", key)
+		}
+		seen[key] = struct{}{}
 		w.out = append(w.out, ',')
 		if err := w.value(reflect.ValueOf(pair.Value), depth+3); err != nil {
 			return err.within("[%v]", pair.Key)

@@ -119,6 +119,8 @@ func TestWhatCannotBeWrittenSaysWhere(t *testing.T) {
 		"complex":     {complex(1, 2), "complex128"},
 		"no such day": {Date{2026, 2, 30}, "2026-02-30"},
 		"repeated":    {Object{{"a", 1}, {"a", 2}}, "twice"},
+		"one key":     {map[any]string{int(1): "a", int64(1): "b"}, "the key 1 is there twice"},
+		"one entry":   {Entries{{UUID{}, "a"}, {UUID{}, "b"}}, "twice"},
 	} {
 		if _, err := Encode(c.value); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
