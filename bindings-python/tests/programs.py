@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from everstep import AsyncEverstep, Everstep, EverstepError
@@ -39,6 +39,27 @@ def die_in_step() -> None:
 
     with app:
         say("result", work.options(id="one").start().result(SOON))
+
+
+def sleeps_until() -> None:
+    """Dies in its wait; the program that goes on with it asks for another point in time, and the recorded one counts."""
+    app = Everstep(**SETTINGS)
+    dies = bool(os.environ.get("DIE"))
+
+    @app.workflow
+    def work() -> list[datetime]:
+        due = app.now() + timedelta(seconds=1)
+        app.sleep_until(due if dies else due + timedelta(days=1))
+        return [due, app.now()]
+
+    with app:
+        run = work.options(id="one").start()
+        if dies:
+            while not any("sleep" in words for words in run.status().waits_for):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        due, woke = run.result(SOON)
+        say("not before" if woke >= due else f"{woke} before {due}")
 
 
 def die_in_gather() -> None:

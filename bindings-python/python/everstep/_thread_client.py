@@ -113,12 +113,18 @@ class ThreadClient:
 
     def submit(self, op: int, arguments: tuple[Any, ...]) -> int:
         token = next(self._tokens)
-        _native.submit(self.handle, self.id, token, op, arguments)
+        self._submit(token, op, arguments)
         return token
 
     def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
         """Nobody waits for the answer; the dispatcher logs a failure."""
-        _native.submit(self.handle, self.id, next(self._quiet), op, arguments)
+        self._submit(next(self._quiet), op, arguments)
+
+    def _submit(self, token: int, op: int, arguments: tuple[Any, ...]) -> None:
+        try:
+            _native.submit(self.handle, self.id, token, op, arguments)
+        except _native.NativeError as error:
+            raise error_of(*error.args) from None  # closed at this moment by another thread
 
     def request(self, op: int, arguments: tuple[Any, ...], *, timeout_ms: int | None = None) -> tuple[Any, ...]:
         return self.completion(self.submit(op, arguments), timeout_ms=timeout_ms)
@@ -132,9 +138,7 @@ class ThreadClient:
             while True:
                 event = _native.wait(self.handle, self.id, token, _SLICE_MS, interruptible)
                 if event is not None:
-                    if event[1] & 0xFF == EVENT_FAILED:
-                        raise error_of(*event[2][:2])
-                    return event[2]
+                    break
                 if self.engine.closed or self.engine.handle != self.handle:
                     raise Closed("the engine was closed while this call waited; what was submitted may still take effect")
                 if end is not None and time.monotonic() >= end:
@@ -142,6 +146,10 @@ class ThreadClient:
         except BaseException:
             _native.cancel(self.handle, self.id, token)
             raise
+        # Not in the try: there is nothing left to cancel of what was answered.
+        if event[1] & 0xFF == EVENT_FAILED:
+            raise error_of(*event[2][:2])
+        return event[2]
 
     # -- events
 
