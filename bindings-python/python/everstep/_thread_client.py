@@ -15,7 +15,7 @@ from . import _native
 from ._errors_gen import Closed, InternalError, UnknownWorkflow
 from ._failures import error_of
 from ._ops_gen import EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON
-from ._scope import Execution
+from ._scope import JOB, Execution
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -172,6 +172,7 @@ class ThreadClient:
             execution = self.engine.executions.get(token)
             if execution is not None:
                 execution.signal(frame)
+                self._job_timed_out(execution)
         elif kind == EVENT_LOG:
             from ._logging import log_event
 
@@ -194,6 +195,14 @@ class ThreadClient:
             log.error("run %s of %s is given back: %s", execution.run, execution.name, error)
             del self.engine.executions[exec_id]
             self.engine.call(OP_ABANDON, (exec_id, "no_thread"))
+
+    def _job_timed_out(self, execution: Execution) -> None:
+        job = execution.running.get(JOB)
+        if job is not None and job.signal == "timeout":
+            from ._sync_runner import timed_out
+
+            # Not here: a `retry_if` is the program's own code.
+            self.workers.run(timed_out, execution, self.engine.functions[execution.name])
 
     def stop_execution(self, execution: Execution, why: str) -> None:
         execution.stop(why)
