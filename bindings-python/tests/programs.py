@@ -146,20 +146,25 @@ def loop_ends_without_close() -> None:
     app = AsyncEverstep(**SETTINGS)
     inside = asyncio.Event()
 
-    @app.step
-    async def holds() -> str:
-        if not inside.is_set():
-            inside.set()
-            await asyncio.Event().wait()
-        return "done"
+    def declare(app: AsyncEverstep) -> tuple[Any, Any, Any]:
+        @app.step
+        async def holds() -> str:
+            if not inside.is_set():
+                inside.set()
+                await asyncio.Event().wait()
+            return "done"
 
-    @app.workflow
-    async def work() -> str:
-        return await holds()
+        @app.workflow
+        async def work() -> str:
+            return await holds()
 
-    @app.workflow
-    async def waits() -> None:
-        await app.sleep(timedelta(days=1))
+        @app.workflow
+        async def waits() -> None:
+            await app.sleep(timedelta(days=1))
+
+        return holds, work, waits
+
+    holds, work, waits = declare(app)
 
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -189,9 +194,7 @@ def loop_ends_without_close() -> None:
         pass
     app.sync.close(timedelta(0))
     other = Everstep(**SETTINGS)
-    other.step(name="holds")(holds.__wrapped__)
-    for function in (work, waits):
-        other.workflow(name=function.name)(function.__wrapped__)
+    declare(other.aio)
     with other:
         say(other.run("held").result(SOON), other.run("step").result(SOON), other.run("waits").status().state in ("running", "waiting"))
 
@@ -326,17 +329,21 @@ def interrupted_in_close() -> None:
     app = Everstep(**SETTINGS)
     inside = threading.Event()
 
-    @app.step
-    def holds() -> None:
-        if not inside.is_set():
-            inside.set()
-            threading.Event().wait()
+    def declare(app: Everstep) -> Any:
+        @app.step
+        def holds() -> None:
+            if not inside.is_set():
+                inside.set()
+                threading.Event().wait()
 
-    @app.workflow
-    def work() -> str:
-        holds()
-        return "done"
+        @app.workflow
+        def work() -> str:
+            holds()
+            return "done"
 
+        return work
+
+    work = declare(app)
     app.launch()
     work.options(id="held").start()
     assert inside.wait(20)
@@ -346,7 +353,7 @@ def interrupted_in_close() -> None:
     except KeyboardInterrupt:
         say("interrupted", [t.name for t in threading.enumerate() if t.name == "everstep-dispatch"])
     other = Everstep(**SETTINGS)
-    other.workflow(name="work")(work.__wrapped__)
+    declare(other)
     with other:
         say(other.run("held").result(SOON))
 
