@@ -12,7 +12,7 @@ import pytest
 from conftest import Database
 
 import everstep
-from everstep import AsyncEverstep, Everstep, Retry
+from everstep import AsyncEverstep, Everstep, Retry, _sync_runner
 
 SOON = timedelta(seconds=20)
 SHORT = timedelta(milliseconds=50)
@@ -130,3 +130,29 @@ def test_a_sync_step_of_an_async_workflow(database: Database) -> None:
             peer.over.set()
 
     asyncio.run(main())
+
+
+def test_a_job_whose_thread_is_not_there_yet(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Everstep(**database.settings)
+    ran: list[int] = []
+
+    @app.step(timeout=SHORT)
+    def job() -> None:
+        ran.append(1)
+
+    with app:
+        workers = app._engine.threads().workers
+        inner, late = workers.run, list[Any]()
+
+        def run(function: Any, *arguments: Any) -> None:
+            if function is _sync_runner.run:
+                late.append(arguments)
+            else:
+                inner(function, *arguments)
+
+        monkeypatch.setattr(workers, "run", run)
+        with pytest.raises(everstep.RunFailed) as failed:
+            job.start().result(SOON)
+        assert isinstance(failed.value.__cause__, everstep.StepTimeout)
+        _sync_runner.run(*late[0])
+        assert ran == [] and app._engine.executions == {}

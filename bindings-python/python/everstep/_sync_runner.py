@@ -19,10 +19,10 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
     client = execution.client
     fields: tuple[Any, ...]
     execution.owner.add(threading.get_ident())
-    running: RunningStep | None = None
-    if function.kind == "step":
-        running = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, None)
-        execution.running[JOB] = running
+    running = execution.running.get(JOB)
+    if running is None and function.kind == "step":
+        client.engine.executions.pop(execution.id, None)
+        return  # `timed_out` before this thread was there
     reset = SCOPE.set(Scope(execution, "", 0, running))
     try:
         try:
@@ -60,6 +60,12 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
     finally:
         SCOPE.reset(reset)
         client.engine.executions.pop(execution.id, None)
+
+
+def expect_signals(execution: Execution, function: Registered) -> None:
+    """Before the thread is asked for, which may come late: a signal must not be lost meanwhile."""
+    if function.kind == "step":
+        execution.running[JOB] = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, None)
 
 
 def timed_out(execution: Execution, function: Registered) -> None:

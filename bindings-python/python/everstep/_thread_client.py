@@ -181,7 +181,7 @@ class ThreadClient:
             log.error("%s", error_of(*frame[:2]))
 
     def _run(self, exec_id: int, frame: tuple[Any, ...]) -> None:
-        from ._sync_runner import run
+        from ._sync_runner import expect_signals, run
 
         function = self.engine.functions.get(frame[1])
         if function is None:
@@ -189,6 +189,7 @@ class ThreadClient:
             return
         execution = Execution(self.engine, self, exec_id, frame, is_async=False)
         self.engine.executions[exec_id] = execution
+        expect_signals(execution, function)
         try:
             self.workers.run(run, execution, function, frame[6] if len(frame) > 6 else None)
         except RuntimeError as error:
