@@ -160,7 +160,7 @@ export class NotLaunched extends UsageError {
 }
 
 /** The connection of this transaction is not the engine's database. */
-export class OtherDatabase extends EverstepError {
+export class OtherDatabase extends StepError {
   static override readonly code: string = "other_database";
   static override readonly type: string = "OtherDatabase";
 }
@@ -280,13 +280,13 @@ export class ExecutionEnded extends EverstepError {
 }
 
 /** A statement of the transaction was refused by the database. */
-export class TransactionFailed extends EverstepError {
+export class TransactionFailed extends StepError {
   static override readonly code: string = "transaction_failed";
   static override readonly type: string = "TransactionFailed";
 }
 
 /** A transaction on the engine's SQLite writer took longer than 5 s. */
-export class TransactionTooLong extends EverstepError {
+export class TransactionTooLong extends StepError {
   static override readonly code: string = "transaction_too_long";
   static override readonly type: string = "TransactionTooLong";
 }

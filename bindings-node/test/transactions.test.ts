@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import type pg from "pg";
-import { Everstep, EverstepError, type Transaction, setLogger } from "everstep";
+import { Everstep, EverstepError, StepError, type Transaction, setLogger } from "everstep";
 import { DRIVERS, type Driver, closeDrivers, loadDrivers, pool } from "./drivers.js";
 import { type Postgres, onEveryStore, startPostgres } from "./stage.js";
 
@@ -163,13 +163,13 @@ onEveryStore("the engine's own connection", (stage) => {
     const wf = app.workflow("wf", async () => {
       const out: unknown[] = [await write(1)];
       await write(-1).catch((error: EverstepError) => out.push(error.message));
-      await broken().catch((error: EverstepError) => out.push(error.code));
+      await broken().catch((error: EverstepError) => out.push(error.code, error instanceof StepError));
       return [...out, (await write(2)).count];
     });
     await app.launch();
     const [first, ...rest] = (await (await wf.start()).result()) as any[];
     assert.deepEqual(first, { affected: 1, columns: ["n", "t", "b"], row: { n: 9007199254740993n, t: "text", b: new Uint8Array([1, 2]) }, count: 1, mapped: ["text"] });
-    assert.deepEqual(rest, ["negative", "transaction_failed", 2]);
+    assert.deepEqual(rest, ["negative", "transaction_failed", true, 2]);
     await assert.rejects(write(1), (error: any) => error.code === "outside_run");
     await app.close();
   });

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from everstep import AsyncEverstep, Everstep, EverstepError
@@ -39,6 +39,27 @@ def die_in_step() -> None:
 
     with app:
         say("result", work.options(id="one").start().result(SOON))
+
+
+def sleeps_until() -> None:
+    """Dies in its wait; the program that goes on with it asks for another point in time, and the recorded one counts."""
+    app = Everstep(**SETTINGS)
+    dies = bool(os.environ.get("DIE"))
+
+    @app.workflow
+    def work() -> list[datetime]:
+        due = app.now() + timedelta(seconds=1)
+        app.sleep_until(due if dies else due + timedelta(days=1))
+        return [due, app.now()]
+
+    with app:
+        run = work.options(id="one").start()
+        if dies:
+            while not any("sleep" in words for words in run.status().waits_for):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        due, woke = run.result(SOON)
+        say("not before" if woke >= due else f"{woke} before {due}")
 
 
 def die_in_gather() -> None:
@@ -125,20 +146,25 @@ def loop_ends_without_close() -> None:
     app = AsyncEverstep(**SETTINGS)
     inside = asyncio.Event()
 
-    @app.step
-    async def holds() -> str:
-        if not inside.is_set():
-            inside.set()
-            await asyncio.Event().wait()
-        return "done"
+    def declare(app: AsyncEverstep) -> tuple[Any, Any, Any]:
+        @app.step
+        async def holds() -> str:
+            if not inside.is_set():
+                inside.set()
+                await asyncio.Event().wait()
+            return "done"
 
-    @app.workflow
-    async def work() -> str:
-        return await holds()
+        @app.workflow
+        async def work() -> str:
+            return await holds()
 
-    @app.workflow
-    async def waits() -> None:
-        await app.sleep(timedelta(days=1))
+        @app.workflow
+        async def waits() -> None:
+            await app.sleep(timedelta(days=1))
+
+        return holds, work, waits
+
+    holds, work, waits = declare(app)
 
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -168,9 +194,7 @@ def loop_ends_without_close() -> None:
         pass
     app.sync.close(timedelta(0))
     other = Everstep(**SETTINGS)
-    other.step(name="holds")(holds.__wrapped__)
-    for function in (work, waits):
-        other.workflow(name=function.name)(function.__wrapped__)
+    declare(other.aio)
     with other:
         say(other.run("held").result(SOON), other.run("step").result(SOON), other.run("waits").status().state in ("running", "waiting"))
 
@@ -305,17 +329,21 @@ def interrupted_in_close() -> None:
     app = Everstep(**SETTINGS)
     inside = threading.Event()
 
-    @app.step
-    def holds() -> None:
-        if not inside.is_set():
-            inside.set()
-            threading.Event().wait()
+    def declare(app: Everstep) -> Any:
+        @app.step
+        def holds() -> None:
+            if not inside.is_set():
+                inside.set()
+                threading.Event().wait()
 
-    @app.workflow
-    def work() -> str:
-        holds()
-        return "done"
+        @app.workflow
+        def work() -> str:
+            holds()
+            return "done"
 
+        return work
+
+    work = declare(app)
     app.launch()
     work.options(id="held").start()
     assert inside.wait(20)
@@ -325,7 +353,7 @@ def interrupted_in_close() -> None:
     except KeyboardInterrupt:
         say("interrupted", [t.name for t in threading.enumerate() if t.name == "everstep-dispatch"])
     other = Everstep(**SETTINGS)
-    other.workflow(name="work")(work.__wrapped__)
+    declare(other)
     with other:
         say(other.run("held").result(SOON))
 

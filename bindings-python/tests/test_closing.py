@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import socket
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -118,3 +121,51 @@ def test_a_loop_that_has_ended_leaves_no_descriptor(database: Database) -> None:
         asyncio.run(app.queues())
     assert descriptors() - before < 10
     asyncio.run(app.close())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("when", ["opened", "connecting"])
+def test_a_close_beside_a_launch_that_does_not_succeed(when: str) -> None:
+    """The failed launch made the engine a new one, which the next call opened and nobody closed."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        app = Everstep(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/x", outage_budget=timedelta(seconds=30))
+        app.workflow(name="work")(lambda: None)
+        launching = pool.submit(app.launch)
+        until(lambda: app._engine.launched and app._engine._threads is not None)
+        if when == "connecting":
+            silent.settimeout(20)
+            silent.accept()
+        app.close()
+        assert isinstance(launching.exception(20), everstep.EverstepError)
+        with pytest.raises(everstep.Closed):
+            app.runs()
+        app.close()
+    assert own_threads() == []
+
+
+def test_a_close_in_the_middle_of_giving_up_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for that, and the engine stays closed: what was closed is not launched again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = Everstep(f"postgresql://nobody@127.0.0.1:{port}/x", outage_budget=timedelta(milliseconds=50))
+    ending, go_on = threading.Event(), threading.Event()
+    inner = app._engine._end_handle
+    monkeypatch.setattr(app._engine, "_end_handle", lambda handle: (ending.set(), go_on.wait(20), inner(handle)))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        launching = pool.submit(app.launch)
+        assert ending.wait(20)
+        closing = pool.submit(app.close)
+        assert not concurrent.futures.wait((closing,), timeout=0.2).done
+        go_on.set()
+        closing.result(20)
+        assert isinstance(launching.exception(20), everstep.EverstepError)
+    with pytest.raises(everstep.Closed):
+        app.launch()
+    assert own_threads() == []

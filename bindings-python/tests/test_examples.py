@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import sqlite3
 import subprocess
 import sys
 
 import pytest
 
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text("utf-8")
 EXAMPLES = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
@@ -22,6 +24,22 @@ def test_example(example: pathlib.Path, tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == wanted
+
+
+def test_the_readmes_blocks_are_programs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        compile(block, "README.md", "exec")
+
+
+def test_the_readmes_own_test_passes(tmp_path: pathlib.Path) -> None:
+    (block,) = re.findall(r"## Testing\n+```python\n(.*?)```", README, re.DOTALL)
+    imports = "from datetime import timedelta\nfrom typing import Any\nimport pytest\nfrom everstep import Everstep\n"
+    (tmp_path / "test_readme.py").write_text(imports + block, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_demo(tmp_path: pathlib.Path) -> None:

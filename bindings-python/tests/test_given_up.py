@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from conftest import Database
 
-from everstep import AsyncEverstep
+from everstep import AsyncEverstep, Everstep, ResultTimeout, _native
 
 SOON = timedelta(seconds=10)
 DAY = timedelta(days=1)
@@ -52,6 +52,25 @@ def test_a_step_cancelled_while_its_answer_waits_takes_no_other_answer_with_it(d
             assert not [token for token, (_, execution) in client._pending.items() if execution is not None]
 
     asyncio.run(main())
+
+
+def test_an_answer_that_came_is_not_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `ResultTimeout` of a program that polls was noted as one that nobody waits for, in place of those that nobody does."""
+    app = Everstep(**database.settings)
+    given_up: list[int] = []
+
+    @app.workflow
+    def waits() -> None:
+        app.receive("never")
+
+    with app:
+        run = waits.start()
+        monkeypatch.setattr(_native, "cancel", lambda handle, client, token: given_up.append(token))
+        for _ in range(3):
+            with pytest.raises(ResultTimeout):
+                run.result(timedelta(milliseconds=5))
+        monkeypatch.undo()
+    assert given_up == []
 
 
 def test_what_a_run_leaves_open_unwinds_in_silence(database: Database, caplog: pytest.LogCaptureFixture) -> None:

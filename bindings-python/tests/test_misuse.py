@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gc
 import logging
+import math
 import time
 import typing
 from datetime import datetime, timedelta, timezone
@@ -38,9 +39,11 @@ MOMENT = timedelta(milliseconds=1)
         ({"priority": True}, "option priority: int"),
         ({"attributes": 5}, "option attributes: Mapping"),
         ({"dedup": "key"}, "option dedup: Dedup"),
-        ({"dedup": Dedup("key", scope=typing.cast(Any, "ever"))}, "ever"),
         ({"retry": 5}, "option retry: Retry"),
         ({"on_finish": 5}, "option on_finish"),
+        ({"on_finish": len}, "declared function"),
+        ({"priority": 2**70}, "option priority is a whole number of 64 bits"),
+        ({"cost": 2**70}, "option cost"),
         ({"parent_close": "kill"}, "'cancel' or 'abandon'"),
         ({"reuse_purged": "yes"}, "option reuse_purged: bool"),
     ],
@@ -85,6 +88,9 @@ def test_options_of_a_call(database: Database) -> None:
             wrong.start().result(SOON)
 
 
+def lambda_free() -> None: ...
+
+
 def test_declarations(database: Database) -> None:
     app = Everstep(**database.settings)
 
@@ -114,6 +120,24 @@ def test_declarations(database: Database) -> None:
         (lambda: Retry(max_attempts=typing.cast(Any, "many")), "max_attempts"),
         (lambda: Retry(initial=typing.cast(Any, 5)), "timedelta"),
         (lambda: Retry(factor=0.5), "factor"),
+        (lambda: Retry(factor=math.inf), "factor"),
+        (lambda: Retry(factor=10**400), "factor"),
+        (lambda: Retry(factor=True), "factor"),
+        (lambda: Retry(max_attempts=True), "max_attempts"),
+        (lambda: Retry(max_attempts=2**70), "max_attempts"),
+        (lambda: Retry(jitter=typing.cast(Any, "no")), "jitter"),
+        (lambda: Retry(retry_if=typing.cast(Any, 5)), "retry_if"),
+        (lambda: Retry(non_retryable=typing.cast(Any, 5)), "exception types"),
+        (lambda: Dedup("key", scope=typing.cast(Any, "ever")), "ever"),
+        (lambda: Dedup("key", scope=typing.cast(Any, 3600)), r"timedelta\(seconds=3600\)"),
+        (lambda: Dedup("key", policy=typing.cast(Any, 1)), "policy"),
+        (lambda: app.workflow(name="c", on_finish=typing.cast(Any, generator))(lambda_free), "on_finish"),
+        (lambda: app.queue("q", paused=typing.cast(Any, 1)), "'q': paused is a bool"),
+        (lambda: app.queue("q", hold=typing.cast(Any, 1)), "'q': hold is a bool"),
+        (lambda: app.queue("q", limit=2**70), "'q': limit"),
+        (lambda: app.migration_sql(typing.cast(Any, 5)), "store"),
+        (lambda: app.migration_sql(schema=typing.cast(Any, 5)), "schema"),
+        (lambda: Everstep(queues=typing.cast(Any, 5)), "queues is a list"),
         (lambda: Retry(non_retryable=typing.cast(Any, ["ValueError"])), "exception types"),
         (lambda: app.error(typing.cast(Any, ValueError)), "app.error takes the code"),
         (lambda: app.error("five")(typing.cast(Any, 5)), "exception type"),
@@ -123,6 +147,10 @@ def test_declarations(database: Database) -> None:
     for declare, says in wrong:
         with pytest.raises(everstep.ConfigInvalid, match=says):
             declare()
+    five: Any = 5
+    for named in (lambda: Dedup(five), lambda: app.workflow(version=five)(lambda_free), lambda: app.workflow(label=five)(lambda_free)):
+        with pytest.raises(everstep.IdInvalid, match="is a str, not 'int'"):
+            named()
     for code in ("", "a\0b", "x" * 256):
         with pytest.raises(everstep.IdInvalid):
             app.error(code)(ValueError)

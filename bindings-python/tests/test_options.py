@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from conftest import Database
 
 import everstep
-from everstep import AsyncEverstep, Everstep, Retry
+from everstep import AsyncEverstep, Everstep, Retry, Transaction
 
 SOON = timedelta(seconds=20)
 BRIEF = timedelta(milliseconds=100)
@@ -71,6 +73,41 @@ def test_a_start_leaves_the_rest_of_what_was_declared(database: Database) -> Non
     assert attempts == {"retry": 3, "timeout": 2}
 
 
+def test_a_policy_of_one_call_or_start_leaves_the_rest_of_the_declared_one(database: Database) -> None:
+    app = Everstep(**database.settings)
+    attempts: dict[str, int] = {}
+    declared = Retry(max_attempts=3, initial=timedelta(milliseconds=1), non_retryable=(LookupError,), retry_if=lambda error: not isinstance(error, ValueError))
+
+    @app.step(retry=declared)
+    def fails(kind: str) -> None:
+        attempts[kind] = attempts.get(kind, 0) + 1
+        raise {"os": OSError, "final": LookupError, "asked": ValueError, "added": EOFError}[kind]
+
+    @app.step(retry=Retry(), timeout=SOON)
+    def bare() -> None:
+        attempts["bare"] = app.attempt()
+        if app.attempt() < 5:
+            raise OSError
+
+    @app.workflow
+    def work() -> float:
+        begun = time.monotonic()
+        for kind in ("os", "final", "asked", "added"):
+            with contextlib.suppress(everstep.StepError):
+                fails.options(retry=Retry(max_attempts=4, non_retryable=(EOFError,)))(kind)
+        bare.options(retry=Retry(initial=timedelta(milliseconds=1)))()
+        return time.monotonic() - begun
+
+    with app:
+        # Before the second attempt alone it would be half a second on average if the intervals were forgotten.
+        assert work.start().result(SOON) < 2
+        assert attempts == {"os": 4, "final": 1, "asked": 1, "added": 1, "bare": 5}
+        for kind in ("os", "final", "asked"):
+            with pytest.raises(everstep.RunFailed):
+                fails.options(retry=Retry(max_attempts=5)).start(kind).result(SOON)
+        assert attempts == {"os": 9, "final": 2, "asked": 2, "added": 1, "bare": 5}
+
+
 @pytest.mark.parametrize("retry", [{"max_attempts": 0}, {"factor": 0.5}, {"factor": math.nan}, {"max_attempts": 1.5}])
 def test_policies_nothing_could_mean(retry: dict[str, Any]) -> None:
     with pytest.raises(everstep.ConfigInvalid):
@@ -108,12 +145,22 @@ def test_wrong_types_are_named(database: Database) -> None:
             "after": lambda: app.runs(after=five),
             "states": lambda: app.runs(states=[five]),
             "pair": lambda: app.runs(attribute=five),
+            "branch ": lambda: run.rewind(1, branch=None),  # type: ignore[arg-type]
+            "seq ": lambda: run.rewind(2**70),
+            "list": lambda: app.runs(states=five),
+            "inputs": lambda: work.start_many(five),
             "limit": lambda: app.runs(limit="many"),  # type: ignore[arg-type]
             "key": lambda: double.options(key=five),
         }.items():
             with pytest.raises(everstep.ConfigInvalid, match=name.strip()):
                 call()
-        for call in (lambda: app.run(five), lambda: app.run(key=five), lambda: app.key_of(five), lambda: app.send(five, "topic", 1)):
+        for call in (
+            lambda: app.run(five),
+            lambda: app.run(key=five),
+            lambda: app.key_of(five),
+            lambda: app.send(five, "topic", 1),
+            lambda: app.runs(parent=five),
+        ):
             with pytest.raises(everstep.IdInvalid, match="str"):
                 call()
 
@@ -142,6 +189,47 @@ def test_many_handles_know_their_ids(database: Database) -> None:
             assert [(run.id, run.attached) for run in runs] == [("item-1", True), ("item-2", True)]
 
     asyncio.run(main())
+
+
+def test_many_jobs(database: Database) -> None:
+    app, _, double = parts(database)
+
+    @app.transaction
+    def book(tx: Any) -> None: ...
+
+    with app:
+        runs = double.start_many([1, 2], id=lambda n: f"job-{n}")
+        assert [(run.id, run.result(SOON)) for run in runs] == [("job-1", 2), ("job-2", 4)]
+        with pytest.raises(everstep.ConfigInvalid, match="no job"):
+            book.start_many([1])
+
+    async def main() -> None:
+        app = AsyncEverstep(**database.settings)
+
+        @app.step
+        async def double(n: int) -> int:
+            return 2 * n
+
+        async with app:
+            runs = await double.start_many([1, 3], id=lambda n: f"job-{n}")
+            assert [(run.attached, await run.result(SOON)) for run in runs] == [(True, 2), (False, 6)]
+
+    asyncio.run(main())
+
+
+def test_whole_numbers_beyond_64_bits_go_as_text(database: Database) -> None:
+    app = Everstep(**database.settings)
+
+    @app.transaction
+    def large(tx: Transaction, n: int) -> str:
+        return tx.execute("select cast($1 as text)", n).scalar()
+
+    @app.workflow
+    def work() -> list[str]:
+        return [large(2**70), large(-(2**63) - 1)]
+
+    with app:
+        assert work.start().result(SOON) == [str(2**70), str(-(2**63) - 1)]
 
 
 def test_errors_name_their_run(database: Database) -> None:

@@ -39,6 +39,11 @@ def test_killed_in_a_step_and_resumed(database: Database) -> None:
     assert time.monotonic() - begun < 8, "the same host takes over at once, not after the lease"
 
 
+def test_a_point_in_time_that_is_waited_for_outlives_the_process(database: Database) -> None:
+    play(database, "sleeps_until", expect=-signal.SIGKILL, DIE="1")
+    assert play(database, "sleeps_until") == ["not before"]
+
+
 def test_raw_gather_replays_as_it_ran(database: Database) -> None:
     play(database, "die_in_gather", expect=-signal.SIGKILL, DIE="1")
     (line,) = play(database, "die_in_gather")
@@ -62,8 +67,10 @@ def test_a_forked_child_opens_its_own(postgres_url: str) -> None:
     assert play(database, "fork_after_launch") == ["child fine", "parent fine 0"]
 
 
-def test_a_forked_child_is_refused_the_file_its_parent_has_open(tmp_path: pathlib.Path) -> None:
-    database = Database("sqlite", f"sqlite:{tmp_path / 'everstep.db'}", "everstep")
+@pytest.mark.parametrize("url", ["sqlite:{}/everstep.db", "sqlite://{}/everstep.db", "sqlite:everstep.db", "sqlite://everstep.db", "everstep.db"])
+def test_a_forked_child_is_refused_the_file_its_parent_has_open(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = Database("sqlite", url.format(tmp_path), "everstep")
     refused = ["forked True"] * 3
     assert play(database, "fork_beside_sqlite") == ["early 2", *refused, "another file 1", "after the close 1"]
 

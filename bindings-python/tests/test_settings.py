@@ -67,6 +67,13 @@ def test_fewer_runs_are_parked_where_each_holds_a_thread(database: Database) -> 
 
     assert settings_of(Everstep(**database.settings), one) == (100, 1_000)
     assert settings_of(Everstep(**database.settings), coroutine) == (1_000, 300_000)
+    # An async step parks nobody; a sync one does not hold a thread where an async workflow waits.
+    for app, of_step, of_workflow, limits in (
+        (Everstep(**database.settings), coroutine, one, (100, 1_000)),
+        (Everstep(**database.settings), one, coroutine, (1_000, 300_000)),
+    ):
+        app.step(name="step")(of_step)
+        assert settings_of(app, of_workflow) == limits
     assert settings_of(Everstep(**database.settings, max_parked=7), one) == (7, 1_000)
 
 

@@ -239,10 +239,10 @@ def test_the_end_of_a_transaction_is_the_engines(postgres: Database, kind: str) 
             for step in (nested, commits):
                 try:
                     step()
-                except everstep.StepError as error:
-                    out.append(error.message)
                 except everstep.TransactionFailed as error:
                     out.append(error.code)
+                except everstep.StepError as error:
+                    out.append(error.message)
             return out
 
         with app:
@@ -463,7 +463,7 @@ def test_another_database_is_refused(postgres: Database) -> None:
     def work() -> str:
         try:
             book()
-        except everstep.EverstepError as error:
+        except everstep.StepError as error:  # whatever a step has failed with
             return error.code
         return "no error"
 
@@ -507,7 +507,7 @@ def test_the_engines_own_connection(database: Database) -> None:
         out: list[Any] = [add("a", 0), add("b", 1)]
         try:
             add("a", 0)
-        except everstep.TransactionFailed as error:
+        except everstep.StepError as error:  # a `TransactionFailed`
             out.append(error.code)
         return out
 

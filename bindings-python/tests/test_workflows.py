@@ -207,7 +207,8 @@ def test_children_messages_events(database: Database) -> None:
         app.send("family", "word", "hello", idempotency_key="k1")
         app.send(run, "word", "hello", idempotency_key="k1")
         assert run.result(SOON) == [4, 9, "ValueError: negative", "hello", None]
-        assert {info.id for info in app.runs(parent=run).items} == {"child-2", "child-3", None}
+        for parent_of in (run, "family"):
+            assert {info.id for info in app.runs(parent=parent_of).items} == {"child-2", "child-3", None}
 
 
 def test_cancel_reaches_a_waiting_and_a_running_step(database: Database) -> None:

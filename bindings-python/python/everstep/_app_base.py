@@ -18,7 +18,7 @@ from ._engine import Engine
 from ._errors_gen import ConfigInvalid, OutsideRun, OutsideStep, RegisteredLate
 from ._functions import AsyncStep, AsyncTransactionStep, Step, TransactionStep
 from ._ops_gen import FLAG_SHIELDED, OP_INFO, OP_MIGRATION_SQL, OP_PATCH, OP_RUN_KEY
-from ._options import Named, Retry, RunOptions, check_retry, policy_record
+from ._options import Named, Retry, RunOptions, declared_retry, listed, name_of, policy_record, text, words
 from ._registered import Registered
 from ._run import Handle
 from ._runs import QueueInfo
@@ -92,7 +92,7 @@ class Base:
             "version": version,
             "language": "python",
             "role": role,
-            "queues": None if queues is None else list(queues),
+            "queues": None if queues is None else listed("queues is a list of names", queues),
             "slots": slots,
             "lease_ms": None if lease is None else milliseconds(lease),
             "outage_budget_ms": None if outage_budget is None else milliseconds(outage_budget),
@@ -182,20 +182,22 @@ class Base:
         return self._engine.call(OP_RUN_KEY, (_clock.text("the id of a run", id),))[0]
 
     def info(self) -> dict[str, Any]:
-        """This engine, as a dict: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the
-        worker's key, None for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`,
-        `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches`
-        and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints`
-        heard, runs `released`.
+        """This engine, as a dict: `phase` (opened, connected, launched, draining, closed; a client is connected), `store`, `namespace`, `schema`,
+        `environment`, `version`; `incarnation`, the worker's key, None for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now;
+        `slots`, `lease_ms`, `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`,
+        since its start: `batches` and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`,
+        workers `reaped`, `hints` heard, runs `released`.
         """
         return json.loads(self._engine.call(OP_INFO, ())[0])
 
     def migration_sql(self, store: Literal["postgres", "sqlite"] = "postgres", schema: str | None = None) -> str:
         """The migrations as text, to run by hand where this role may not change the schema."""
-        return self._engine.call(OP_MIGRATION_SQL, (store, schema))[0]
+        if store not in ("postgres", "sqlite"):
+            raise ConfigInvalid(f"the store of a migration is 'postgres' or 'sqlite', not {type(store).__name__!r}")
+        return self._engine.call(OP_MIGRATION_SQL, (store, words("schema", schema)))[0]
 
     def _declare_step(self, function: Callable[..., Any], name: str | None, retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> Any:
-        check_retry(retry)
+        retry = declared_retry(retry)
         policy = policy_record(retry, timeout, at_most_once)
         defaults = RunOptions(retry=retry, timeout=timeout, at_most_once=at_most_once)
         registered = Registered(function, "step", name, retry=retry, policy=policy, defaults=defaults)
@@ -203,7 +205,7 @@ class Base:
         return (AsyncStep if registered.is_async else Step)(self._engine, registered)
 
     def _declare_transaction(self, source: Any, name: str | None, retry: Retry | None, timeout: dt.timedelta | None, isolation: Isolation | None) -> Any:
-        check_retry(retry)
+        retry = declared_retry(retry)
         isolation_statement(isolation)
 
         def declare(function: Callable[..., Any]) -> Any:
@@ -238,8 +240,12 @@ class Base:
         version: str | None,
         label: str | None,
     ) -> Registered:
-        check_retry(retry)
-        finish = on_finish if isinstance(on_finish, str) or on_finish is None else on_finish.name
+        retry = declared_retry(retry)
+        # Here, where the function is known: at launch it would be said of the whole program.
+        for what, given in (("version", version), ("label", label)):
+            if given is not None:
+                text(what, given)
+        finish = None if on_finish is None else name_of("on_finish", on_finish)
         defaults = RunOptions(retry=retry, deadline=deadline, on_finish=finish, label=label)
         registered = Registered(function, "workflow", name, retry=retry, version=version, defaults=defaults, policy=policy_record(retry, None, False))
         self._engine.register(registered)

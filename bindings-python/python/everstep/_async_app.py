@@ -127,8 +127,9 @@ class AsyncEverstep(Base):
         """Declares a step: its outcome is recorded before the next one starts, and a recorded step never runs again.
 
         `retry`: attempts after a failure, each a row; without one there is a single attempt, and a failure is raised in the workflow. `timeout`: of one
-        attempt; it ends with `StepTimeout`, which a policy retries like any failure. A sync function is not torn away by it: its thread goes on, and
-        what it returns counts for nothing. `at_most_once`: the attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides.
+        attempt; it ends with `StepTimeout`, which a policy retries like any failure. A sync function is not torn away by it: its thread goes on, and what it
+        returns counts for nothing; `app.cancel_requested()` tells it. `at_most_once`: the attempt is recorded first; after a crash the workflow gets
+        `StepInterrupted` and decides.
         """
 
         def declare(function: Callable[..., Any]) -> Any:
@@ -166,7 +167,8 @@ class AsyncEverstep(Base):
         `source`: a psycopg 3 or asyncpg pool, a SQLAlchemy 2 engine or session factory, or a connection factory, on the engine's database; none: the
         engine's own connection, on both stores. The function's first parameter is the transaction; committing is not its business.
 
-        `retry`, `timeout`: as of a step. `isolation`: of the source's transactions; without it the database's own level. A conflict (40001, 40P01) or a
+        `retry`, `timeout`: as of a step; a sync function whose time is over is waited for, and then rolled back, as its connection is in use until it ends:
+        give its statements a limit of their own. `isolation`: of the source's transactions; without it the database's own level. A conflict (40001, 40P01) or a
         connection lost before COMMIT runs the function again by itself, whatever the policy.
         """
         return self._declare_transaction(source, name, retry, timeout, isolation)
@@ -296,7 +298,7 @@ class AsyncEverstep(Base):
     @overload
     def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None) -> Coroutine[Any, Any, Any]: ...
     def receive(self, topic: str = "", *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Coroutine[Any, Any, Any]:
-        """The next message of this topic to this run, exactly once; None when the time is over."""
+        """The next message of this topic to this run, exactly once; None when the time is over, and where None was sent."""
         return _read(_async_calls.call(scope_in_workflow("receive"), *_clock.receive(topic, timeout, location())), returns)
 
     def set_event(self, key: str, value: Any) -> Coroutine[Any, Any, None]:
@@ -307,7 +309,7 @@ class AsyncEverstep(Base):
 
     async def send(self, run: AsyncRun[Any] | str, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to a run (its handle or id); kept until it is received. Inside a workflow the send is recorded."""
-        scope = parent_scope(self._engine)
+        scope = parent_scope(self._engine, "send()")
         if scope is not None:
             key = run_key(self._engine, run)
             await _async_calls.call(scope, *_clock.send(key, topic, message, idempotency_key, location()))
@@ -319,7 +321,7 @@ class AsyncEverstep(Base):
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event of a run (its handle or id); None when the time is over."""
+        """Waits for an event of a run (its handle or id); None when the time is over, and where the event's value is None."""
         return await handle_of(AsyncRun[Any], self._engine, run).get_event(key, timeout=timeout, returns=returns)
 
     @overload
@@ -337,17 +339,17 @@ class AsyncEverstep(Base):
         states: State | Iterable[State] | None = None,
         workflow: str | None = None,
         queue: str | None = None,
-        parent: AsyncRun[Any] | None = None,
+        parent: AsyncRun[Any] | str | None = None,
         attribute: tuple[str, str | int | float | bool] | None = None,
         created_from: dt.datetime | None = None,
         created_before: dt.datetime | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Page[RunInfo]:
-        """Runs, newest first, one page; `after` is the `next` of the page before."""
+        """Runs, newest first, one page; `after` is the `next` of the page before. `parent`: of one run (its handle or id) the children."""
         since = None if created_from is None else _clock.point(created_from)
         before = None if created_before is None else _clock.point(created_before)
-        key = None if parent is None else parent.key
+        key = None if parent is None else run_key(self._engine, parent)
         found, following, *_ = (
             *await self._ask(OP_LIST_RUNS, filter_record(states, workflow, queue, key, attribute, since, before, after, limit)),
             None,

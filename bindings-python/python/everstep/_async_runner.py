@@ -13,7 +13,7 @@ from ._errors_gen import InternalError, PayloadInvalid, StepTimeout
 from ._failures import Failure
 from ._ops_gen import OP_ABANDON, OP_FINISH_RUN
 from ._registered import Registered
-from ._scope import SCOPE, Execution, RunningStep, Scope
+from ._scope import JOB, SCOPE, Execution, RunningStep, Scope
 
 
 async def run(execution: Execution, function: Registered, data: bytes | None) -> None:
@@ -24,7 +24,7 @@ async def run(execution: Execution, function: Registered, data: bytes | None) ->
     try:
         if function.kind == "step":
             running = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, task)
-            execution.running[("", -1)] = running
+            execution.running[JOB] = running
         SCOPE.set(Scope(execution, "", 0, running))
         try:
             args, kwargs = function.signature.decode(data)

@@ -121,7 +121,7 @@ class Engine:
             return
         database = self.config.get("database") or os.environ.get("EVERSTEP_DATABASE_URL") or "everstep.db"
         try:
-            file = os.stat(database.removeprefix("sqlite:"))
+            file = os.stat(database.removeprefix("sqlite:").removeprefix("//"))
         except (OSError, ValueError):
             return  # a server, or a file that is not there yet
         if (file.st_dev, file.st_ino) in _inherited:
@@ -132,8 +132,9 @@ class Engine:
 
     def _settings(self) -> str:
         config = dict(self.config)
-        if self.functions and not any(function.is_async for function in self.functions.values()):
-            # Every wait holds a thread here, not a coroutine: fewer of them are kept, and given back sooner (semantics, "Waiting").
+        if any(function.kind == "workflow" and not function.is_async for function in self.functions.values()):
+            # Each wait of these holds a thread, not a coroutine: fewer of them are kept, and given back sooner (semantics, "Waiting"). Async steps and
+            # jobs say nothing about that, and one limit has to do for all.
             config.setdefault("max_parked", _PARKED_THREADS)
             config.setdefault("release_after_ms", _RELEASE_THREADS_MS)
         try:
@@ -251,10 +252,29 @@ class Engine:
             raise
 
     def _give_up_launch(self) -> None:
-        """A launch that failed may be tried again: the database was down, the password wrong."""
-        if self.handle is not None:
-            self._end(self.handle)
-        self._reset()
+        """A launch that failed may be tried again: the database was down, the password wrong. Not after a close that came meanwhile, which ends it."""
+        with self._lock:
+            if self._closing is not None:
+                return
+            handle, over = self.handle, self._close_begun()
+        try:
+            if handle is not None:
+                self._end_handle(handle)
+        finally:
+            with self._lock:
+                self._reset()
+            over.set_result(None)
+
+    def _close_begun(self) -> concurrent.futures.Future[None]:
+        over = concurrent.futures.Future[None]()
+        over.set_running_or_notify_cancel()  # who waits for it and is cancelled does not cancel it
+        self._closing = (threading.get_ident(), over)
+        return over
+
+    def _closed_by_another(self) -> None:
+        """After the wait for its end. Where that was a failed launch's, which may be tried again, it may not after this close."""
+        with self._lock:
+            self.closed = self.closed or self.handle is None
 
     def _start_home_thread(self) -> None:
         loop = asyncio.new_event_loop()
@@ -287,6 +307,7 @@ class Engine:
         if handle is None:
             if over is not None:
                 concurrent.futures.wait((over,), wait)
+                self._closed_by_another()
             return
         try:
             if self.launched and deadline_ms > 0:
@@ -302,6 +323,7 @@ class Engine:
         if handle is None:
             if over is not None:
                 await asyncio.wrap_future(over)
+                self._closed_by_another()
             return
         try:
             if self.launched and deadline_ms > 0:
@@ -324,12 +346,16 @@ class Engine:
             if self.closed or self.handle is None or self.pid != os.getpid():
                 self.closed = self.closed or self.handle is None
                 return None, None
-            over = concurrent.futures.Future[None]()
-            over.set_running_or_notify_cancel()  # who waits for it and is cancelled does not cancel it
-            self._closing = (threading.get_ident(), over)
-            return self.handle, over
+            return self.handle, self._close_begun()
 
     def _end(self, handle: int) -> None:
+        try:
+            self._end_handle(handle)
+        finally:
+            if self._closing is not None:
+                self._closing[1].set_result(None)
+
+    def _end_handle(self, handle: int) -> None:
         """Ends what uses the handle, then the handle. Readers leave their loops first: the number of a closed fd is soon another file's."""
         self.closed = True
         try:
@@ -345,8 +371,6 @@ class Engine:
             _native.close(handle, 1_000)
             if self._threads is not None:
                 self._threads.end()
-            if self._closing is not None:
-                self._closing[1].set_result(None)
 
     def warn_unlaunched(self) -> None:
         """Said before a wait that nothing here will end; another worker may."""

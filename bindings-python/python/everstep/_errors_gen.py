@@ -165,7 +165,7 @@ class NotLaunched(UsageError):
     code: ClassVar[str] = "not_launched"
 
 
-class OtherDatabase(EverstepError):
+class OtherDatabase(StepError):
     """The connection of this transaction is not the engine's database."""
 
     code: ClassVar[str] = "other_database"
@@ -285,13 +285,13 @@ class ExecutionEnded(EverstepError):
     code: ClassVar[str] = "stopped"
 
 
-class TransactionFailed(EverstepError):
+class TransactionFailed(StepError):
     """A statement of the transaction was refused by the database."""
 
     code: ClassVar[str] = "transaction_failed"
 
 
-class TransactionTooLong(EverstepError):
+class TransactionTooLong(StepError):
     """A transaction on the engine's SQLite writer took longer than 5 s."""
 
     code: ClassVar[str] = "transaction_too_long"

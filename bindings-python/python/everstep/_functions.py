@@ -13,7 +13,7 @@ from ._options import RunOptions, StartOptions, StepOptions, run_options
 from ._registered import Registered
 from ._run import AsyncRun, Run
 from ._scope import SCOPE, Scope, location
-from ._starting import NO_OPTIONS, Target, child_arguments, parent_scope, start_arguments, start_many_arguments, started_many, target_of
+from ._starting import NO_OPTIONS, Target, child_arguments, parent_scope, recorded_in, start_arguments, start_many_arguments, started_many, target_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,7 +31,7 @@ def recording_scope(engine: Engine, function: Registered) -> Scope | None:
         if engine.strict:
             raise OutsideRun(f"step {function.name!r} was called outside a workflow, and this engine is strict")
         return None
-    return None if scope.step is not None or scope.execution.engine is not engine else scope
+    return recorded_in(scope, engine, f"step {function.name!r}")
 
 
 class _Function:
@@ -67,8 +67,14 @@ class Step(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Runs this step by itself, as a job: one row, one commit."""
-        starter: Starter[P, R] = Starter(target_of(self._engine, self._registered))
-        return starter.start(*args, **kwargs)
+        return self._starter().start(*args, **kwargs)
+
+    def start_many(self, inputs: Iterable[Any], *, id: Callable[[Any], str] | None = None) -> list[Run[R]]:
+        """One job an input: the value of the only parameter, or a mapping by parameter name. `id` names each, so that a repeat attaches."""
+        return self._starter().start_many(inputs, id=id)
+
+    def _starter(self) -> Starter[P, R]:
+        return Starter(target_of(self._engine, self._registered))
 
     @property
     def aio(self) -> AsyncStep[P, R]:
@@ -95,8 +101,14 @@ class AsyncStep(_Function, Generic[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, AsyncRun[R]]:
         """Runs this step by itself, as a job: one row, one commit."""
-        starter: AsyncStarter[P, R] = AsyncStarter(target_of(self._engine, self._registered))
-        return starter.start(*args, **kwargs)
+        return self._starter().start(*args, **kwargs)
+
+    async def start_many(self, inputs: Iterable[Any], *, id: Callable[[Any], str] | None = None) -> list[AsyncRun[R]]:
+        """One job an input: the value of the only parameter, or a mapping by parameter name. `id` names each, so that a repeat attaches."""
+        return await self._starter().start_many(inputs, id=id)
+
+    def _starter(self) -> AsyncStarter[P, R]:
+        return AsyncStarter(target_of(self._engine, self._registered))
 
     @property
     def sync(self) -> Step[P, R]:
@@ -155,7 +167,7 @@ class Starter(Generic[P, R]):
         `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
         """
         target, options = self._target, self._options
-        scope = parent_scope(target.engine)
+        scope = parent_scope(target.engine, "start()")
         if scope is not None:
             op, rest = child_arguments(target, options, args, kwargs, location())
             key = _child_key(_sync_calls.call(scope, op, rest))
@@ -188,7 +200,7 @@ class AsyncStarter(Generic[P, R]):
         `RunDeduplicated` (another run holds the dedup key, under "reject"), `RunPurged` (retention has removed the run of this id), `PayloadTooLarge`.
         """
         target, options = self._target, self._options
-        scope = parent_scope(target.engine)
+        scope = parent_scope(target.engine, "start()")
         if scope is not None:
             op, rest = child_arguments(target, options, args, kwargs, location())
             return self._child(scope, *begin(scope, op, rest))

@@ -76,7 +76,7 @@ class LoopClient:
         """A submit of a run: its token, and its answer, which may ask for a turn of the execution. Who is cancelled while waiting forgets the token."""
         token = next(self._tokens)
         future = self.expect(token, execution)
-        _native.submit(self.handle, self.id, token, op, arguments)
+        self._submit(token, op, arguments)
         return token, future
 
     async def ask(self, execution: Execution, op: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -89,7 +89,14 @@ class LoopClient:
 
     def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
         """Nobody waits for the answer; a failure is logged."""
-        _native.submit(self.handle, self.id, next(self._tokens), op, arguments)
+        self._submit(next(self._tokens), op, arguments)
+
+    def _submit(self, token: int, op: int, arguments: tuple[Any, ...]) -> None:
+        try:
+            _native.submit(self.handle, self.id, token, op, arguments)
+        except _native.NativeError as error:
+            self._pending.pop(token, None)
+            raise error_of(*error.args) from None  # closed at this moment by another thread
 
     def expect(self, token: int, execution: Execution | None) -> asyncio.Future[tuple[Any, ...]]:
         loop = self.loop
@@ -112,7 +119,7 @@ class LoopClient:
             raise Closed("this client belongs to another event loop")
         token = next(self._tokens)
         future = self.expect(token, None)
-        _native.submit(self.handle, self.id, token, op, arguments)
+        self._submit(token, op, arguments)
         try:
             return await future
         except asyncio.CancelledError:

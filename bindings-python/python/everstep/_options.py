@@ -9,15 +9,19 @@ import functools
 import json
 import logging
 import math
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 from ._errors_gen import ConfigInvalid, IdInvalid, PayloadInvalid
 from ._times import microseconds_since_epoch, milliseconds
 
 log = logging.getLogger("everstep")
+T = TypeVar("T")
+#: Where nobody says how many.
+_ATTEMPTS = 5
 
 
 def text(what: str, value: str) -> str:
@@ -44,6 +48,27 @@ def words(what: str, value: str | None) -> str | None:
     return value
 
 
+def whole(what: str, value: Any) -> int:
+    """A whole number of the 64 bits that the engine and both databases have."""
+    if type(value) is not int:
+        raise ConfigInvalid(f"{what} is an int, not {type(value).__name__!r}")
+    if not -(2**63) <= value < 2**63:
+        raise ConfigInvalid(f"{what} is a whole number of 64 bits, and this one has {value.bit_length()}")
+    return value
+
+
+def flag(what: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigInvalid(f"{what} is a bool, not {type(value).__name__!r}")
+
+
+def listed(what: str, values: Iterable[T]) -> list[T]:
+    try:
+        return list(values)
+    except TypeError:
+        raise ConfigInvalid(f"{what}, not {type(values).__name__!r}") from None
+
+
 class Named(Protocol):
     """A declared workflow or step."""
 
@@ -51,39 +76,64 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+def name_of(what: str, target: str | Named) -> str:
+    """Of a declared function, or the name itself. A plain function has none that the engine knows."""
+    given: Any = target if isinstance(target, str) else getattr(target, "name", None)
+    if not isinstance(given, str):
+        raise ConfigInvalid(f"{what}: a declared function or its name is wanted, not {type(target).__name__!r}")
+    return text(what, given)
+
+
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """Attempts of a step or a run. With no policy there is one.
 
-    An attempt that a crash cut short is none that failed: it is made again, with or without a policy.
+    What is left out is what was declared, where this one is given with a call or a start; else what is said here. An attempt that a crash cut short is
+    none that failed: it is made again, with or without a policy.
     """
 
-    max_attempts: int = 5
-    #: Before the second attempt.
-    initial: dt.timedelta = dt.timedelta(seconds=1)
-    #: So many times the wait before, from one attempt to the next.
-    factor: float = 2.0
-    #: No wait is longer.
-    max_interval: dt.timedelta = dt.timedelta(minutes=1)
-    #: Full: a random part of the wait.
-    jitter: bool = True
-    #: Errors of these types are final.
+    #: 5.
+    max_attempts: int | None = None
+    #: Before the second attempt: 1 s.
+    initial: dt.timedelta | None = None
+    #: So many times the wait before, from one attempt to the next: 2.
+    factor: float | None = None
+    #: No wait is longer: 1 min.
+    max_interval: dt.timedelta | None = None
+    #: Full: a random part of the wait. True.
+    jitter: bool | None = None
+    #: Errors of these types are final, with those that were declared.
     non_retryable: tuple[type[BaseException], ...] = ()
     #: Asked for every other error; False is final.
     retry_if: Callable[[BaseException], bool] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if self.max_attempts is not None and whole("max_attempts", self.max_attempts) < 1:
             raise ConfigInvalid("max_attempts is a whole number of at least 1")
-        if not isinstance(self.factor, (int, float)) or not self.factor >= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigInvalid("factor is a number of at least 1")
-        milliseconds(self.initial)
-        milliseconds(self.max_interval)
+        if self.factor is not None:
+            number = isinstance(self.factor, (int, float)) and not isinstance(self.factor, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not number or not 1 <= self.factor <= sys.float_info.max:
+                raise ConfigInvalid("factor is a finite number of at least 1")
+        for interval in (self.initial, self.max_interval):
+            if interval is not None:
+                milliseconds(interval)
+        if self.jitter is not None:
+            flag("jitter", self.jitter)
         given: Any = self.non_retryable
-        kinds: tuple[Any, ...] = (given,) if isinstance(given, type) else tuple(given)
+        kinds: list[Any] = [given] if isinstance(given, type) else listed("non_retryable is a tuple of exception types", given)
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             raise ConfigInvalid("non_retryable is a tuple of exception types")
-        object.__setattr__(self, "non_retryable", kinds)
+        object.__setattr__(self, "non_retryable", tuple(kinds))
+        if self.retry_if is not None and not callable(self.retry_if):
+            raise ConfigInvalid(f"retry_if is a function, not {type(self.retry_if).__name__!r}")
+
+    def over(self, declared: Retry | None) -> Retry:
+        """This, with what was declared where it says nothing. What was declared final stays final."""
+        if declared is None:
+            # Said, not left to the engine: to it a policy without attempts that comes with a timeout is there for the timeout.
+            return self if self.max_attempts is not None else dataclasses.replace(self, max_attempts=_ATTEMPTS)
+        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if getattr(self, field.name) is not None}
+        return dataclasses.replace(declared, **{**said, "non_retryable": (*declared.non_retryable, *self.non_retryable)})
 
     def allows(self, error: BaseException) -> bool:
         """Whether another attempt may follow this error."""
@@ -99,9 +149,12 @@ class Retry:
             return False
 
 
-def check_retry(retry: Any) -> None:
-    if retry is not None and not isinstance(retry, Retry):
+def declared_retry(retry: Any) -> Retry | None:
+    if retry is None:
+        return None
+    if not isinstance(retry, Retry):
         raise ConfigInvalid(f"retry is a Retry, for example Retry(max_attempts=5), not {type(retry).__name__!r}")
+    return retry.over(None)
 
 
 def check_travels(retry: Retry | None) -> None:
@@ -117,8 +170,18 @@ class Dedup:
     key: str
     #: "queued": until it is claimed; "until_done": until it has ended; a `timedelta`: that long from the start.
     scope: Literal["queued", "until_done"] | dt.timedelta = "until_done"
-    #: Of another start with the key: the handle of the run that holds it, the error `run_deduplicated`, or, if it has not been claimed yet, its place.
+    #: Of another start with the key: the handle of the run that holds it, the error `run_deduplicated`, or its place, if it has not been claimed yet
+    #: (else that error).
     policy: Literal["attach", "reject", "replace"] = "attach"
+
+    def __post_init__(self) -> None:
+        text("the key of a Dedup", self.key)
+        if self.scope not in ("queued", "until_done"):
+            if isinstance(self.scope, str):
+                raise ConfigInvalid(f"the scope of a Dedup is 'queued', 'until_done' or a timedelta, not {self.scope!r}")
+            milliseconds(self.scope)
+        if self.policy not in ("attach", "reject", "replace"):
+            raise ConfigInvalid(f"the policy of a Dedup is 'attach', 'reject' or 'replace', not {self.policy!r}")
 
 
 class StartOptions(TypedDict, total=False):
@@ -178,9 +241,8 @@ def run_options(given: StartOptions | StepOptions, known: type[StartOptions] | t
             raise ConfigInvalid(f"no such option: {name}.{f' Did you mean {close[0]}?' if close else ''}")
         _check(name, value, hints[name])
     values.pop("key", None)
-    target: Any = values.get("on_finish")
-    if target is not None and not isinstance(target, str):
-        values["on_finish"] = target.name
+    if "on_finish" in values:
+        values["on_finish"] = name_of("option on_finish", values["on_finish"])
     return RunOptions(**values)
 
 
@@ -199,13 +261,13 @@ def _check(name: str, value: Any, hint: Any) -> None:
         fits = isinstance(value, origin) and not (isinstance(value, bool) and origin is int)
         wanted = origin.__name__
     else:
-        fits = isinstance(value, str) or hasattr(value, "name")
-        wanted = "a declared function or its name"
+        return  # `on_finish`: see `name_of`
     if not fits:
         raise ConfigInvalid(f"option {name}: {wanted} is wanted, not {value if origin is Literal else type(value).__name__!r}")
-    for given in (value.key if isinstance(value, Dedup) else value, getattr(value, "name", None)):
-        if isinstance(given, str):
-            text(f"option {name}", given)
+    if isinstance(value, str):
+        text(f"option {name}", value)
+    elif origin is int:
+        whole(f"option {name}", value)
 
 
 def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> tuple[Any, ...] | None:
@@ -217,8 +279,9 @@ def policy_record(retry: Retry | None, timeout: dt.timedelta | None, at_most_onc
     once = True if at_most_once else None
     if retry is None:
         return (None, None, None, None, None, limit, once)
-    head = (retry.max_attempts, milliseconds(retry.initial), float(retry.factor), milliseconds(retry.max_interval), retry.jitter)
-    return (*head, limit, once)
+    initial, longest = (None if interval is None else milliseconds(interval) for interval in (retry.initial, retry.max_interval))
+    factor = None if retry.factor is None else float(retry.factor)
+    return (retry.max_attempts, initial, factor, longest, retry.jitter, limit, once)
 
 
 @dataclasses.dataclass(frozen=True)

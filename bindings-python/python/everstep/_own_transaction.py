@@ -59,6 +59,8 @@ class AsyncTransaction:
 
 def parameter(value: Any) -> Any:
     """What the border carries: scalars as they are, others as the text a database reads."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
     if isinstance(value, (dt.datetime, dt.date, dt.time)):

@@ -81,10 +81,10 @@ class Registered:
         return out
 
     def with_policy(self, retry: Retry | None, timeout: dt.timedelta | None) -> Registered:
-        """The same function, with what one call says about attempts in place of what the declaration says."""
+        """The same function, with what one call says about attempts laid over what the declaration says."""
         out = copy.copy(self)
-        out.retry = retry or self.retry
-        out.policy = policy_record(out.retry, timeout or self.defaults.timeout, self.defaults.at_most_once)
+        out.retry = self.retry if retry is None else retry.over(self.retry)
+        out.policy = policy_record(out.retry, self.defaults.timeout if timeout is None else timeout, self.defaults.at_most_once)
         return out
 
     @property

@@ -21,7 +21,7 @@ from ._ops_gen import (
     OP_REWIND_RUN,
     OP_SEND,
 )
-from ._options import words
+from ._options import whole, words
 from ._runs import CancelOutcome, ResumeOutcome, RunInfo, StepInfo, run_info, step_info
 from ._scope import location
 from ._starting import Target, outcome, parent_scope
@@ -84,9 +84,9 @@ class Handle:
         return self.key, words("by", by), words("why", why)
 
     def _rewind_arguments(self, seq: int, branch: str, by: str | None) -> tuple[Any, ...]:
-        if type(seq) is not int:
-            raise ConfigInvalid(f"seq is an int, the position of a step, not {type(seq).__name__!r}")
-        return self.key, words("branch", branch), seq, words("by", by)
+        if branch is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigInvalid('branch is a str, "" for the workflow\'s own, not None')
+        return self.key, words("branch", branch), whole("seq", seq), words("by", by)
 
     def _info(self, answer: tuple[Any, ...]) -> RunInfo:
         if not answer or answer[0] is None:
@@ -99,7 +99,7 @@ class Run(Handle, Generic[R]):
 
     def result(self, timeout: dt.timedelta | None = None) -> R:
         """Waits for the end. Raises `RunFailed`, `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what it waits for."""
-        scope = parent_scope(self._engine)
+        scope = parent_scope(self._engine, "run.result()")
         if scope is not None:
             op, rest = _clock.result(self.key, timeout, location())
             _sync_calls.check_thread(scope, "run.result()")
@@ -151,7 +151,7 @@ class Run(Handle, Generic[R]):
     def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
         send is recorded."""
-        scope = parent_scope(self._engine)
+        scope = parent_scope(self._engine, "run.send()")
         if scope is not None:
             _sync_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
@@ -162,8 +162,8 @@ class Run(Handle, Generic[R]):
     @overload
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event the run publishes; None when the time is over."""
-        scope = parent_scope(self._engine)
+        """Waits for an event the run publishes; None when the time is over, and where the event's value is None."""
+        scope = parent_scope(self._engine, "run.get_event()")
         if scope is not None:
             return _clock.read(_sync_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)
         return _clock.read(self._ask(OP_GET_EVENT, self.key, _clock.text("the key of an event", key), _clock.limit_ms(timeout))[0], returns)
@@ -179,7 +179,7 @@ class AsyncRun(Handle, Generic[R]):
 
     async def result(self, timeout: dt.timedelta | None = None) -> R:
         """Waits for the end. Raises `RunFailed`, `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what it waits for."""
-        scope = parent_scope(self._engine)
+        scope = parent_scope(self._engine, "run.result()")
         if scope is not None:
             op, rest = _clock.result(self.key, timeout, location())
             return self._child_outcome(*await _async_calls.settled(scope.execution, *begin(scope, op, rest)))
@@ -228,7 +228,7 @@ class AsyncRun(Handle, Generic[R]):
     async def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
         send is recorded."""
-        scope = parent_scope(self._engine)
+        scope = parent_scope(self._engine, "run.send()")
         if scope is not None:
             await _async_calls.call(scope, *_clock.send(self.key, topic, message, idempotency_key, location()))
             return
@@ -239,8 +239,8 @@ class AsyncRun(Handle, Generic[R]):
     @overload
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event the run publishes; None when the time is over."""
-        scope = parent_scope(self._engine)
+        """Waits for an event the run publishes; None when the time is over, and where the event's value is None."""
+        scope = parent_scope(self._engine, "run.get_event()")
         if scope is not None:
             return _clock.read(await _async_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)
         return _clock.read((await self._ask(OP_GET_EVENT, self.key, _clock.text("the key of an event", key), _clock.limit_ms(timeout)))[0], returns)

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 from ._errors_gen import ConfigInvalid
 from ._ops_gen import QUEUE, RUN, STEP
 from ._options import attribute as check_attribute
-from ._options import text, words
+from ._options import flag, listed, text, whole, words
 from ._times import from_microseconds
 
 T = TypeVar("T")
@@ -203,11 +203,13 @@ class QueueInfo:
 
     def record(self) -> tuple[Any, ...]:
         """QUEUE of `ops.toml`."""
+        text("the name of a queue", self.name)
         for name in ("limit", "worker_limit", "key_limit"):
             value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise ConfigInvalid(f"queue {self.name!r}: {name} is an int, not {type(value).__name__!r}")
-        text("the name of a queue", self.name)
+            if value is not None:
+                whole(f"queue {self.name!r}: {name}", value)
+        for name in ("paused", "hold"):
+            flag(f"queue {self.name!r}: {name}", getattr(self, name))
         return tuple(getattr(self, name) for name in QUEUE)
 
 
@@ -236,7 +238,7 @@ def filter_record(
 ) -> list[Any]:
     if type(limit) is not int or not 1 <= limit <= 1000:
         raise ConfigInvalid("limit is 1 to 1000")
-    wanted = [states] if isinstance(states, str) else None if states is None else list(states)
+    wanted = [states] if isinstance(states, str) else None if states is None else listed("states is a state, or a list of them", states)
     if wanted is not None and not all(isinstance(state, str) for state in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigInvalid("states is a state, or a list of them")
     for what, given in (("workflow", workflow), ("queue", queue), ("after", after)):

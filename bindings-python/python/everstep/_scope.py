@@ -17,6 +17,9 @@ from ._ops_gen import FLAG_SHIELDED
 if TYPE_CHECKING:
     from ._engine import Engine
 
+#: Where signals find a step that runs as a job of its own.
+JOB = ("", -1)
+
 
 class RunningStep:
     """A step's function while it runs: what a signal reaches."""
@@ -138,7 +141,7 @@ class Execution:
                     step.raise_signal("cancel")
         elif kind == "timeout":
             # A step that runs as a job of its own has no place in another run.
-            step = self.running.get((frame[1], frame[2])) or self.running.get(("", -1))
+            step = self.running.get((frame[1], frame[2])) or self.running.get(JOB)
             if step is not None:
                 step.raise_signal("timeout")
         elif kind == "branch":

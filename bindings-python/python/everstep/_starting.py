@@ -10,7 +10,7 @@ from . import _codec
 from ._errors_gen import ConfigInvalid, OutsideRun, RunCancelled, UnknownWorkflow
 from ._failures import Failure, error_of
 from ._ops_gen import OP_BEGIN_CHILD, OP_START, OP_START_MANY
-from ._options import RunOptions, check_travels, text
+from ._options import Retry, RunOptions, check_travels, listed, text
 from ._registered import Registered
 from ._scope import SCOPE, Scope
 from ._signature import ForeignSignature, Signature
@@ -29,18 +29,19 @@ class Target:
     engine: Engine
     name: str
     signature: Signature | ForeignSignature
-    defaults: RunOptions
+    #: What was declared.
+    retry: Retry | None = None
 
 
 def target_of(engine: Engine, function: Registered) -> Target:
-    return Target(engine, function.name, function.signature, function.defaults)
+    return Target(engine, function.name, function.signature, function.retry)
 
 
 def foreign(engine: Engine, name: str, returns: Any) -> Target:
     known = engine.functions.get(text("the name of a workflow", name))
     if known is not None:
         return target_of(engine, known)
-    return Target(engine, name, ForeignSignature(name, returns), RunOptions())
+    return Target(engine, name, ForeignSignature(name, returns))
 
 
 def _check_startable(target: Target, options: RunOptions) -> None:
@@ -52,22 +53,20 @@ def _check_startable(target: Target, options: RunOptions) -> None:
 
 def start_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, tuple[Any, ...]]:
     _check_startable(target, options)
-    return OP_START, (target.name, target.signature.encode(args, kwargs), merged(target.defaults, options).record())
+    return OP_START, (target.name, target.signature.encode(args, kwargs), _asked(target, options).record())
 
 
-def merged(defaults: RunOptions, options: RunOptions) -> RunOptions:
-    """What the caller says wins over what the declaration says."""
-    if defaults == NO_OPTIONS:
+def _asked(target: Target, options: RunOptions) -> RunOptions:
+    """What the caller says. The engine lays it over what was declared, which it knows."""
+    if options.retry is None or target.retry is not None:
         return options
-    blank = RunOptions()
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if getattr(options, f.name) != getattr(blank, f.name)}
-    return dataclasses.replace(defaults, **given)
+    return dataclasses.replace(options, retry=options.retry.over(None))
 
 
 def child_arguments(target: Target, options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any], place: str) -> tuple[int, tuple[Any, ...]]:
     _check_startable(target, options)
     wire = target.signature.encode(args, kwargs)
-    return OP_BEGIN_CHILD, (place, target.name, wire, merged(target.defaults, options).record(), options.parent_close)
+    return OP_BEGIN_CHILD, (place, target.name, wire, _asked(target, options).record(), options.parent_close)
 
 
 def start_many_arguments(
@@ -75,15 +74,15 @@ def start_many_arguments(
 ) -> tuple[list[str | None], int, tuple[Any, ...]]:
     """The ids of the runs to come, and what to ask for."""
     _check_startable(target, options)
-    if parent_scope(target.engine) is not None:
+    if parent_scope(target.engine, "start_many()") is not None:
         raise OutsideRun(
             "start_many() inside a workflow is not recorded, and every replay would start the runs again: call start() for each, or do it in a step"
         )
-    base = merged(target.defaults, options)
+    base = _asked(target, options)
     plain = base.record()
     ids: list[str | None] = []
     items: list[tuple[Any, Any]] = []
-    for item in inputs:
+    for item in listed("start_many takes a list of inputs", inputs):
         wire = target.signature.encode_input(item)
         own = base.id if id is None else text("the id of a run", id(item))
         ids.append(own)
@@ -102,11 +101,18 @@ def started_many(answer: tuple[Any, ...], ids: list[str | None]) -> list[tuple[s
     return out
 
 
-def parent_scope(engine: Engine) -> Scope | None:
-    """The scope a start is recorded in: inside a workflow of the same engine, and not inside one of its steps."""
+def parent_scope(engine: Engine, verb: str) -> Scope | None:
+    """The scope a verb is recorded in: inside a workflow, and not inside one of its steps."""
     scope = SCOPE.get()
-    if scope is None or scope.step is not None or scope.execution.engine is not engine:
+    return None if scope is None else recorded_in(scope, engine, verb)
+
+
+def recorded_in(scope: Scope, engine: Engine, what: str) -> Scope | None:
+    """In a workflow of another engine it would be recorded nowhere, and happen again with every replay."""
+    if scope.step is not None:
         return None
+    if scope.execution.engine is not engine:
+        raise OutsideRun(f"{what} is of another engine than this workflow, which could not record it: call it inside a step")
     return scope
 
 

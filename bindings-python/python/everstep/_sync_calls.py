@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from typing import Any
 
@@ -14,7 +15,7 @@ from ._handed import running_step
 from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORDED, VERDICT_RUN
 from ._outcome import Outcome, cut_short, raised, returned, timed_out
 from ._registered import Registered
-from ._scope import SCOPE, Execution, Scope
+from ._scope import SCOPE, Execution, RunningStep, Scope
 
 
 def check_thread(scope: Scope, what: str) -> None:
@@ -82,9 +83,8 @@ def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: d
         return cut_short(function, running, execution)
     reset = SCOPE.set(Scope(execution, scope.branch, scope.flags, running))
     try:
-        value = function.function(*args, **kwargs)
-        if function.is_async:
-            value = asyncio.run(value)
+        limited = function.policy is not None and function.policy[5] is not None
+        value = _within_its_time(running, execution, function, args, kwargs) if limited else _value(function, args, kwargs)
     except Cancelled as error:
         if running.signal is None:
             return raised(function, RuntimeError(f"the step raised {error!r} without a cancel"), execution, final=True)
@@ -100,3 +100,41 @@ def attempt(scope: Scope, function: Registered, args: tuple[Any, ...], kwargs: d
         SCOPE.reset(reset)
         del execution.running[place]
     return timed_out(function, execution) if running.signal == "timeout" else returned(function, value, execution)
+
+
+def _value(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    value = function.function(*args, **kwargs)
+    return asyncio.run(value) if function.is_async else value
+
+
+def _within_its_time(running: RunningStep, execution: Execution, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """On another thread, in the caller's context: no signal reaches a function that waits for a silent peer. When its time is over it is left there, and
+    what it does then counts for nothing. Of a cancel or a stop it is told as on the workflow's own thread, and waited for."""
+    told = running.event = threading.Event()
+    context = contextvars.copy_context()
+    value: Any = None
+    error: BaseException | None = None
+    over = False
+
+    def work() -> None:
+        nonlocal value, error, over
+        try:
+            value = context.run(_value, function, args, kwargs)
+        except BaseException as raised:
+            error = raised
+        over = True
+        told.set()
+
+    try:
+        execution.client.workers.run(work)
+    except RuntimeError:
+        return _value(function, args, kwargs)  # no more threads to be had: late is better than never
+    while not over and running.signal != "timeout":
+        told.wait()
+        told.clear()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            error = None  # or it would hold this frame, and the frame it
+    return value

@@ -8,21 +8,21 @@ from typing import Any
 from ._async_runner import broken, cancelled, finished, unended
 from ._calls import log, warn_after_stop
 from ._error_base import EverstepError
-from ._errors_gen import Closed
+from ._errors_gen import Closed, StepTimeout
 from ._failures import Cancelled, Stopped
 from ._ops_gen import OP_FINISH_RUN
 from ._registered import Registered
-from ._scope import SCOPE, Execution, RunningStep, Scope
+from ._scope import JOB, SCOPE, Execution, RunningStep, Scope
 
 
 def run(execution: Execution, function: Registered, data: bytes | None) -> None:
     client = execution.client
     fields: tuple[Any, ...]
     execution.owner.add(threading.get_ident())
-    running: RunningStep | None = None
-    if function.kind == "step":
-        running = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, None)
-        execution.running[("", -1)] = running
+    running = execution.running.get(JOB)
+    if running is None and function.kind == "step":
+        client.engine.executions.pop(execution.id, None)
+        return  # `timed_out` before this thread was there
     reset = SCOPE.set(Scope(execution, "", 0, running))
     try:
         try:
@@ -49,6 +49,8 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
         if execution.stopped is not None:
             warn_after_stop(execution, "the value it returned", None)
             return
+        if running is not None and execution.running.pop(JOB, None) is None:
+            return  # `timed_out` was first
         client.submit_quietly(OP_FINISH_RUN, (execution.id, *fields))
     except EverstepError as error:
         if not client.engine.closed:
@@ -58,3 +60,17 @@ def run(execution: Execution, function: Registered, data: bytes | None) -> None:
     finally:
         SCOPE.reset(reset)
         client.engine.executions.pop(execution.id, None)
+
+
+def expect_signals(execution: Execution, function: Registered) -> None:
+    """Before the thread is asked for, which may come late: a signal must not be lost meanwhile."""
+    if function.kind == "step":
+        execution.running[JOB] = RunningStep(function.name, 0, execution.attempt, execution.idempotency_key, None)
+
+
+def timed_out(execution: Execution, function: Registered) -> None:
+    """Of a job whose time is over: its end is told from here, for its thread may wait for a silent peer. What it does then counts for nothing."""
+    if execution.running.pop(JOB, None) is not None:
+        execution.stopped, execution.warned = "timeout", True  # as of a step in a workflow, nobody is warned of a late value
+        fields = broken(function, StepTimeout(f"step {function.name!r} took too long"), execution)
+        execution.client.submit_quietly(OP_FINISH_RUN, (execution.id, *fields))

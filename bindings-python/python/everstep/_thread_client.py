@@ -15,7 +15,7 @@ from . import _native
 from ._errors_gen import Closed, InternalError, UnknownWorkflow
 from ._failures import error_of
 from ._ops_gen import EVENT_FAILED, EVENT_LOG, EVENT_RUN_READY, EVENT_SIGNAL, EVENT_STOP, OP_ABANDON
-from ._scope import Execution
+from ._scope import JOB, Execution
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -113,12 +113,18 @@ class ThreadClient:
 
     def submit(self, op: int, arguments: tuple[Any, ...]) -> int:
         token = next(self._tokens)
-        _native.submit(self.handle, self.id, token, op, arguments)
+        self._submit(token, op, arguments)
         return token
 
     def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
         """Nobody waits for the answer; the dispatcher logs a failure."""
-        _native.submit(self.handle, self.id, next(self._quiet), op, arguments)
+        self._submit(next(self._quiet), op, arguments)
+
+    def _submit(self, token: int, op: int, arguments: tuple[Any, ...]) -> None:
+        try:
+            _native.submit(self.handle, self.id, token, op, arguments)
+        except _native.NativeError as error:
+            raise error_of(*error.args) from None  # closed at this moment by another thread
 
     def request(self, op: int, arguments: tuple[Any, ...], *, timeout_ms: int | None = None) -> tuple[Any, ...]:
         return self.completion(self.submit(op, arguments), timeout_ms=timeout_ms)
@@ -132,9 +138,7 @@ class ThreadClient:
             while True:
                 event = _native.wait(self.handle, self.id, token, _SLICE_MS, interruptible)
                 if event is not None:
-                    if event[1] & 0xFF == EVENT_FAILED:
-                        raise error_of(*event[2][:2])
-                    return event[2]
+                    break
                 if self.engine.closed or self.engine.handle != self.handle:
                     raise Closed("the engine was closed while this call waited; what was submitted may still take effect")
                 if end is not None and time.monotonic() >= end:
@@ -142,6 +146,10 @@ class ThreadClient:
         except BaseException:
             _native.cancel(self.handle, self.id, token)
             raise
+        # Not in the try: there is nothing left to cancel of what was answered.
+        if event[1] & 0xFF == EVENT_FAILED:
+            raise error_of(*event[2][:2])
+        return event[2]
 
     # -- events
 
@@ -164,6 +172,7 @@ class ThreadClient:
             execution = self.engine.executions.get(token)
             if execution is not None:
                 execution.signal(frame)
+                self._job_timed_out(execution)
         elif kind == EVENT_LOG:
             from ._logging import log_event
 
@@ -172,7 +181,7 @@ class ThreadClient:
             log.error("%s", error_of(*frame[:2]))
 
     def _run(self, exec_id: int, frame: tuple[Any, ...]) -> None:
-        from ._sync_runner import run
+        from ._sync_runner import expect_signals, run
 
         function = self.engine.functions.get(frame[1])
         if function is None:
@@ -180,12 +189,21 @@ class ThreadClient:
             return
         execution = Execution(self.engine, self, exec_id, frame, is_async=False)
         self.engine.executions[exec_id] = execution
+        expect_signals(execution, function)
         try:
             self.workers.run(run, execution, function, frame[6] if len(frame) > 6 else None)
         except RuntimeError as error:
             log.error("run %s of %s is given back: %s", execution.run, execution.name, error)
             del self.engine.executions[exec_id]
             self.engine.call(OP_ABANDON, (exec_id, "no_thread"))
+
+    def _job_timed_out(self, execution: Execution) -> None:
+        job = execution.running.get(JOB)
+        if job is not None and job.signal == "timeout":
+            from ._sync_runner import timed_out
+
+            # Not here: a `retry_if` is the program's own code.
+            self.workers.run(timed_out, execution, self.engine.functions[execution.name])
 
     def stop_execution(self, execution: Execution, why: str) -> None:
         execution.stop(why)

@@ -45,7 +45,7 @@ def is_lost(error: BaseException, connection: Any = None) -> bool:
     """The connection went before COMMIT was asked for, or there was none to be had: nothing is stored, so the closure may run again.
 
     `connection`: what the closure worked on; None: opening failed. Drivers raise InterfaceError for a closed connection and for a wrong number of
-    arguments alike, so the connection is asked.
+    arguments alike, and the closure may have lost a connection of its own to another database, so the connection is asked.
     """
     state = sqlstate_of(error)
     if state is not None:
@@ -57,8 +57,10 @@ def is_lost(error: BaseException, connection: Any = None) -> bool:
         if seen is None:
             return False
         names = {base.__name__ for base in type(seen).__mro__}
-        if getattr(seen, "connection_invalidated", False) or (_driver(seen) in ("psycopg", "psycopg_pool") and "OperationalError" in names):
-            return True
+        if getattr(seen, "connection_invalidated", False):
+            return getattr(connection, "invalidated", True)  # a session cannot be asked
+        if _driver(seen) in ("psycopg", "psycopg_pool") and "OperationalError" in names:
+            return connection is None or _is_closed(connection)
         if _driver(seen) in ("psycopg", "asyncpg") and "InterfaceError" in names:
             return _is_closed(connection)
         seen = getattr(seen, "orig", None) or seen.__cause__

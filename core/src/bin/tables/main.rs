@@ -38,6 +38,8 @@ struct Operation {
 struct ErrorCode {
     kind: String,
     means: String,
+    #[serde(default)]
+    outcome: bool,
 }
 
 #[derive(Deserialize)]

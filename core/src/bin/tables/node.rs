@@ -40,14 +40,14 @@ fn errors(codes: &Codes) -> String {
     let mut out = format!(
         "// {NOTE}\n/* One class per error code. Their names are texts, not identifiers: a minifier renames those. */\n\nimport {{ EverstepError, RunError, SetupError, UsageError }} from \"./error_base.js\";\n"
     );
-    // `step_failed` first: the other step_* classes derive from its class, so that one `instanceof StepError` sees every failed step.
+    // `step_failed` first: what else a step can have failed with derives from its class, so that one `instanceof StepError` sees every failed step.
     let (failed, rest): (Vec<_>, Vec<_>) = codes.iter().partition(|(name, _)| name == "step_failed");
     for (name, code) in failed.iter().chain(rest.iter()) {
         let base = match code.kind.as_str() {
             "setup" => "SetupError",
             "usage" => "UsageError",
             "run" => "RunError",
-            "step" if name.starts_with("step_") && name != "step_failed" => "StepError",
+            "step" if code.outcome => "StepError",
             _ => "EverstepError",
         };
         let own = name_of(name);

@@ -40,14 +40,14 @@ pub fn errors(codes: &Codes) -> String {
     let mut out = format!(
         "# {NOTE}\n# ruff: noqa: E501\n\"\"\"One class per error code.\"\"\"\n\nfrom __future__ import annotations\n\nfrom typing import ClassVar, Final\n\nfrom ._error_base import EverstepError, RunError, SetupError, UsageError\n"
     );
-    // `step_failed` first: the other step_* classes derive from its class, so that one `except StepError` sees every failed step.
+    // `step_failed` first: what else a step can have failed with derives from its class, so that one `except StepError` sees every failed step.
     let (failed, rest): (Vec<_>, Vec<_>) = codes.iter().partition(|(name, _)| name == "step_failed");
     for (name, code) in failed.iter().chain(rest.iter()) {
         let base = match code.kind.as_str() {
             "setup" => "SetupError",
             "usage" => "UsageError",
             "run" => "RunError",
-            "step" if name.starts_with("step_") && name != "step_failed" => "StepError",
+            "step" if code.outcome => "StepError",
             _ => "EverstepError",
         };
         let _ = writeln!(out, "\n\nclass {}({base}):\n    \"\"\"{}\"\"\"\n\n    code: ClassVar[str] = {name:?}", name_of(name), code.means);

@@ -60,7 +60,8 @@ public class EverstepException extends RuntimeException {
   /** The exception of a code: a class of its own where callers catch it by class. */
   static EverstepException of(ErrorCode code, String message, About about) {
     return switch (code) {
-      case STEP_FAILED -> new StepFailed(code, message, about);
+      case STEP_FAILED, TRANSACTION_FAILED, TRANSACTION_TOO_LONG, OTHER_DATABASE ->
+          new StepFailed(code, message, about);
       case STEP_TIMEOUT -> new StepTimeout(message, about);
       case STEP_INTERRUPTED -> new StepInterrupted(message, about);
       case RUN_FAILED -> new RunFailed(message, about);

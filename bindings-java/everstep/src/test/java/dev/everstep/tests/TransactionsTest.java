@@ -12,6 +12,7 @@ import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.RunFailed;
+import dev.everstep.StepFailed;
 import dev.everstep.StepRef;
 import dev.everstep.TransactionFunction;
 import dev.everstep.TransactionSource;
@@ -385,7 +386,7 @@ final class TransactionsTest {
               (ctx, n) -> {
                 try {
                   return String.valueOf(step.call(ctx, n));
-                } catch (EverstepException error) {
+                } catch (StepFailed error) { // whatever a step has failed with
                   return error.code().text();
                 }
               });
