@@ -250,7 +250,7 @@ export class Everstep implements AsyncDisposable {
     return this.#engine.launch();
   }
 
-  /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. */
+  /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. Not from inside a run, which it would wait for. */
   async close(options: { grace?: Duration | undefined } = {}): Promise<void> {
     checkNames(options, GRACE_NAMES, "close");
     await this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
@@ -282,10 +282,11 @@ export class Everstep implements AsyncDisposable {
   }
 
   /**
-   * This engine: `phase` (opened, connected, which is what a client stays, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the worker's key, null for a
-   * client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`,
-   * `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches` and `rows` written, `claims` and the runs `claimed` by them,
-   * `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints` heard, runs `released`.
+   * This engine: `phase` (opened, connected, which is what a client stays, launched, draining, closed), `store`, `namespace`, `schema`, `environment`,
+   * `version`; `incarnation`, the worker's key, null for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`,
+   * `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start:
+   * `batches` and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints`
+   * heard, runs `released`.
    */
   info(): Record<string, unknown> {
     return JSON.parse(String(this.#engine.call(OP_INFO, [])[0])) as Record<string, unknown>;
@@ -321,7 +322,7 @@ export class Everstep implements AsyncDisposable {
     });
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return droppable(async () => this.#handle(run).getEvent<T>(key, options));
   }
@@ -416,7 +417,7 @@ export class Everstep implements AsyncDisposable {
     return this.#inside("map").map(items, branch, options);
   }
 
-  /** The next message of this topic to this run, exactly once; null when the time is over. */
+  /** The next message of this topic to this run, exactly once; null when the time is over, as of a message that is null. */
   receive<T = unknown>(topic = "", options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return this.#inside("receive").receive<T>(topic, options);
   }

@@ -196,7 +196,7 @@ export class WorkflowContext {
     return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, this.start, this.#here("start"));
   }
 
-  /** The next message of this topic to this run, exactly once; null when the time is over. */
+  /** The next message of this topic to this run, exactly once; null when the time is over, as of a message that is null. */
   receive<T = unknown>(topic = "", options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return waits.receive(this.#here("receive"), topic, timeoutOf(options, "receive"), location(this.receive)) as Promise<T | null>;
   }
@@ -211,7 +211,7 @@ export class WorkflowContext {
     return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return waits.event(this.#here("getEvent"), this.#key(run), key, timeoutOf(options, "getEvent"), location(this.getEvent)) as Promise<T | null>;
   }

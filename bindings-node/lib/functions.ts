@@ -51,7 +51,7 @@ export interface TransactionStep<Input, Output> {
   options(options: CallOptions): (...args: Arguments<Input>) => Promise<Output>;
 }
 
-/** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function. `start` runs it as a job: one row, one commit. */
+/** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function, between its schemas. `start` runs it as a job: one row, one commit. */
 export interface Step<Input, Output> extends TransactionStep<Input, Output>, Startable<Input, Output> {}
 
 /** A declared workflow. */

@@ -23,7 +23,7 @@ interface Seen {
 const INPUT: Record<string, StandardSchema<Written, Seen>> = {
   zod: z.object({ at: z.string().transform((text) => new Date(text)), item: z.string().trim().default("pen") }) as StandardSchema<Written, Seen>,
   valibot: v.object({ at: v.pipe(v.string(), v.transform((text) => new Date(text))), item: v.optional(v.pipe(v.string(), v.trim()), "pen") }) as StandardSchema<Written, Seen>,
-  arktype: type({ at: ["string", "=>", (text: string) => new Date(text)], item: type("string.trim").default("pen") }) as unknown as StandardSchema<Written, Seen>,
+  arktype: type({ at: ["string", "=>", (text: string) => new Date(text)], item: type("string.trim").default("pen") }),
 };
 const DATED = z.object({ at: z.coerce.date<string>() });
 
