@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Everstep, EverstepError, type RunInfo, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, prismaTx } from "everstep";
-import { onEveryStore } from "./stage.js";
+import { Everstep, EverstepError, type Finished, type RunInfo, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, prismaTx } from "everstep";
+import { onEveryStore, until } from "./stage.js";
 
 const SOON = { timeout: { seconds: 20 } };
 const BRIEF = { timeout: { milliseconds: 100 } };
@@ -179,6 +179,21 @@ onEveryStore("options", (stage) => {
       await assert.rejects((await hangs.start(name, options)).result(SOON), (error: EverstepError) => error.code === "run_failed" && (error.cause as EverstepError).code === "step_timeout");
     }
     assert.deepEqual(Object.fromEntries(attempts), { retry: 3, timeout: 2 });
+    await app.close();
+  });
+
+  it("onFinish starts a declared step as a job", async () => {
+    const app = stage.engine();
+    const report = app.step("report", async (of: Finished) => `${of.workflow} ${of.state} ${String(of.value)}`);
+    const declared = app.workflow("declared", async () => 1, { onFinish: report });
+    const plain = app.workflow("plain", async () => 2);
+    await app.launch();
+    await (await declared.start()).result(SOON);
+    await (await plain.start(undefined, { onFinish: report })).result(SOON);
+    const jobs = async (): Promise<RunInfo[]> => (await app.runs({ workflow: "report" })).items;
+    await until(async () => (await jobs()).length === 2, "both jobs");
+    const said = await Promise.all((await jobs()).map((job) => app.run({ key: job.key }).result(SOON)));
+    assert.deepEqual(said.sort(), ["declared succeeded 1", "plain succeeded 2"]);
     await app.close();
   });
 
