@@ -1,6 +1,7 @@
 /** `Everstep`: one engine, and everything a program declares on it. */
 
 import { droppable } from "./calls.js";
+import { Configuration } from "./configuration.js";
 import type { Branch } from "./groups.js";
 import { Engine } from "./engine.js";
 import { ConfigInvalid, IdInvalid, OutsideStep, RegisteredLate } from "./errors_gen.js";
@@ -24,10 +25,10 @@ import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATI
 import { type Policy, type StartOptions, checkNames, flag, name as checkName } from "./options.js";
 import type { Transaction } from "./own_transaction.js";
 import { type Declaration, Registered } from "./registered.js";
-import { Run, type RunLike, recordingScope } from "./run.js";
+import { Run, type RunLike } from "./run.js";
 import { type Page, type QueueInfo, type QueueOptions, type RunFilter, type RunInfo, filterRecord, queueInfo, queueOf, queueRecord, runInfo } from "./runs.js";
 import { type AnySchema, type SchemaInput, type SchemaOutput, type StandardSchema, isSchema } from "./schema.js";
-import { executionHere, location, scopeInWorkflow, stepHere } from "./scope.js";
+import { executionHere, location, scopeInWorkflow, scopeOf, stepHere } from "./scope.js";
 import { StepContext } from "./step_context.js";
 import { type Duration, milliseconds } from "./times.js";
 import type { TransactionSource } from "./transaction_source.js";
@@ -38,40 +39,40 @@ const GRACE: Duration = { seconds: 25 };
 
 export interface EverstepOptions {
   /** URL. Default: `EVERSTEP_DATABASE_URL`, else the file `everstep.db`, which is refused in production. */
-  database?: string;
+  database?: string | undefined;
   /** PostgreSQL schema; default `everstep`. */
-  schema?: string;
+  schema?: string | undefined;
   /** Isolates applications in one database; default `default`. */
-  namespace?: string;
+  namespace?: string | undefined;
   /** Default `EVERSTEP_ENV`, else `development`. */
-  environment?: string;
+  environment?: string | undefined;
   /** The application's build id. */
-  version?: string;
+  version?: string | undefined;
   /** A client runs nothing, a starter starts and runs nothing itself; default worker. */
-  role?: "client" | "starter" | "worker";
+  role?: "client" | "starter" | "worker" | undefined;
   /** Names of the queues this worker serves; default all. `[]`: only runs without a queue. */
-  queues?: readonly string[];
+  queues?: readonly string[] | undefined;
   /** Runs executing at once; default 100. */
-  slots?: number;
+  slots?: number | undefined;
   /** Default 10 s. */
-  lease?: Duration;
+  lease?: Duration | undefined;
   /** How long calls from outside a run wait for the database; default 5 minutes. */
-  outageBudget?: Duration;
+  outageBudget?: Duration | undefined;
   /** Bytes; default 16 MiB. */
-  maxPayload?: number;
+  maxPayload?: number | undefined;
   /** Default: on SQLite and on empty databases. */
-  autoMigrate?: boolean;
+  autoMigrate?: boolean | undefined;
   /** `always` releases at every wait and replays before every step: for tests. */
-  replay?: "normal" | "always";
+  replay?: "normal" | "always" | undefined;
   /** A step called outside a workflow is an error. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** Further keys of the configuration table in core/docs/protocol.md, as they stand there. */
-  settings?: Readonly<Record<string, unknown>>;
+  settings?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface StepOptions extends Policy {
   /** The attempt is recorded first; after a crash the workflow gets `StepInterrupted` and decides. */
-  atMostOnce?: boolean;
+  atMostOnce?: boolean | undefined;
 }
 
 /** Those of a step but `atMostOnce`: its rows and its record commit together or not at all. */
@@ -82,13 +83,13 @@ export interface WorkflowOptions {
   /** Attempts of the whole run; a retry goes on at the step that failed. */
   retry?: Policy["retry"];
   /** So long after its start a run is cancelled, with its children. */
-  deadline?: Duration;
-  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends a run. */
-  onFinish?: string | { readonly name: string };
+  deadline?: Duration | undefined;
+  /** A workflow, or a step as a job, that is started with the outcome, a `Finished`, in the commit that ends a run: the declared one, or its name. */
+  onFinish?: StartOptions["onFinish"];
   /** Stored with its runs and shown in their status; it pins them to no build. */
-  version?: string;
+  version?: string | undefined;
   /** Only workers of this label run it. */
-  label?: string;
+  label?: string | undefined;
 }
 
 interface Schemas<I extends AnySchema, O extends AnySchema> {
@@ -130,25 +131,7 @@ export class Everstep implements AsyncDisposable {
   constructor(options: EverstepOptions | string = {}) {
     const given: EverstepOptions = typeof options === "string" ? { database: options } : options;
     checkNames(given, APP_NAMES, "Everstep");
-    const named = {
-      database: given.database,
-      schema: given.schema,
-      namespace: given.namespace,
-      environment: given.environment,
-      version: given.version,
-      language: "node",
-      role: given.role,
-      queues: given.queues,
-      slots: given.slots,
-      lease_ms: given.lease === undefined ? undefined : milliseconds(given.lease, "lease"),
-      outage_budget_ms: given.outageBudget === undefined ? undefined : milliseconds(given.outageBudget, "outageBudget"),
-      max_payload: given.maxPayload,
-      auto_migrate: given.autoMigrate,
-      replay: given.replay,
-    };
-    // A named option wins over its key among the settings; one that was not given must not hide that key.
-    const config = { ...given.settings, ...Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined)) };
-    this.#engine = new Engine(config, flag(given.strict, "strict"));
+    this.#engine = new Engine(new Configuration(given), flag(given.strict, "strict"));
   }
 
   // -- declarations
@@ -267,14 +250,14 @@ export class Everstep implements AsyncDisposable {
     return this.#engine.launch();
   }
 
-  /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. */
-  async close(options: { grace?: Duration } = {}): Promise<void> {
+  /** Claims no more, lets runs finish or park, hands the rest over. `grace`: 25 s. Not from inside a run, which it would wait for. */
+  async close(options: { grace?: Duration | undefined } = {}): Promise<void> {
     checkNames(options, GRACE_NAMES, "close");
     await this.#engine.close(milliseconds(options.grace ?? GRACE, "grace"));
   }
 
   /** For a process that is nothing but a worker: launches, works until SIGTERM or SIGINT, then closes. */
-  async serve(options: { grace?: Duration } = {}): Promise<void> {
+  async serve(options: { grace?: Duration | undefined } = {}): Promise<void> {
     checkNames(options, GRACE_NAMES, "serve");
     await this.#engine.serve(milliseconds(options.grace ?? GRACE, "grace"));
   }
@@ -299,10 +282,11 @@ export class Everstep implements AsyncDisposable {
   }
 
   /**
-   * This engine: `phase` (opened, launched, draining, closed), `store`, `namespace`, `schema`, `environment`, `version`; `incarnation`, the worker's key, null for a
-   * client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`, `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`,
-   * `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start: `batches` and `rows` written, `claims` and the runs `claimed` by them,
-   * `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints` heard, runs `released`.
+   * This engine: `phase` (opened, connected, which is what a client stays, launched, draining, closed), `store`, `namespace`, `schema`, `environment`,
+   * `version`; `incarnation`, the worker's key, null for a client; `held`, why it claims nothing, if so; `executing`, runs in memory now; `slots`, `lease_ms`,
+   * `beat_ms`, `max_parked`, `release_after_ms`, `max_payload`, `cancel_grace_ms`, `max_crashes`, `outage_budget_ms`; and `counters`, since its start:
+   * `batches` and `rows` written, `claims` and the runs `claimed` by them, `looks` for work, `ticks` of housekeeping, `leases_lost`, workers `reaped`, `hints`
+   * heard, runs `released`.
    */
   info(): Record<string, unknown> {
     return JSON.parse(String(this.#engine.call(OP_INFO, [])[0])) as Record<string, unknown>;
@@ -330,16 +314,16 @@ export class Everstep implements AsyncDisposable {
   }
 
   /** A message to a run (its handle, `{ key }` or id); kept until it is received. Inside a workflow the send is recorded. */
-  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string | undefined } = {}): Promise<void> {
     return droppable(async () => {
-      const scope = recordingScope(this.#engine);
+      const scope = scopeOf(this.#engine, "app.send");
       if (scope !== undefined) return new WorkflowContext(scope).send(run, topic, message, options);
       return this.#handle(run).send(topic, message, options);
     });
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
-  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
+  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return droppable(async () => this.#handle(run).getEvent<T>(key, options));
   }
 
@@ -406,8 +390,10 @@ export class Everstep implements AsyncDisposable {
     return this.#inside("random").random();
   }
 
-  /** Records any function as a step of this name. */
-  runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options?: InlineOptions): Promise<Decoded<T>> {
+  /** Records any function as a step of this name. An `output` schema is asked on both ends. */
+  runStep<O extends AnySchema>(name: string, step: (step: StepContext) => Result<SchemaInput<O>>, options: InlineOptions & { output: O }): Promise<SchemaOutput<O>>;
+  runStep<T>(name: string, step: (step: StepContext) => Result<T>, options?: InlineOptions & { output?: undefined }): Promise<Decoded<T>>;
+  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions & { output?: undefined } = {}): Promise<unknown> {
     return this.#inside("runStep").runStep(name, step, options);
   }
 
@@ -431,8 +417,8 @@ export class Everstep implements AsyncDisposable {
     return this.#inside("map").map(items, branch, options);
   }
 
-  /** The next message of this topic to this run, exactly once; null when the time is over. */
-  receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** The next message of this topic to this run, exactly once; null when the time is over, as of a message that is null. */
+  receive<T = unknown>(topic = "", options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return this.#inside("receive").receive<T>(topic, options);
   }
 

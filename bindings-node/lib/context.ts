@@ -2,15 +2,15 @@
 
 import { callNow, droppable } from "./calls.js";
 import { ConfigInvalid } from "./errors_gen.js";
-import type { StartArguments, Startable } from "./functions.js";
+import { type StartArguments, type Startable, engineOf } from "./functions.js";
 import { type Branch, branchesOf, first, gather } from "./groups.js";
 import { Logger } from "./logging.js";
 import { FLAG_SHIELDED, OP_PATCH, OP_RUN_KEY } from "./ops_gen.js";
 import { type Attributes, type Policy, type StartOptions, checkNames, listed, name as checkName, text } from "./options.js";
 import { Registered } from "./registered.js";
 import { type Run, type RunLike, keyOrId, messageKeyOf, timeoutOf } from "./run.js";
-import type { AnySchema } from "./schema.js";
-import { HERE, Scope, location, scopeInWorkflow } from "./scope.js";
+import type { AnySchema, SchemaInput, SchemaOutput } from "./schema.js";
+import { HERE, Scope, location, ofAnotherEngine, scopeInWorkflow } from "./scope.js";
 import { start } from "./starting.js";
 import { callStep } from "./step_call.js";
 import type { StepContext } from "./step_context.js";
@@ -21,18 +21,19 @@ import * as waits from "./waits.js";
 /** Options of a step that is not declared. */
 export interface InlineOptions extends Policy {
   /** Tells same-named calls of one branch apart. */
-  key?: string;
+  key?: string | undefined;
   /** What the step depends on: recorded as a digest, so that a replay with another input is noticed. */
   input?: unknown;
-  output?: AnySchema;
 }
 
 export interface MapOptions<Item> {
   /** Names the branches, so that items may come in another order on replay. */
-  key?: (item: Item, index: number) => string;
+  key?: ((item: Item, index: number) => string) | undefined;
   /** So many at a time; default all. */
-  limit?: number;
+  limit?: number | undefined;
 }
+
+type Result<T> = Promise<T> | T;
 
 /** A function of one branch. */
 export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
@@ -40,8 +41,9 @@ export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
 /** What the branches of a group give. */
 export type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
 
-const INLINE_OPTIONS: ReadonlySet<string> = new Set<keyof InlineOptions>(["retry", "timeout", "atMostOnce", "key", "input", "output"]);
-const MAP_OPTIONS: ReadonlySet<string> = new Set(["retry", "timeout", "atMostOnce", "key", "limit", "output"]);
+const INLINE_OPTIONS: ReadonlySet<string> = new Set<keyof InlineOptions | "output">(["retry", "timeout", "atMostOnce", "key", "input", "output"]);
+const BRANCH_OPTIONS: ReadonlySet<string> = new Set<keyof MapOptions<unknown>>(["key", "limit"]);
+const MAP_OPTIONS: ReadonlySet<string> = new Set([...BRANCH_OPTIONS, "retry", "timeout", "atMostOnce", "output"]);
 
 const logger = new Logger();
 
@@ -117,8 +119,10 @@ export class WorkflowContext {
     return waits.random(this.#here("random"), location(this.random));
   }
 
-  /** Records any function as a step of this name. */
-  runStep<T>(name: string, step: (step: StepContext) => Promise<T> | T, options: InlineOptions = {}): Promise<Decoded<T>> {
+  /** Records any function as a step of this name. An `output` schema is asked on both ends. */
+  runStep<O extends AnySchema>(name: string, step: (step: StepContext) => Result<SchemaInput<O>>, options: InlineOptions & { output: O }): Promise<SchemaOutput<O>>;
+  runStep<T>(name: string, step: (step: StepContext) => Result<T>, options?: InlineOptions & { output?: undefined }): Promise<Decoded<T>>;
+  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions & { output?: AnySchema | undefined } = {}): Promise<unknown> {
     const at = location(this.runStep);
     const scope = this.#here("runStep");
     checkNames(options, INLINE_OPTIONS, `runStep ${JSON.stringify(name)}`);
@@ -126,7 +130,7 @@ export class WorkflowContext {
     if (typeof step !== "function") throw new ConfigInvalid(`runStep(${JSON.stringify(name)}) takes a function`);
     const body = (_: unknown, context: StepContext): unknown => step(context);
     const registered = new Registered({ kind: "step", name, body, where: at, ...policy });
-    return callStep(scope, registered, at, input, text(key, "key")) as Promise<Decoded<T>>;
+    return callStep(scope, registered, at, input, text(key, "key"));
   }
 
   /** Runs the branches at once; waits for every one, then throws the first failure in their order. */
@@ -144,15 +148,21 @@ export class WorkflowContext {
     return first(this.#here("race"), "race", branchesOf("race", branches), location(this.race)) as Promise<Values<F>[number]>;
   }
 
-  /** One step of this name an item, at once. */
+  /** One step of this name an item, at once. An `output` schema is asked on both ends. */
+  map<Item, O extends AnySchema>(
+    name: string,
+    items: Iterable<Item>,
+    step: (item: Item, step: StepContext) => Result<SchemaInput<O>>,
+    options: MapOptions<Item> & Policy & { output: O },
+  ): Promise<SchemaOutput<O>[]>;
   map<Item, T>(
     name: string,
     items: Iterable<Item>,
-    step: (item: Item, step: StepContext) => Promise<T> | T,
-    options?: MapOptions<Item> & Policy & { output?: AnySchema },
+    step: (item: Item, step: StepContext) => Result<T>,
+    options?: MapOptions<Item> & Policy & { output?: undefined },
   ): Promise<Decoded<T>[]>;
   /** One branch an item, at once. */
-  map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Promise<T> | T, options?: MapOptions<Item>): Promise<T[]>;
+  map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Result<T>, options?: MapOptions<Item>): Promise<T[]>;
   map(...args: unknown[]): Promise<unknown[]> {
     const at = location(this.map);
     const scope = this.#here("map");
@@ -163,7 +173,8 @@ export class WorkflowContext {
       (MapOptions<unknown> & Policy)?,
     ];
     if (typeof body !== "function") throw new ConfigInvalid("map takes the items and a function: ctx.map(items, fn), or ctx.map(name, items, fn) for one step an item");
-    if (options !== undefined) checkNames(options, MAP_OPTIONS, "map");
+    // A branch has no attempts: those are of the steps it calls.
+    if (options !== undefined) checkNames(options, name === undefined ? BRANCH_OPTIONS : MAP_OPTIONS, name === undefined ? "map(items, fn)" : "map(name, items, fn)");
     const { key, limit, ...policy } = options ?? {};
     const items = listed(given, "what map goes through");
     const keys = key === undefined ? undefined : items.map((item, index) => key(item, index));
@@ -181,16 +192,17 @@ export class WorkflowContext {
     if (typeof (workflow as { name?: unknown } | null | undefined)?.name !== "string") throw new ConfigInvalid("start takes a workflow, a step, or app.reference(name)");
     const [input, options = {}] = args as [unknown, StartOptions?];
     const { engine } = this.#scope.execution;
+    if ((engineOf(workflow) ?? engine) !== engine) throw ofAnotherEngine(JSON.stringify(workflow.name));
     return start<Output>({ engine, name: workflow.name, registered: engine.functions.get(workflow.name) }, input, options, this.start, this.#here("start"));
   }
 
-  /** The next message of this topic to this run, exactly once; null when the time is over. */
-  receive<T = unknown>(topic = "", options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** The next message of this topic to this run, exactly once; null when the time is over, as of a message that is null. */
+  receive<T = unknown>(topic = "", options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return waits.receive(this.#here("receive"), topic, timeoutOf(options, "receive"), location(this.receive)) as Promise<T | null>;
   }
 
   /** A message to a run (its handle, `{ key }` or id), recorded with this one. */
-  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+  send(run: RunLike, topic: string, message: unknown, options: { idempotencyKey?: string | undefined } = {}): Promise<void> {
     return waits.send(this.#here("send"), this.#key(run), topic, message, messageKeyOf(options), location(this.send));
   }
 
@@ -199,8 +211,8 @@ export class WorkflowContext {
     return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
-  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
+  getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return waits.event(this.#here("getEvent"), this.#key(run), key, timeoutOf(options, "getEvent"), location(this.getEvent)) as Promise<T | null>;
   }
 

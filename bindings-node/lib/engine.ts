@@ -2,6 +2,7 @@
 
 import { isMainThread } from "node:worker_threads";
 import { Client } from "./client.js";
+import type { Configuration } from "./configuration.js";
 import { AlreadyLaunched, AlreadyRegistered, Closed, ConfigInvalid, RegisteredLate } from "./errors_gen.js";
 import { DeclaredErrors, nativeError } from "./failures.js";
 import type { Frame, Value } from "./frame.js";
@@ -10,7 +11,7 @@ import { native } from "./native.js";
 import { OP_CONNECT, OP_DRAIN, OP_INFO, OP_LAUNCH, OP_PUT_QUEUE, OP_REGISTER } from "./ops_gen.js";
 import { type HearsEnd, hearEnd, hearNoEnd } from "./process_end.js";
 import type { Registered } from "./registered.js";
-import type { Execution } from "./scope.js";
+import { type Execution, executionHere } from "./scope.js";
 import { outside } from "./surroundings.js";
 import { clearTimeout, setInterval, setTimeout } from "./timers.js";
 
@@ -33,9 +34,10 @@ export class Engine implements HearsEnd {
   private holding: NodeJS.Timeout | undefined;
   private lookAfter = LOOK_MS;
   private serving = false;
+  private saidUnlaunched = false;
 
   constructor(
-    private readonly config: Readonly<Record<string, unknown>>,
+    private readonly config: Configuration,
     readonly strict: boolean,
   ) {}
 
@@ -74,9 +76,9 @@ export class Engine implements HearsEnd {
     if (this.client === undefined) {
       let handle: number;
       try {
-        handle = native().open(this.settings(), !isMainThread);
+        handle = native().open(this.config.json(), !isMainThread);
       } catch (error) {
-        throw nativeError(error);
+        throw this.config.asWritten(nativeError(error));
       }
       try {
         const client = new Client(this, handle);
@@ -90,14 +92,6 @@ export class Engine implements HearsEnd {
       if (isMainThread) hearEnd(this);
     }
     return this.client;
-  }
-
-  private settings(): string {
-    try {
-      return JSON.stringify(this.config);
-    } catch (error) {
-      throw new ConfigInvalid("settings are texts, numbers, booleans and lists of them", { cause: error });
-    }
   }
 
   call(op: number, values: readonly Value[]): Frame {
@@ -117,13 +111,25 @@ export class Engine implements HearsEnd {
 
   // -- life
 
+  /** Said before a wait that nothing here will end; another worker may. */
+  warnUnlaunched(): void {
+    if (this.launched || this.closed || this.saidUnlaunched || this.config.role !== "worker") return;
+    this.saidUnlaunched = true;
+    log.warn("waiting for a run on an engine that is not launched: unless another worker runs it, call `await app.launch()`");
+  }
+
   async launch(): Promise<void> {
-    if (this.launched && !this.wasClosed()) throw new AlreadyLaunched("launch was called twice");
+    // A launch that fails ends the engine, and this one is its close's to end.
+    if (this.wasClosed()) {
+      await this.closing;
+      throw new Closed("this engine is closed; make a new one");
+    }
+    if (this.launched) throw new AlreadyLaunched("launch was called twice");
     const client = this.open();
     this.launched = true;
     try {
       for (const queue of this.queues) await client.ask(undefined, OP_PUT_QUEUE, [queue, false]);
-      const answer = await client.ask(undefined, this.config["role"] === "client" ? OP_CONNECT : OP_LAUNCH, []);
+      const answer = await client.ask(undefined, this.config.role === "client" ? OP_CONNECT : OP_LAUNCH, []);
       const [notice, held] = answer;
       if (typeof notice === "string") log.info(notice);
       if (typeof held === "string") log.warn(held);
@@ -146,6 +152,9 @@ export class Engine implements HearsEnd {
 
   /** Claim no more, let runs finish or park, hand the rest over. A second call waits for the first. */
   close(deadlineMs: number): Promise<void> {
+    const execution = executionHere();
+    // One that has ended is waited for by nobody.
+    if (execution !== undefined && this.executions.get(execution.id) === execution) return Promise.reject(new ConfigInvalid("close() inside a run would wait for that run; close from outside"));
     this.closing ??= this.closeOnce(deadlineMs);
     return this.closing;
   }

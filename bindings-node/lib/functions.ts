@@ -2,10 +2,10 @@
 
 import { callStep, plainCall } from "./step_call.js";
 import type { Engine } from "./engine.js";
-import { type Retry, type StartOptions, checkNames, text } from "./options.js";
+import { type Retry, type StartOptions, checkNames, name as checkName, text } from "./options.js";
 import type { Registered } from "./registered.js";
 import type { Run } from "./run.js";
-import { CallPlace, HERE, Scope, location } from "./scope.js";
+import { CallPlace, HERE, Scope, location, ofAnotherEngine } from "./scope.js";
 import { type Target, start, startMany } from "./starting.js";
 import type { Duration } from "./times.js";
 import { callTransaction, plainTransaction } from "./transaction.js";
@@ -28,17 +28,17 @@ export interface Startable<Input, Output> {
    */
   start(...args: StartArguments<Input>): Promise<Run<Output>>;
   /** One run an input, in one round trip; `id` names each, so that a repeat attaches. */
-  startMany(inputs: Iterable<Input>, options?: Omit<StartOptions, "id"> & { id?: (input: Input) => string }): Promise<Run<Output>[]>;
+  startMany(inputs: Iterable<Input>, options?: Omit<StartOptions, "id"> & { id?: ((input: Input) => string) | undefined }): Promise<Run<Output>[]>;
 }
 
 /** Options of one call of a declared step. */
 export interface CallOptions {
   /** Tells same-named calls of one branch apart, where they have no input to be told apart by. */
-  key?: string;
+  key?: string | undefined;
   /** For this call: what it names goes before what the declaration says, the rest of which stays. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** Of one attempt of this call. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
 }
 
 const CALL_OPTIONS: ReadonlySet<string> = new Set<keyof CallOptions>(["key", "retry", "timeout"]);
@@ -51,7 +51,7 @@ export interface TransactionStep<Input, Output> {
   options(options: CallOptions): (...args: Arguments<Input>) => Promise<Output>;
 }
 
-/** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function. `start` runs it as a job: one row, one commit. */
+/** A declared step. Called in a workflow it is recorded; called elsewhere it is the plain function, between its schemas. `start` runs it as a job: one row, one commit. */
 export interface Step<Input, Output> extends TransactionStep<Input, Output>, Startable<Input, Output> {}
 
 /** A declared workflow. */
@@ -66,7 +66,7 @@ export type Reference<Input, Output> = Startable<Input, Output>;
 function startable(target: Target): { start: Startable<unknown, unknown>["start"]; startMany: Startable<unknown, unknown>["startMany"] } {
   const methods = {
     start: (input?: unknown, options: StartOptions = {}): Promise<Run<unknown>> => start(target, input, options, methods.start),
-    startMany: (inputs: Iterable<unknown>, options: Omit<StartOptions, "id"> & { id?: (input: never) => string } = {}): Promise<Run<unknown>[]> => {
+    startMany: (inputs: Iterable<unknown>, options: Omit<StartOptions, "id"> & { id?: ((input: never) => string) | undefined } = {}): Promise<Run<unknown>[]> => {
       const { id, ...rest } = options;
       return startMany(target, inputs, rest, id);
     },
@@ -74,18 +74,34 @@ function startable(target: Target): { start: Startable<unknown, unknown>["start"
   return methods;
 }
 
+/** Whose they are: `ctx.start` goes by the name, and would start one of that name here. */
+const engines = new WeakMap<object, Engine>();
+
+function made<T extends object>(engine: Engine, value: T): T {
+  engines.set(value, engine);
+  return Object.freeze(value);
+}
+
+export function engineOf(startable: object): Engine | undefined {
+  return engines.get(startable);
+}
+
 export function makeReference(engine: Engine, name: string): Reference<unknown, unknown> {
-  return Object.freeze({ name, ...startable({ engine, name, registered: engine.functions.get(name) }) });
+  checkName(name, "the name of a workflow");
+  return made(engine, { name, ...startable({ engine, name, registered: engine.functions.get(name) }) });
 }
 
 export function makeWorkflow(engine: Engine, registered: Registered): Workflow<unknown, unknown> {
-  return Object.freeze({ name: registered.name, ...startable({ engine, name: registered.name, registered }) });
+  return made(engine, { name: registered.name, ...startable({ engine, name: registered.name, registered }) });
 }
 
 /** What is called, and what makes it so in a run, outside one, or inside another step. */
 function recordedCall(engine: Engine, registered: Registered, at: string, input: unknown, key: string | undefined): Promise<unknown> {
   const here = HERE.getStore();
-  if (here instanceof Scope && here.execution.engine === engine) return (registered.isTransaction ? callTransaction : callStep)(here, registered, at, input, key);
+  if (here instanceof Scope) {
+    if (here.execution.engine !== engine) return Promise.reject(ofAnotherEngine(`step ${JSON.stringify(registered.name)}`));
+    return (registered.isTransaction ? callTransaction : callStep)(here, registered, at, input, key);
+  }
   return (registered.isTransaction ? plainTransaction : plainCall)(registered, input, engine.strict && here?.execution === undefined);
 }
 
@@ -108,5 +124,5 @@ export function makeTransaction(engine: Engine, registered: Registered): Transac
 }
 
 export function makeStep(engine: Engine, registered: Registered): Step<unknown, unknown> {
-  return Object.freeze(Object.assign(callable(engine, registered), startable({ engine, name: registered.name, registered })));
+  return made(engine, Object.assign(callable(engine, registered), startable({ engine, name: registered.name, registered })));
 }

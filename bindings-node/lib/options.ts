@@ -9,80 +9,86 @@ import { type Duration, milliseconds, point } from "./times.js";
 /** Attempts of a step or a run. Without a policy there is one attempt; what a policy does not name has the engine's defaults. */
 export interface Retry {
   /** Default 5. */
-  maxAttempts?: number;
+  maxAttempts?: number | undefined;
   /** Before the second attempt; default 1 s. */
-  initial?: Duration;
+  initial?: Duration | undefined;
   /** So many times the wait before, from one attempt to the next; default 2. */
-  factor?: number;
+  factor?: number | undefined;
   /** No wait is longer; default 1 minute. */
-  maxInterval?: Duration;
+  maxInterval?: Duration | undefined;
   /** Full: a random part of the wait; default true. */
-  jitter?: boolean;
+  jitter?: boolean | undefined;
   /** Errors of these classes are final. */
-  nonRetryable?: readonly ErrorClass[];
+  nonRetryable?: readonly ErrorClass[] | undefined;
   /** Asked for every other error; false is final. */
-  retryIf?: (error: unknown) => boolean;
+  retryIf?: ((error: unknown) => boolean) | undefined;
 }
 
 /** At most one run per key in the scope. */
 export interface Dedup {
   key: string;
   /** `queued`: until it is claimed; `until_done`, the default: until it has ended; a duration: that long from the start. */
-  scope?: "queued" | "until_done" | Duration;
+  scope?: "queued" | "until_done" | Duration | undefined;
   /**
    * Of another start with the key: the handle of the run that holds it, the default; the error `run_deduplicated`; or, if that run has not been claimed yet, its
    * place.
    */
-  policy?: "attach" | "reject" | "replace";
+  policy?: "attach" | "reject" | "replace" | undefined;
 }
 
 export type Attributes = Readonly<Record<string, string | number | boolean>>;
 
+/** What `onFinish` takes: whatever `app.workflow`, `app.step` and `app.reference` return. */
+export interface FollowUp {
+  readonly name: string;
+  start(...args: never[]): unknown;
+}
+
 /** Options of one start. What they say is laid over what the function was declared with. */
 export interface StartOptions {
   /** 1 to 255 bytes of UTF-8 without control characters; starting it again attaches to the run. */
-  id?: string;
+  id?: string | undefined;
   /** A declared one; none: this process, within its slots. */
-  queue?: string;
+  queue?: string | undefined;
   /** Only workers of this label run it. */
-  label?: string;
+  label?: string | undefined;
   /** The lowest number starts first; default 0. */
-  priority?: number;
+  priority?: number | undefined;
   /** Not before so long from now. */
-  delay?: Duration;
+  delay?: Duration | undefined;
   /** Not before. */
-  startAt?: Date;
+  startAt?: Date | undefined;
   /** Not started by then: it is cancelled, by `expired`. */
-  expires?: Duration;
+  expires?: Duration | undefined;
   /** Not finished by then: it is cancelled, with its children. */
-  deadline?: Duration;
+  deadline?: Duration | undefined;
   /** Stored with the run and shown in its status; it pins it to no build. */
-  version?: string;
+  version?: string | undefined;
   /** What `app.runs` filters by. */
-  attributes?: Attributes;
+  attributes?: Attributes | undefined;
   /** What a queue's `keyLimit` counts by, and nothing else. */
-  fairnessKey?: string;
+  fairnessKey?: string | undefined;
   /** Stored with the run for later; nothing acts on it yet. */
-  cost?: number;
+  cost?: number | undefined;
   /** Who started it: stored with the run and shown in its status. */
-  createdBy?: string;
+  createdBy?: string | undefined;
   /** One run a key. */
-  dedup?: Dedup;
+  dedup?: Dedup | undefined;
   /** Of a job, or of the whole workflow, which then goes on at the step that failed. `nonRetryable` and `retryIf` cannot travel with a start: declare them. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** Of one attempt of a step that is started as a job. */
-  timeout?: Duration;
-  /** A workflow that is started with the outcome, a `Finished`, in the commit that ends the run. */
-  onFinish?: string | { readonly name: string };
+  timeout?: Duration | undefined;
+  /** A workflow, or a step as a job, that is started with the outcome, a `Finished`, in the commit that ends the run: the declared one, or its name. */
+  onFinish?: string | FollowUp | undefined;
   /** W3C trace context, for `ctx.traceParent` and `step.traceParent` inside the run. */
-  traceParent?: string;
-  traceState?: string;
+  traceParent?: string | undefined;
+  traceState?: string | undefined;
   /** Start again although a run of this id existed and was purged. */
-  reusePurged?: boolean;
+  reusePurged?: boolean | undefined;
   /** Start it although no worker knows this name and it is nearly one that is known. */
-  unchecked?: boolean;
+  unchecked?: boolean | undefined;
   /** What becomes of a child that is still open when its parent ends, however it ends; default cancel. */
-  parentClose?: "cancel" | "abandon";
+  parentClose?: "cancel" | "abandon" | undefined;
 }
 
 /** Attempts and time of a step. */
@@ -150,6 +156,14 @@ export function name(value: string, what: string): string {
 export function flag(given: boolean | undefined, what: string): boolean {
   if (given !== undefined && typeof given !== "boolean") throw new ConfigInvalid(`${what} is true or false, not a ${typeof given}`);
   return given ?? false;
+}
+
+/** What `onFinish` names. Every function has a name, and a plain one is no run's to start. */
+export function followUp(given: string | FollowUp | undefined): string | undefined {
+  if (given === undefined || typeof given === "string") return given;
+  const { name: named, start } = Object(given) as Record<string, unknown>;
+  if (typeof named === "string" && typeof start === "function") return named;
+  throw new ConfigInvalid("onFinish takes a name, or what app.workflow, app.step or app.reference returned: declare the function first");
 }
 
 /** What is to be gone through, as an array. */
@@ -227,7 +241,7 @@ export function runRecord(given: StartOptions): Value[] | null {
     if (text(dedup.key, "dedup.key") === undefined) throw new ConfigInvalid("dedup takes a key");
   }
   const scope = dedup?.scope;
-  const ttl = typeof scope === "object" ? milliseconds(scope, "dedup.scope") : null;
+  const ttl = scope === undefined || typeof scope === "string" ? null : milliseconds(scope, "dedup.scope");
   const span = (name: "delay" | "expires" | "deadline"): number | null => (given[name] === undefined ? null : milliseconds(given[name], name));
   const values: Value[] = [
     text(given.id, "id"),
@@ -245,10 +259,10 @@ export function runRecord(given: StartOptions): Value[] | null {
     text(given.createdBy, "createdBy"),
     dedup?.key,
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
-    dedup === undefined ? null : (dedup.policy ?? "attach"),
+    dedup === undefined ? null : (text(dedup.policy, "dedup.policy") ?? "attach"),
     ttl,
     policyRecord({ retry, timeout: given.timeout }),
-    text(typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish, "onFinish"),
+    followUp(given.onFinish),
     text(given.traceParent, "traceParent"),
     text(given.traceState, "traceState"),
     flag(given.reusePurged, "reusePurged") ? true : null,
@@ -265,9 +279,16 @@ export function whole(value: number | undefined, what: string): number | undefin
 
 function attributesJson(attributes: Attributes): string | null {
   const given: unknown = attributes;
-  if (typeof given !== "object" || given === null) throw new ConfigInvalid("attributes is an object of texts, numbers and booleans");
+  if (!isPlain(given)) throw new ConfigInvalid("attributes is a plain object of texts, numbers and booleans");
   for (const [key, value] of Object.entries(attributes) as [string, unknown][]) attributeJson(key, value);
   return Object.keys(attributes).length === 0 ? null : JSON.stringify(attributes);
+}
+
+/** Of any realm. What a Map holds, or a class behind its getters, is no key of its own and would be left out. */
+function isPlain(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 /** Attributes are what runs are looked up by: scalars under a text. */

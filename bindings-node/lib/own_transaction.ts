@@ -45,7 +45,7 @@ export class Transaction {
    * `TransactionFailed`.
    */
   async execute<R extends object = Row>(sql: string, ...params: SqlParameter[]): Promise<Rows<R>> {
-    const [columns, rows, affected] = await this.#execution.client.ask(undefined, OP_TX_EXECUTE, [this.#number, sql, params.map(parameter)]);
+    const [columns, rows, affected] = await this.#execution.client.ask(undefined, OP_TX_EXECUTE, [this.#number, sql, params.map((value, index) => parameter(value, index + 1))]);
     const names = (columns as Read[]).map(String);
     const out = new Rows<R>();
     for (const row of rows as Read[][]) out.push(Object.fromEntries(names.map((name, index) => [name, row[index] as SqlValue])) as R);
@@ -53,9 +53,15 @@ export class Transaction {
   }
 }
 
-/** What the border carries: scalars as they are, a Date as the text a database reads. */
-function parameter(value: SqlParameter): Value {
-  if (value instanceof Date) return value.toISOString();
-  if (typeof value === "object" && value !== null && !(value instanceof Uint8Array)) throw new ConfigInvalid("a parameter is a scalar, a Date or bytes; write an object as JSON.stringify(it)");
-  return value;
+/** What the border carries: scalars as they are, a Date as the text a database reads. `number`: which of the placeholders it is for. */
+function parameter(given: SqlParameter, number: number): Value {
+  const value: unknown = given;
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.toISOString();
+  // What is beyond 64 bits only a numeric column takes, and that one reads texts.
+  if (typeof value === "bigint" && BigInt.asIntN(64, value) !== value) return value.toString();
+  if (typeof value === "function" || typeof value === "symbol" || (typeof value === "object" && value !== null && !(value instanceof Uint8Array))) {
+    const what = value instanceof Date ? "an invalid Date" : typeof value === "object" ? "an object: write it as JSON.stringify(it)" : `a ${typeof value}`;
+    throw new ConfigInvalid(`$${String(number)}: a parameter is a scalar, a Date or bytes, not ${what}`);
+  }
+  return value as Value;
 }

@@ -3,7 +3,7 @@
 import { encode, decode, decodedAgain } from "./codec.js";
 import { ConfigInvalid, IdInvalid, PayloadInvalid, PayloadTooLarge } from "./errors_gen.js";
 import { Text, type Value } from "./frame.js";
-import { type Policy, type Retry, type StartOptions, policyFields, policyRecord, retryable } from "./options.js";
+import { type Policy, type Retry, type StartOptions, followUp, policyFields, policyRecord, retryable, text } from "./options.js";
 import { type AnySchema, check } from "./schema.js";
 import { milliseconds } from "./times.js";
 import type { TransactionSource } from "./transaction_source.js";
@@ -26,6 +26,11 @@ export interface Declaration extends Policy {
   source?: TransactionSource<unknown> | null;
 }
 
+/** What is undefined was not said, and leaves what stands below it. */
+function said(retry: Retry): Retry {
+  return Object.fromEntries(Object.entries(retry).filter(([, value]) => value !== undefined));
+}
+
 export class Registered {
   readonly kind: "workflow" | "step";
   readonly name: string;
@@ -45,33 +50,37 @@ export class Registered {
     if (typeof given.name !== "string") throw new ConfigInvalid(`app.${given.kind} takes a name first: names are what rows carry, and a minifier renames functions`);
     if (given.name === "") throw new IdInvalid(`the name of a ${given.kind} must be 1 to 255 bytes of UTF-8 without control characters`);
     if (typeof given.body !== "function") throw new ConfigInvalid(`app.${given.kind}(${JSON.stringify(given.name)}) takes a function`);
+    const of = `${given.kind} ${JSON.stringify(given.name)}`;
     this.kind = given.kind;
     this.name = given.name;
     this.body = given.body;
     this.where = given.where;
-    this.version = given.version;
+    this.version = text(given.version, `${of}: version`);
     this.source = given.source;
     this.retry = given.retry;
     this.bounds = { retry: given.retry, timeout: given.timeout, atMostOnce: given.atMostOnce };
     this.policy = policyRecord(this.bounds);
     this.input = given.input;
     this.output = given.output;
-    const onFinish = typeof given.onFinish === "object" ? given.onFinish.name : given.onFinish;
     const deadline = given.deadline === undefined ? undefined : milliseconds(given.deadline, "deadline");
-    this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: onFinish, label: given.label });
+    this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: followUp(given.onFinish), label: text(given.label, `${of}: label`) });
   }
 
   /** The same function, with what one call says about attempts laid over what the declaration says. */
   withPolicy(retry: Retry | undefined, timeout: Policy["timeout"]): this {
     if (retry === undefined && timeout === undefined) return this;
     if (retry !== undefined) policyRecord({ retry });
-    const bounds: Policy = { ...this.bounds, ...(timeout !== undefined && { timeout }), ...(retry !== undefined && { retry: { ...this.retry, ...retry } }) };
+    const bounds: Policy = { ...this.bounds, ...(timeout !== undefined && { timeout }), ...(retry !== undefined && { retry: { ...this.retry, ...said(retry) } }) };
     const own = { bounds, retry: bounds.retry, policy: policyRecord(bounds) };
     return Object.assign(Object.create(Registered.prototype) as Registered, this, own);
   }
 
   get timeoutMs(): number | undefined {
     return typeof this.policy?.[5] === "number" ? this.policy[5] : undefined;
+  }
+
+  get asksInput(): boolean {
+    return this.input !== undefined;
   }
 
   get isTransaction(): boolean {
@@ -89,6 +98,11 @@ export class Registered {
     return this.input === undefined ? value : check(this.input, value, `input of ${this.name}`);
   }
 
+  /** What a step's function gets: with a schema what that gives back of the recorded value, as a job does; without one the caller's own. */
+  inputOf(value: unknown, wire: Text | null): unknown {
+    return this.input === undefined ? value : this.decodeInput(wire === null ? null : Buffer.from(wire.json));
+  }
+
   encodeOutput(value: unknown): Text {
     if (this.output !== undefined) check(this.output, value, `result of ${this.name}`);
     return this.encoded(value, "result");
@@ -101,6 +115,11 @@ export class Registered {
   /** What the caller sees of a value just encoded: as decoded. */
   outputAgain(value: unknown, text: Text): unknown {
     return this.seen(decodedAgain(value, text.json));
+  }
+
+  /** What a caller outside a run sees of a result: the function's own, or what the schema gives back of it as it would be recorded. */
+  plainOutput(value: unknown): unknown {
+    return this.output === undefined ? value : this.outputAgain(value, this.encodeOutput(value));
   }
 
   private seen(value: unknown): unknown {

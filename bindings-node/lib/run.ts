@@ -11,7 +11,7 @@ import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS
 import { checkNames, name as checkName, text, whole } from "./options.js";
 import type { Registered } from "./registered.js";
 import { type CancelOutcome, type ResumeOutcome, type RunInfo, type StepInfo, runInfo, stepInfo } from "./runs.js";
-import { type Scope, location, scopeHere } from "./scope.js";
+import { type Scope, location, scopeOf } from "./scope.js";
 import { type Duration, limitMs } from "./times.js";
 import * as waits from "./waits.js";
 
@@ -29,12 +29,6 @@ export function keyOrId(run: RunLike): { key: string } | { id: string } {
   return { key };
 }
 
-/** The scope a call is recorded in: inside a workflow of the same engine, and not inside one of its steps. */
-export function recordingScope(engine: Engine): Scope | undefined {
-  const scope = scopeHere();
-  return scope === undefined || scope.execution.engine !== engine ? undefined : scope;
-}
-
 const TIMEOUT: ReadonlySet<string> = new Set(["timeout"]);
 const BY: ReadonlySet<string> = new Set(["by"]);
 const CANCEL: ReadonlySet<string> = new Set(["by", "why"]);
@@ -42,13 +36,13 @@ const REWIND: ReadonlySet<string> = new Set(["branch", "by"]);
 const SEND: ReadonlySet<string> = new Set(["idempotencyKey"]);
 
 /** Options of `result`, `receive` and `getEvent`. */
-export function timeoutOf(options: { timeout?: Duration }, verb: string): Duration | undefined {
+export function timeoutOf(options: { timeout?: Duration | undefined }, verb: string): Duration | undefined {
   checkNames(options, TIMEOUT, verb);
   return options.timeout;
 }
 
 /** Those of `send`. */
-export function messageKeyOf(options: { idempotencyKey?: string }): string | undefined {
+export function messageKeyOf(options: { idempotencyKey?: string | undefined }): string | undefined {
   checkNames(options, SEND, "send");
   return text(options.idempotencyKey, "idempotencyKey");
 }
@@ -73,15 +67,17 @@ export class Run<Output> {
   }
 
   /** Waits for the end. Throws `RunFailed` (its cause is the run's error), `RunCancelled`, `RunBlocked`, or `ResultTimeout` with what the run waits for. */
-  result(options: { timeout?: Duration } = {}): Promise<Output> {
+  result(options: { timeout?: Duration | undefined } = {}): Promise<Output> {
     let timeout: Duration | undefined;
+    let scope: Scope | undefined;
     try {
       timeout = timeoutOf(options, "result");
+      scope = this.#scope();
     } catch (error) {
       return Promise.reject(this.#about(error));
     }
-    const scope = recordingScope(this.#engine);
     if (scope !== undefined) return this.#recorded(scope, timeout, location(this.result));
+    this.#engine.warnUnlaunched();
     // Thousands may wait at once: no promise stands between the engine's answer and the caller's.
     return new Promise((resolve, reject) => {
       const answered = (frame: Frame): void => {
@@ -113,6 +109,10 @@ export class Run<Output> {
     const failure = Failure.read(value);
     if (state === "cancelled") throw new RunCancelled(failure.message || "the run was cancelled", { run: this.key });
     throw failure.ofRun(this.key, this.#engine.declared);
+  }
+
+  #scope(): Scope | undefined {
+    return scopeOf(this.#engine, `run ${this.id ?? this.key}`);
   }
 
   #output(value: Uint8Array | null): Output {
@@ -162,44 +162,44 @@ export class Run<Output> {
    * Asks the run to cancel; `by` and `why` are shown in its status. `cancelled`: it had not begun and is; `requested`: its workflow sees it at its next call, and may
    * clean up; `already_finished`.
    */
-  async cancel(options: { by?: string; why?: string } = {}): Promise<CancelOutcome> {
+  async cancel(options: { by?: string | undefined; why?: string | undefined } = {}): Promise<CancelOutcome> {
     checkNames(options, CANCEL, "cancel");
     return (await this.#ask(OP_CANCEL_RUN, text(options.by, "by"), text(options.why, "why")))[0] as CancelOutcome;
   }
 
   /** A blocked or cancelled run goes on. */
-  async resume(options: { by?: string } = {}): Promise<ResumeOutcome> {
+  async resume(options: { by?: string | undefined } = {}): Promise<ResumeOutcome> {
     checkNames(options, BY, "resume");
     return (await this.#ask(OP_RESUME_RUN, text(options.by, "by")))[0] as ResumeOutcome;
   }
 
   /** A failed run goes on at the step that failed. */
-  async retry(options: { by?: string } = {}): Promise<ResumeOutcome> {
+  async retry(options: { by?: string | undefined } = {}): Promise<ResumeOutcome> {
     checkNames(options, BY, "retry");
     return (await this.#ask(OP_RETRY_RUN, text(options.by, "by")))[0] as ResumeOutcome;
   }
 
   /** Forgets the step at this position and everything completed since. */
-  async rewind(seq: number, options: { branch?: string; by?: string } = {}): Promise<ResumeOutcome> {
+  async rewind(seq: number, options: { branch?: string | undefined; by?: string | undefined } = {}): Promise<ResumeOutcome> {
     checkNames(options, REWIND, "rewind");
     return (await this.#ask(OP_REWIND_RUN, text(options.branch, "branch") ?? "", whole(seq, "seq"), text(options.by, "by")))[0] as ResumeOutcome;
   }
 
   /** A message, kept until it is received; with an `idempotencyKey` it arrives once, however often it is sent. Inside a workflow the send is recorded. */
-  send(topic: string, message: unknown, options: { idempotencyKey?: string } = {}): Promise<void> {
+  send(topic: string, message: unknown, options: { idempotencyKey?: string | undefined } = {}): Promise<void> {
     return droppable(async () => {
       const key = messageKeyOf(options);
-      const scope = recordingScope(this.#engine);
+      const scope = this.#scope();
       if (scope !== undefined) await waits.send(scope, this.key, topic, message, key, location(this.send));
       else await this.#ask(OP_SEND, checkName(topic, "the topic"), new Text(encode(message)), key);
     });
   }
 
-  /** Waits for an event the run publishes; null when the time is over. */
-  getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
+  /** Waits for an event the run publishes; null when the time is over, as of an event whose value is null. */
+  getEvent<T = unknown>(key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return droppable(async () => {
       const timeout = timeoutOf(options, "getEvent");
-      const scope = recordingScope(this.#engine);
+      const scope = this.#scope();
       if (scope !== undefined) return (await waits.event(scope, this.key, key, timeout, location(this.getEvent))) as T | null;
       const [value] = await this.#ask(OP_GET_EVENT, checkName(key, "the key of an event"), limitMs(timeout, "timeout"));
       return (value instanceof Uint8Array ? decode(value) : null) as T | null;

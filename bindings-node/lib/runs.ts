@@ -133,15 +133,15 @@ export interface QueueInfo {
 
 export interface QueueOptions {
   /** Nothing is claimed from it; what runs goes on. */
-  paused?: boolean;
+  paused?: boolean | undefined;
   /** Runs of this queue at once, in the whole fleet. */
-  limit?: number;
+  limit?: number | undefined;
   /** Runs of this queue at once, in one worker. */
-  workerLimit?: number;
+  workerLimit?: number | undefined;
   /** Runs of this queue at once, with the same fairness key. */
-  keyLimit?: number;
+  keyLimit?: number | undefined;
   /** A released run keeps its slot, so a limit of 1 is a mutex. */
-  hold?: boolean;
+  hold?: boolean | undefined;
 }
 
 /** One page of a list; `next` is the `after` of the next one. */
@@ -152,19 +152,19 @@ export interface Page<T> {
 
 /** What `app.runs` looks for; everything given must hold. */
 export interface RunFilter {
-  states?: State | readonly State[];
-  workflow?: string;
-  queue?: string;
+  states?: State | readonly State[] | undefined;
+  workflow?: string | undefined;
+  queue?: string | undefined;
   /** The run that started them, by its handle or key. */
-  parent?: { readonly key: string };
+  parent?: { readonly key: string } | undefined;
   /** One of their attributes has this value. */
-  attribute?: readonly [name: string, value: string | number | boolean];
-  createdFrom?: Date;
-  createdBefore?: Date;
+  attribute?: readonly [name: string, value: string | number | boolean] | undefined;
+  createdFrom?: Date | undefined;
+  createdBefore?: Date | undefined;
   /** The `next` of the page before. */
-  after?: string;
+  after?: string | undefined;
   /** 1 to 1000; default 100. */
-  limit?: number;
+  limit?: number | undefined;
 }
 
 function fieldsOf(names: readonly string[], record: Read): Record<string, unknown> {
@@ -241,7 +241,7 @@ export function filterRecord(filter: RunFilter): Value[] {
   const attribute: unknown = filter.attribute;
   if (attribute !== undefined && !(Array.isArray(attribute) && attribute.length === 2)) throw new ConfigInvalid("attribute is a pair: [name, value]");
   const [name, value] = filter.attribute ?? [];
-  text(name, "the name of an attribute");
+  if (attribute !== undefined && typeof name !== "string") throw new ConfigInvalid("the name of an attribute is a text");
   return [
     states,
     text(filter.workflow, "workflow"),

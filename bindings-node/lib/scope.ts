@@ -173,6 +173,18 @@ export function executionHere(): Execution | undefined {
   return HERE.getStore()?.execution;
 }
 
+/** The scope a call of this engine is recorded in: inside a workflow, and not inside one of its steps. A call of `what` in a workflow of another engine is refused. */
+export function scopeOf(engine: Engine, what: string): Scope | undefined {
+  const scope = scopeHere();
+  if (scope !== undefined && scope.execution.engine !== engine) throw ofAnotherEngine(what);
+  return scope;
+}
+
+/** Such a call would be recorded nowhere, and happen again with every replay. */
+export function ofAnotherEngine(what: string): OutsideRun {
+  return new OutsideRun(`${what} is of another engine than this workflow, which could not record it: call it inside a step`);
+}
+
 /** The scope of a call that belongs inside a workflow, and not inside one of its steps. `given`: that of the context it was called on. */
 export function scopeInWorkflow(verb: string, given?: Scope): Scope {
   const here = HERE.getStore();

@@ -9,8 +9,8 @@ import { type Read, Text, type Value } from "./frame.js";
 import { OP_BEGIN_CHILD, OP_START, OP_START_MANY } from "./ops_gen.js";
 import { type StartOptions, listed, name as checkName, runRecord } from "./options.js";
 import type { Registered } from "./registered.js";
-import { Run, recordingScope } from "./run.js";
-import { type Scope, location } from "./scope.js";
+import { Run } from "./run.js";
+import { type Scope, location, scopeOf } from "./scope.js";
 
 /** What is started: a function of this program, or one known by name only. */
 export interface Target {
@@ -31,7 +31,7 @@ export function start<O>(target: Target, input: unknown, options: StartOptions, 
 
 async function startOne<O>(target: Target, input: unknown, options: StartOptions, below: (...args: never[]) => unknown, given?: Scope): Promise<Run<O>> {
   const { engine, name, registered } = target;
-  const scope = given ?? recordingScope(engine);
+  const scope = given ?? scopeOf(engine, JSON.stringify(name));
   const wire = encodeInput(target, input);
   if (scope !== undefined) {
     const at = location(below);
@@ -45,7 +45,7 @@ async function startOne<O>(target: Target, input: unknown, options: StartOptions
 /** One round trip for many runs. Throws for the first item that was refused; the others stand, and ids make a second call attach to them. */
 export async function startMany<O>(target: Target, inputs: Iterable<unknown>, options: StartOptions, id: ((input: never) => string) | undefined): Promise<Run<O>[]> {
   const { engine, name, registered } = target;
-  if (recordingScope(engine) !== undefined) {
+  if (scopeOf(engine, JSON.stringify(name)) !== undefined) {
     throw new OutsideRun("startMany inside a workflow is not recorded, and every replay would start the runs again: call start for each, or do it in a step");
   }
   if (id !== undefined && typeof id !== "function") throw new ConfigInvalid("startMany takes as id a function, which names the run of each input");

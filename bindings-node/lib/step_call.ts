@@ -38,6 +38,8 @@ class StepCall implements Waiter, Leaving {
   /** The attempt under way. */
   private running: RunningStep | undefined;
   private sent: Sent | undefined;
+  /** The input as it is recorded, where a schema is asked for it again. */
+  private wire: Text | null = null;
   /** Where the function runs that an event of the engine begins: in the surroundings of its caller, not in those of the event. */
   private surroundings: AsyncResource | undefined;
 
@@ -57,6 +59,7 @@ class StepCall implements Waiter, Leaving {
     const { execution, scope, step } = this;
     try {
       const arguments_ = step.encodeInput(this.input);
+      if (step.asksInput) this.wire = arguments_;
       const token = execution.client.newToken();
       const head = frame().value(execution.id).value(scope.branch).value(token).value(scope.flags);
       const verdict = call(execution, OP_BEGIN_STEP, head.value(KIND_STEP).value(step.name).value(this.at).value(arguments_).value(key).value(step.policy));
@@ -109,9 +112,17 @@ class StepCall implements Waiter, Leaving {
     running.onLeave = this;
     this.running = running;
     execution.begun(running);
+    let input: unknown;
+    try {
+      input = step.inputOf(this.input, this.wire);
+    } catch (error) {
+      // The same value meets the same schema in every attempt.
+      this.finish(running, raised(step, error, execution, true));
+      return;
+    }
     let value: unknown;
     try {
-      value = HERE.run(running, step.body as Body, this.input, new StepContext(running));
+      value = HERE.run(running, step.body as Body, input, new StepContext(running));
       // Any object may be a promise of another library.
       if ((typeof value === "object" && value !== null) || typeof value === "function") {
         const promise = value instanceof Promise ? value : Promise.resolve(value);
@@ -188,9 +199,10 @@ class StepCall implements Waiter, Leaving {
   }
 }
 
-/** Outside a run a step is the plain function; under `strict` that is an error. */
+/** Outside a run a step is the plain function, between the schemas it has; under `strict` that is an error. */
 export async function plainCall(step: Registered, input: unknown, strict: boolean): Promise<unknown> {
   if (strict) throw new OutsideRun(`step ${JSON.stringify(step.name)} was called outside a workflow, and this engine is strict`);
   const running = new RunningStep(undefined, step.name, "", 0, 1, "", step.where);
-  return HERE.run(running, step.body as Body, input, new StepContext(running));
+  const given = step.asksInput ? step.inputOf(input, step.encodeInput(input)) : input;
+  return step.plainOutput(await HERE.run(running, step.body as Body, given, new StepContext(running)));
 }

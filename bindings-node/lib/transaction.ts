@@ -24,7 +24,7 @@ import type { Waiter } from "./pending.js";
 import type { Registered } from "./registered.js";
 import { type Execution, HERE, RunningStep, type Scope } from "./scope.js";
 import { StepContext } from "./step_context.js";
-import { type OpenTransaction, type TransactionSource, isConflict, isLost, isRefusal, knowsNoEngine } from "./transaction_source.js";
+import { type OpenTransaction, type TransactionSource, isConflict, isLost, isRefusal, knowsNoEngine, sqlState } from "./transaction_source.js";
 
 type Body = (transaction: unknown, input: unknown, context: StepContext) => unknown;
 
@@ -44,6 +44,8 @@ interface Attempt {
   at: readonly [string, number, number];
   /** The user's function, once it has begun. */
   body?: Promise<unknown>;
+  /** It has thrown, and its transaction was rolled back: the connection is there. */
+  connected?: boolean;
 }
 
 export function callTransaction(scope: Scope, step: Registered, location: string, input: unknown, key: string | undefined): Promise<unknown> {
@@ -160,11 +162,20 @@ async function attemptOf(attempt: Attempt): Promise<Ended> {
   try {
     return step.source === null || step.source === undefined ? await own(attempt) : await onDriver(attempt, step.source);
   } catch (error) {
-    if (running.signal === undefined && (isA(error, Unavailable) || isLost(error))) return done(attempt, "conflict", EMPTY);
+    if (running.signal === undefined && isOfTheConnection(attempt, error)) return done(attempt, "conflict", EMPTY);
     if (running.signal === undefined) outcome = raised(step, error, execution, isA(error, EndedByItself));
     else outcome = running.signal === "timeout" ? timedOut(step, execution) : CUT_SHORT;
   }
   return { sent: outcome, op: OP_FINISH_STEP, values: [execution.id, ...at, ...outcome.fields] };
+}
+
+/**
+ * The connection went, or there was none to be had. An error of the function's own reads like that, too, an HTTP call's `ECONNREFUSED` first of all, and running it
+ * again sixty times is not what was asked for: it is believed only where the transaction could not even be rolled back.
+ */
+function isOfTheConnection({ step, connected }: Attempt, error: unknown): boolean {
+  if (step.source === null || step.source === undefined) return isA(error, Unavailable);
+  return connected === true ? sqlState(error) !== undefined && isLost(error) : isA(error, Unavailable) || isLost(error);
 }
 
 const EMPTY = new Text("");
@@ -215,7 +226,10 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
     value = await runBody(attempt, transaction.given);
   } catch (error) {
     if (isA(error, Left) && attempt.body !== undefined) letGo(transaction, attempt.body);
-    else await rolledBack(transaction);
+    else {
+      const gone = isLost(error) && (await transaction.isGone?.()) === true;
+      attempt.connected = (await rolledBack(transaction)) && !gone;
+    }
     if (isConflict(error)) return done(attempt, "conflict", EMPTY);
     throw error;
   }
@@ -235,9 +249,11 @@ async function onDriver(attempt: Attempt, source: TransactionSource<unknown>): P
   }
 }
 
-async function rolledBack(transaction: OpenTransaction<unknown>): Promise<void> {
-  await quietly(() => transaction.rollback());
+/** False where the connection is gone. */
+async function rolledBack(transaction: OpenTransaction<unknown>): Promise<boolean> {
+  const rolled = await quietly(() => transaction.rollback());
   await quietly(() => transaction.close());
+  return rolled;
 }
 
 /** Fails on PostgreSQL, with a text that says why to whoever reads its log. */
@@ -307,11 +323,13 @@ async function own(attempt: Attempt): Promise<Ended> {
 }
 
 /** Rolling back or giving back a connection that is already gone fails; the error that matters is the first one. */
-async function quietly(action: () => Promise<void> | void): Promise<void> {
+async function quietly(action: () => Promise<void> | void): Promise<boolean> {
   try {
     await action();
+    return true;
   } catch (error) {
     log.debug("after a transaction", { error });
+    return false;
   }
 }
 

@@ -7,7 +7,10 @@ export interface OpenTransaction<T> {
   /** Runs one statement with its parameters, all of them texts or null, and gives back the first column of its first row. */
   guard(sql: string, params: readonly (string | null)[]): Promise<unknown>;
   commit(): Promise<void>;
+  /** Its error says that the connection is gone. */
   rollback(): Promise<void>;
+  /** Whether the connection is gone, where a `rollback` does not fail then. Asked before it, and only where an error of the function reads as if it were. */
+  isGone?(): Promise<boolean>;
   /**
    * In place of `rollback`, at once, where the function is not waited for any longer and may still be running: nothing it does from here on may reach the
    * database, not outside a transaction either. Without it the transaction is made to fail, and rolled back and closed once the function has ended.
@@ -85,6 +88,9 @@ const LOST = new Set([
   "P2024",
 ]);
 
+/** Of node-postgres, which has no code for these. Knex puts the statement before them. */
+const LOST_MESSAGE = /(?:^| - )(?:Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|Cannot use a pool after)/;
+
 /** The connection went before COMMIT was asked for, or there was none to be had: nothing is stored, so the closure may run again. */
 export function isLost(error: unknown): boolean {
   const state = sqlState(error);
@@ -92,7 +98,7 @@ export function isLost(error: unknown): boolean {
   return chain(error).some(
     (record) =>
       (typeof record.code === "string" && LOST.has(record.code)) ||
-      (typeof record.message === "string" && /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|Cannot use a pool after)/.test(record.message)),
+      (typeof record.message === "string" && LOST_MESSAGE.test(record.message)),
   );
 }
 

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Everstep, EverstepError, type RunInfo } from "everstep";
-import { onEveryStore } from "./stage.js";
+import { Everstep, EverstepError, type Finished, type RunInfo, drizzleTx, knexTx, kyselyTx, pgTx, postgresTx, prismaTx } from "everstep";
+import { onEveryStore, until } from "./stage.js";
 
 const SOON = { timeout: { seconds: 20 } };
 const BRIEF = { timeout: { milliseconds: 100 } };
@@ -33,7 +33,83 @@ describe("settings", () => {
   });
 });
 
+describe("what an engine cannot be configured with", () => {
+  it("is named, and never the default instead", () => {
+    const nothing = Number(undefined);
+    for (const [options, message] of [
+      [{ slots: nothing }, /^slots is a finite number/],
+      [{ maxPayload: Infinity }, /^maxPayload is a finite number/],
+      [{ settings: { lanes: nothing } }, /^settings\.lanes is a finite number/],
+      [{ settings: { max_parked: Infinity } }, /^settings\.max_parked is a finite number/],
+      [{ settings: { pool: () => 4 } }, /^settings\.pool is .* not a function/],
+      [{ version: Symbol("v1") }, /^version is .* not a symbol/],
+      [{ slots: 5n }, /^slots is .* not a bigint/],
+    ] as const) {
+      const app = new Everstep({ database: "sqlite::memory:", ...(options as object) });
+      assert.throws(() => app.info(), fails("config_invalid", message));
+    }
+  });
+
+  it("is named as the program wrote it", () => {
+    for (const [options, option, key] of [
+      [{ lease: {} }, "lease", "lease_ms"],
+      [{ outageBudget: { seconds: -5 } }, "outageBudget", "outage_budget_ms"],
+      [{ maxPayload: "many" }, "maxPayload", "max_payload"],
+      [{ autoMigrate: "yes" }, "autoMigrate", "auto_migrate"],
+    ] as const) {
+      const message = (written: object): string => {
+        const app = new Everstep({ database: "sqlite::memory:", ...written });
+        try {
+          app.info();
+        } catch (error) {
+          assert.ok(fails("config_invalid")(error));
+          return (error as Error).message;
+        }
+        return "";
+      };
+      assert.match(message(options), new RegExp(`\\b${option}\\b`));
+      assert.ok(!message(options).includes(key));
+      // The same key among the settings is named as that.
+      const [value] = Object.values(options) as unknown[];
+      assert.match(message({ settings: { [key]: typeof value === "string" ? value : -5 } }), new RegExp(`\\b${key}\\b`));
+    }
+  });
+});
+
 describe("declarations", () => {
+  it("onFinish names what can be started", () => {
+    const app = new Everstep();
+    const report = app.step("report", async () => 1);
+    const rows = app.transaction("rows", async () => 1);
+    let number = 0;
+    const declare = (onFinish: unknown): unknown => app.workflow(`w${String(++number)}`, async () => 1, { onFinish } as any);
+    for (const onFinish of [undefined, "report", report, app.workflow("other", async () => 1), app.reference("elsewhere")]) declare(onFinish);
+    for (const onFinish of [null, 5, {}, [], { nam: "report" }, { name: "report" }, async () => 1, rows]) assert.throws(() => declare(onFinish), fails("config_invalid", /onFinish.*declare the function first/));
+  });
+
+  it("versions, labels and names are texts, and a message says of what", () => {
+    const app = new Everstep();
+    assert.throws(() => app.workflow("w", async () => 1, { version: 2 } as any), fails("config_invalid", /workflow "w": version is a text/));
+    assert.throws(() => app.workflow("w", async () => 1, { label: {} } as any), fails("config_invalid", /workflow "w": label is a text/));
+    for (const name of [undefined, null, 5]) assert.throws(() => app.reference(name as any), fails("id_invalid", /name of a workflow is a text/));
+  });
+
+  it("an isolation level is known where a source is made", () => {
+    const given = (level: unknown): any => ({ isolation: level, isolationLevel: level });
+    for (const [source, level] of [
+      [(level: unknown) => pgTx({} as any, { isolation: level } as any), "serializable"],
+      [(level: unknown) => postgresTx({} as any, { isolation: level } as any), "serializable"],
+      [(level: unknown) => kyselyTx({} as any, { isolation: level } as any), "repeatable read"],
+      [(level: unknown) => drizzleTx({} as any, (() => 1) as any, given(level)), "read committed"],
+      [(level: unknown) => knexTx({} as any, given(level)), "serializable"],
+      [(level: unknown) => prismaTx({} as any, given(level)), "Serializable"],
+    ] as const) {
+      for (const good of [level, undefined]) source(good);
+      for (const bad of ["serialisable", 5, null]) assert.throws(() => source(bad), fails("config_invalid", /^isolation(Level)? is "/), String(bad));
+    }
+    for (const make of [pgTx, postgresTx, kyselyTx] as any[]) assert.throws(() => make({}, { isolationLevel: "serializable" } as any), fails("config_invalid", /no such option: isolationLevel/));
+  });
+
   it("a transaction is never half done, so at most once has no meaning for it", () => {
     const app = new Everstep();
     assert.throws(() => app.transaction("t", async () => 1, { atMostOnce: true } as any), fails("config_invalid", /atMostOnce/));
@@ -66,6 +142,15 @@ onEveryStore("options", (stage) => {
     }
     for (const id of [undefined, null, 5]) await assert.rejects(work.startMany([1], { id: () => id as any }), fails("id_invalid", /id of a run/));
     await assert.rejects(work.startMany([1], { id: "one" as any }), fails("config_invalid", /function/));
+    for (const attributes of [new Map([["region", "eu"]]), new Set(["region"]), [["region", "eu"]], new Date(), new (class { region = "eu"; })()]) {
+      await assert.rejects(work.start(1, { attributes: attributes as any }), fails("config_invalid", /attributes is a plain object/));
+    }
+    // What is ignored here would list every run.
+    for (const name of [undefined, null, 5]) await assert.rejects(app.runs({ attribute: [name as any, "x"] }), fails("config_invalid", /name of an attribute/));
+    for (const [dedup, message] of [[{ key: "k", scope: 3600 }, /dedup\.scope takes a duration such as { seconds: 3600 }/], [{ key: "k", scope: null }, /dedup\.scope/], [{ key: "k", policy: 5 }, /dedup\.policy is a text/]] as const) {
+      await assert.rejects(work.start(1, { dedup: dedup as any }), fails("config_invalid", message));
+    }
+    for (const onFinish of [async () => 1, { name: "work" }, null]) await assert.rejects(work.start(1, { onFinish: onFinish as any }), fails("config_invalid", /onFinish/));
     assert.deepEqual((await app.runs()).items, []);
     const runs = await work.startMany([1, 2], { id: (n) => `item-${String(n)}` });
     assert.deepEqual(runs.map((run) => run.id), ["item-1", "item-2"]);
@@ -97,6 +182,21 @@ onEveryStore("options", (stage) => {
     await app.close();
   });
 
+  it("onFinish starts a declared step as a job", async () => {
+    const app = stage.engine();
+    const report = app.step("report", async (of: Finished) => `${of.workflow} ${of.state} ${String(of.value)}`);
+    const declared = app.workflow("declared", async () => 1, { onFinish: report });
+    const plain = app.workflow("plain", async () => 2);
+    await app.launch();
+    await (await declared.start()).result(SOON);
+    await (await plain.start(undefined, { onFinish: report })).result(SOON);
+    const jobs = async (): Promise<RunInfo[]> => (await app.runs({ workflow: "report" })).items;
+    await until(async () => (await jobs()).length === 2, "both jobs");
+    const said = await Promise.all((await jobs()).map((job) => app.run({ key: job.key }).result(SOON)));
+    assert.deepEqual(said.sort(), ["declared succeeded 1", "plain succeeded 2"]);
+    await app.close();
+  });
+
   it("of one call", async () => {
     const app = stage.engine();
     const attempts = new Map<string, number>();
@@ -117,6 +217,8 @@ onEveryStore("options", (stage) => {
       await code(() => flaky("declared"));
       // What it names is laid over the declaration: the first wait stays a millisecond.
       await code(() => flaky.options({ retry: { maxAttempts: 4 } })("more"));
+      // What is undefined was not named.
+      await code(() => flaky.options({ retry: { maxAttempts: undefined, factor: 1 }, timeout: undefined, key: undefined })("unsaid"));
       await code(() => flaky.options({ retry: { nonRetryable: [TypeError] } })("final"));
       await code(() => slow.options({ timeout: { milliseconds: 20 } })(1));
       for (const options of [{ retries: 1 }, { key: 5 }, { id: "x" }, { retry: 3 }, { retry: { maxAttempts: 0 } }, { timeout: 5 }, null]) await code(async () => flaky.options(options as any)("never"));
@@ -124,8 +226,8 @@ onEveryStore("options", (stage) => {
     });
     await app.launch();
     const out = await (await work.start()).result(SOON);
-    assert.deepEqual(out, ["step_failed", "step_failed", "step_failed", "step_timeout", ...Array.from({ length: 7 }, () => "config_invalid")]);
-    assert.deepEqual(Object.fromEntries(attempts), { declared: 2, more: 4, final: 1 });
+    assert.deepEqual(out, ["step_failed", "step_failed", "step_failed", "step_failed", "step_timeout", ...Array.from({ length: 7 }, () => "config_invalid")]);
+    assert.deepEqual(Object.fromEntries(attempts), { declared: 2, more: 4, unsaid: 2, final: 1 });
     await app.close();
   });
 

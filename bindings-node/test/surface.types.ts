@@ -142,6 +142,36 @@ export async function vendors(): Promise<void> {
 // @ts-expect-error -- Not what the schema gives.
 app.workflow("wrong", async () => ({ doubled: "two" }), { output: z.object({ doubled: z.number() }) });
 
+// Of steps that are not declared, too.
+export const inline = app.workflow("inline", async (texts: string[], ctx) => {
+  const dated = { output: z.coerce.date<string>() };
+  const one = await ctx.runStep("one", () => "2026-01-02", dated);
+  same<typeof one, Date>(true);
+  const other = await app.runStep("other", () => "2026-01-02", { ...dated, key: "a" });
+  same<typeof other, Date>(true);
+  const all = await ctx.map("all", texts, (text) => text, dated);
+  same<typeof all, Date[]>(true);
+  // @ts-expect-error -- Not what the schema gives.
+  await ctx.runStep("wrong", () => 5, dated);
+  // @ts-expect-error -- A branch has no attempts.
+  await ctx.map(texts, (text) => text, { retry: { maxAttempts: 2 } });
+  return one;
+});
+
+// What is not set may be said so, as the environment says it.
+const unset = process.env["DATABASE_URL"];
+export const undefinedOptions = new Everstep({ database: unset, schema: unset, version: unset, slots: undefined, lease: { seconds: undefined } });
+export async function undefinedEverywhere(): Promise<void> {
+  app.queue("q", { limit: undefined, paused: undefined });
+  app.step("s", async () => 1, { retry: { maxAttempts: undefined, nonRetryable: undefined }, atMostOnce: undefined });
+  const run = await checkout.start({} as Order, { id: unset, queue: unset, dedup: { key: "k", scope: undefined }, retry: { initial: undefined }, onFinish: undefined });
+  await app.runs({ workflow: unset, states: undefined, after: unset });
+  await run.result({ timeout: undefined });
+  await run.cancel({ by: unset, why: unset });
+  await run.send("topic", 1, { idempotencyKey: unset });
+  pgTx(new Pool(), { isolation: undefined });
+}
+
 // The transaction is the driver's own, or ours.
 const reserve = app.transaction("reserve", pgTx(new Pool()), async (tx: PoolClient, order: Order) => (await tx.query<{ n: number }>("select 1 as n", [order.id])).rows[0]?.n ?? 0);
 const own = app.transaction("own", async (tx, order: Order) => {
@@ -160,6 +190,11 @@ app.transaction("twice", async () => 1, { atMostOnce: true });
 // What a workflow gets that is named by onFinish.
 const report = app.workflow("report", async (of: Finished<number>) => (of.state === "succeeded" ? of.value : of.workflow));
 app.workflow("reported", async () => 1, { onFinish: report });
+app.workflow("charged", async () => 1, { onFinish: charge });
+// @ts-expect-error -- Nobody declared it.
+app.workflow("unreported", async () => 1, { onFinish: async () => 1 });
+// @ts-expect-error -- A transaction is no run of its own.
+app.workflow("reserved", async () => 1, { onFinish: reserve });
 
 // What all and race take are functions.
 app.workflow("promises", async (order: Order, ctx) => {

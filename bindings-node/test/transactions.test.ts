@@ -159,17 +159,22 @@ onEveryStore("the engine's own connection", (stage) => {
       const rows = await tx.execute<{ n: bigint; t: string; b: Uint8Array }>(`select n, t, b from own_${stage.store}`);
       return { affected: made.affected, columns: rows.columns, row: rows[0], count: (await tx.execute(`select count(*) as c from own_${stage.store}`)).scalar(), mapped: rows.map((row) => row.t) };
     });
+    const odd = app.transaction("odd", async (tx: Transaction, what: string) => {
+      const value = { large: 2n ** 70n, function: () => 1, symbol: Symbol("s"), object: {}, date: new Date(NaN) }[what];
+      return (await tx.execute<{ b: string }>(`select $1 as a, cast($2 as ${stage.store === "postgres" ? "numeric" : "text"}) as b`, "a", value as any)).map((row) => row.b);
+    });
     const broken = app.transaction("broken", async (tx: Transaction) => tx.execute("select nonsense from nowhere"));
     const wf = app.workflow("wf", async () => {
       const out: unknown[] = [await write(1)];
       await write(-1).catch((error: EverstepError) => out.push(error.message));
       await broken().catch((error: EverstepError) => out.push(error.code, error instanceof StepError));
-      return [...out, (await write(2)).count];
+      for (const what of ["function", "symbol", "object", "date"]) await odd(what).catch((error: EverstepError) => out.push(`${error.code} ${error.message.slice(0, 3)}`));
+      return [...out, (await write(2)).count, await odd("large")];
     });
     await app.launch();
     const [first, ...rest] = (await (await wf.start()).result()) as any[];
     assert.deepEqual(first, { affected: 1, columns: ["n", "t", "b"], row: { n: 9007199254740993n, t: "text", b: new Uint8Array([1, 2]) }, count: 1, mapped: ["text"] });
-    assert.deepEqual(rest, ["negative", "transaction_failed", true, 2]);
+    assert.deepEqual(rest, ["negative", "transaction_failed", true, ...Array.from({ length: 4 }, () => "config_invalid $2:"), 2, [String(2n ** 70n)]]);
     await assert.rejects(write(1), (error: any) => error.code === "outside_run");
     await app.close();
   });

@@ -1,5 +1,6 @@
 import type { TransactionSource } from "../transaction_source.js";
 import { asTemplate, firstColumn, openCallback } from "./callback.js";
+import { checkIsolation } from "./isolation.js";
 
 /** The `sql` tag of drizzle-orm. */
 export type DrizzleSql<Query> = (strings: TemplateStringsArray, ...values: unknown[]) => Query;
@@ -11,8 +12,9 @@ export type DrizzleSql<Query> = (strings: TemplateStringsArray, ...values: unkno
 export function drizzleTx<Tx, Query>(
   db: { transaction(inside: (tx: Tx) => Promise<void>, config?: never): Promise<unknown> },
   sql: DrizzleSql<Query>,
-  config?: { isolationLevel?: "read committed" | "repeatable read" | "serializable" },
+  config?: { isolationLevel?: "read committed" | "repeatable read" | "serializable" | undefined },
 ): TransactionSource<Tx> {
+  checkIsolation(config?.isolationLevel, "isolationLevel");
   return {
     style: "dollar",
     open: () =>

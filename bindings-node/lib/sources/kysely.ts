@@ -1,5 +1,7 @@
+import { checkNames } from "../options.js";
 import type { TransactionSource } from "../transaction_source.js";
 import { endedByItself, firstColumn } from "./callback.js";
+import { checkIsolation } from "./isolation.js";
 
 /** `startTransaction()` of Kysely 0.28 and later, as far as it is used here. */
 export interface KyselyControlled {
@@ -15,13 +17,17 @@ interface KyselyBuilder<Tx> {
   execute(): Promise<Tx>;
 }
 
+const KYSELY_OPTIONS: ReadonlySet<string> = new Set(["isolation"]);
+
 let queries = 0;
 
 /** Transactions on Kysely with its PostgreSQL dialect: the function gets a `ControlledTransaction`. */
 export function kyselyTx<Tx extends KyselyControlled>(
   db: { startTransaction(): KyselyBuilder<Tx> },
-  options: { isolation?: "read committed" | "repeatable read" | "serializable" } = {},
+  options: { isolation?: "read committed" | "repeatable read" | "serializable" | undefined } = {},
 ): TransactionSource<Tx> {
+  checkNames(options, KYSELY_OPTIONS, "kyselyTx");
+  checkIsolation(options.isolation, "isolation");
   return {
     style: "dollar",
     async open() {
@@ -38,7 +44,16 @@ export function kyselyTx<Tx extends KyselyControlled>(
         },
         async commit() {
           over = true;
-          await transaction.commit().execute();
+          try {
+            await transaction.commit().execute();
+          } catch (error) {
+            // Kysely keeps the connection of a COMMIT that failed, until it is told to roll back.
+            await transaction
+              .rollback()
+              .execute()
+              .catch(() => undefined);
+            throw error;
+          }
         },
         async rollback() {
           if (over) return;

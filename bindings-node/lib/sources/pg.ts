@@ -1,5 +1,7 @@
+import { checkNames } from "../options.js";
 import type { TransactionSource } from "../transaction_source.js";
 import { endedByItself, firstColumn } from "./callback.js";
+import { checkIsolation } from "./isolation.js";
 
 /** A client of node-postgres, as far as it is used here. */
 export interface PgClient {
@@ -13,7 +15,7 @@ export interface PgClient {
 
 export interface PgOptions {
   /** Default: the database's own, READ COMMITTED unless it was changed. */
-  isolation?: "read committed" | "repeatable read" | "serializable";
+  isolation?: "read committed" | "repeatable read" | "serializable" | undefined;
 }
 
 /** A pool of node-postgres. Its `connect` has a second form with a callback, which is why the client's type is taken from it by hand. */
@@ -21,10 +23,14 @@ export interface PgPool {
   connect(): Promise<PgClient>;
 }
 
+const PG_OPTIONS: ReadonlySet<string> = new Set<keyof PgOptions>(["isolation"]);
+
 type ClientOf<Pool extends PgPool> = Pool["connect"] extends { (): Promise<infer Client>; (callback: never): unknown } ? Client : Awaited<ReturnType<Pool["connect"]>>;
 
 /** Transactions on a `Pool` of `pg`: the function gets a `PoolClient`. */
 export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): TransactionSource<ClientOf<Pool>> {
+  checkNames(options, PG_OPTIONS, "pgTx");
+  checkIsolation(options.isolation, "isolation");
   const begin = options.isolation === undefined ? "begin" : `begin isolation level ${options.isolation}`;
   return {
     style: "dollar",

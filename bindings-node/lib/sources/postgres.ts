@@ -1,5 +1,7 @@
+import { checkNames } from "../options.js";
 import type { TransactionSource } from "../transaction_source.js";
 import { firstColumn, openCallback } from "./callback.js";
+import { checkIsolation } from "./isolation.js";
 
 /** What `sql.begin` of postgres.js hands out, as far as it is used here. */
 export interface PostgresSql {
@@ -7,8 +9,10 @@ export interface PostgresSql {
 }
 
 export interface PostgresOptions {
-  isolation?: "read committed" | "repeatable read" | "serializable";
+  isolation?: "read committed" | "repeatable read" | "serializable" | undefined;
 }
+
+const POSTGRES_OPTIONS: ReadonlySet<string> = new Set<keyof PostgresOptions>(["isolation"]);
 
 // `begin` of postgres.js is overloaded; the transaction is the parameter of the callback it takes last.
 type Begin<Tx> = { begin(inside: (sql: Tx) => Promise<void>): Promise<unknown>; begin(options: string, inside: (sql: Tx) => Promise<void>): Promise<unknown> };
@@ -18,6 +22,8 @@ export function postgresTx<Tx extends PostgresSql>(sql: {
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- The result type of `begin` is generic over its callback; no structural type is.
   begin(options: string, inside: (sql: Tx) => any): Promise<any>;
 }, options: PostgresOptions = {}): TransactionSource<Tx> {
+  checkNames(options, POSTGRES_OPTIONS, "postgresTx");
+  checkIsolation(options.isolation, "isolation");
   const mode = options.isolation === undefined ? "" : `isolation level ${options.isolation}`;
   return {
     style: "dollar",
