@@ -103,6 +103,9 @@ public final class EngineOptions {
    * @return this
    */
   public EngineOptions queues(String... names) {
+    for (String name : Options.required(names, "queues")) {
+      Options.required(name, "a queue's name");
+    }
     return set("queues", List.of(names));
   }
 

@@ -79,11 +79,12 @@ public final class Run<T extends @Nullable Object> {
    * @throws ResultTimeout when it is not finished; the text says what it waits for
    */
   public T result(Duration timeout) {
-    return outcome(Times.milliseconds(timeout));
+    return outcome(Times.milliseconds(Options.required(timeout, "timeout")));
   }
 
   private T outcome(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "result()", "run.result(ctx)");
+    engine.warnUnlaunched();
     return read(ask(Ops.AWAIT_RESULT, timeoutMillis));
   }
 
@@ -109,6 +110,7 @@ public final class Run<T extends @Nullable Object> {
 
   private CompletableFuture<T> outcomeAsync(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "resultAsync()", "run.result(ctx)");
+    engine.warnUnlaunched();
     return engine.client().requestAsync(this::read, key, Ops.AWAIT_RESULT, key, timeoutMillis);
   }
 
@@ -292,7 +294,8 @@ public final class Run<T extends @Nullable Object> {
    * @return what it did: resumed, or not possible
    */
   public Outcome rewind(String branch, long seq, @Nullable String by) {
-    return Outcome.of(ask(Ops.REWIND_RUN, branch, seq, by).text(0));
+    String place = Options.required(branch, "the branch (\"\" is the main one)");
+    return Outcome.of(ask(Ops.REWIND_RUN, place, seq, by).text(0));
   }
 
   /**
@@ -345,7 +348,7 @@ public final class Run<T extends @Nullable Object> {
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, TypeRef<E> type, @Nullable Duration timeout) {
-    return Optional.ofNullable((E) event(name, type.type(), timeout));
+    return Optional.ofNullable((E) event(name, Types.of(type), timeout));
   }
 
   private @Nullable Object event(

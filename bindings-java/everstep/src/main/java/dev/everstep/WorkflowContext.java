@@ -66,6 +66,15 @@ public final class WorkflowContext extends RunFacts {
     }
   }
 
+  /** From a run or a step of the engine's own: it would wait for what calls it. */
+  static void refuseClose(Engine engine, String verb) {
+    WorkflowContext open = OPEN.get();
+    if (open != null && open.execution.engine == engine) {
+      throw Options.invalid(
+          verb + "() inside a run would wait for that run; " + verb + " from outside");
+    }
+  }
+
   void check(String what) {
     if (Thread.currentThread() != thread) {
       throw new EverstepException(
@@ -86,8 +95,9 @@ public final class WorkflowContext extends RunFacts {
   }
 
   /**
-   * For workflow code: lines carry run, workflow, step and attempt in the MDC; replayed lines below
-   * WARN are dropped, so that a resume does not repeat them.
+   * For workflow code: lines carry {@code everstep.run}, {@code everstep.workflow}, {@code
+   * everstep.step} and {@code everstep.attempt} in the MDC; replayed lines below WARN are dropped,
+   * so that a resume does not repeat them.
    *
    * @return the logger {@code everstep.workflow}
    */
@@ -140,7 +150,7 @@ public final class WorkflowContext extends RunFacts {
    */
   public <T extends @Nullable Object> T step(
       String name, TypeRef<T> type, InlineStep<? extends T> function) {
-    return inline(name, type.type(), function, new StepOptions());
+    return inline(name, Types.of(type), function, new StepOptions());
   }
 
   /**
@@ -158,7 +168,7 @@ public final class WorkflowContext extends RunFacts {
       TypeRef<T> type,
       InlineStep<? extends T> function,
       Consumer<StepOptions> options) {
-    return inline(name, type.type(), function, StepDeclarations.stepOptions(options));
+    return inline(name, Types.of(type), function, StepDeclarations.stepOptions(options));
   }
 
   @SuppressWarnings("unchecked")
@@ -206,7 +216,7 @@ public final class WorkflowContext extends RunFacts {
   @SafeVarargs
   @SuppressWarnings("varargs")
   public final <T extends @Nullable Object> List<T> all(Branch<? extends T>... branches) {
-    return all(Arrays.asList(branches));
+    return all(listed(branches));
   }
 
   /**
@@ -219,6 +229,10 @@ public final class WorkflowContext extends RunFacts {
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> List<T> all(List<? extends Branch<? extends T>> branches) {
     return (List<T>) Groups.all("all", this, branches, null, Integer.MAX_VALUE);
+  }
+
+  private static <T> List<T> listed(T[] branches) {
+    return Arrays.asList(Options.required(branches, "the branches"));
   }
 
   /**
@@ -252,7 +266,7 @@ public final class WorkflowContext extends RunFacts {
       Consumer<MapOptions<A>> configurer) {
     Options.required(function, "the function of map");
     MapOptions<A> options = new MapOptions<>();
-    configurer.accept(options);
+    Options.required(configurer, "options").accept(options);
     List<Branch<T>> branches = new ArrayList<>();
     List<String> keys = options.key == null ? null : new ArrayList<>();
     for (A item : Options.required(items, "the items of map")) {
@@ -274,7 +288,7 @@ public final class WorkflowContext extends RunFacts {
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
   public final <T extends @Nullable Object> T any(Branch<? extends T>... branches) {
-    return (T) Groups.first("any", this, Arrays.asList(branches));
+    return (T) Groups.first("any", this, listed(branches));
   }
 
   /**
@@ -288,7 +302,7 @@ public final class WorkflowContext extends RunFacts {
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
   public final <T extends @Nullable Object> T race(Branch<? extends T>... branches) {
-    return (T) Groups.first("race", this, Arrays.asList(branches));
+    return (T) Groups.first("race", this, listed(branches));
   }
 
   /**
@@ -395,7 +409,7 @@ public final class WorkflowContext extends RunFacts {
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T receive(String topic, TypeRef<T> type) {
-    return (T) receive(topic, type.type(), (Duration) null);
+    return (T) receive(topic, Types.of(type), (Duration) null);
   }
 
   /**
@@ -425,7 +439,7 @@ public final class WorkflowContext extends RunFacts {
   @SuppressWarnings("unchecked")
   public <T> Optional<T> receive(String topic, TypeRef<T> type, Duration timeout) {
     Options.required(timeout, "timeout");
-    return Optional.ofNullable((T) receive(topic, type.type(), timeout));
+    return Optional.ofNullable((T) receive(topic, Types.of(type), timeout));
   }
 
   private @Nullable Object receive(String topic, Type type, @Nullable Duration timeout) {
@@ -477,6 +491,7 @@ public final class WorkflowContext extends RunFacts {
   public void send(
       Run<?> run, String topic, @Nullable Object message, @Nullable String idempotencyKey) {
     check("send");
+    Options.required(run, "the run");
     byte[] data = execution.engine.payloads.encode(message);
     Calls.recordedOf(
         run.key(),
@@ -546,11 +561,12 @@ public final class WorkflowContext extends RunFacts {
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
       Run<?> run, String key, TypeRef<T> type, @Nullable Duration timeout) {
-    return Optional.ofNullable((T) event(run, key, type.type(), timeout));
+    return Optional.ofNullable((T) event(run, key, Types.of(type), timeout));
   }
 
   private @Nullable Object event(Run<?> run, String key, Type type, @Nullable Duration timeout) {
     check("getEvent");
+    Options.required(run, "the run");
     return awaited("event", timeout, run.key(), Options.required(key, "the event's key"), type);
   }
 
