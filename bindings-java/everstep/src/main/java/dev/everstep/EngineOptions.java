@@ -180,6 +180,16 @@ public final class EngineOptions {
   }
 
   /**
+   * What has been said of a key so far, for who lays defaults under it.
+   *
+   * @param key a key of the configuration table
+   * @return the value, or null where nothing was said
+   */
+  public @Nullable Object setting(String key) {
+    return config.get(Options.required(key, "the setting's key"));
+  }
+
+  /**
    * Changes the Jackson mapper values go through, for example to add a module.
    *
    * @param configurer called once
