@@ -156,6 +156,7 @@ final class ApplicationDatabaseTest {
   void noBeanPrintsThePassword(@TempDir Path directory) {
     runner
         .withPropertyValues(
+            "spring.datasource.url=" + DATABASE.jdbcUrl(),
             "everstep.database=sqlite:" + directory.resolve("s3cret.db"),
             "everstep.settings.environment=s3cret")
         .run(
