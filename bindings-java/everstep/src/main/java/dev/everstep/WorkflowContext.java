@@ -189,6 +189,7 @@ public final class WorkflowContext extends RunFacts {
    * @param body the clean-up
    * @param <T> type of its value
    * @return its value
+   * @throws java.util.concurrent.CompletionException around a checked exception it throws
    */
   public <T extends @Nullable Object> T shielded(Branch<T> body) {
     check("shielded");
@@ -212,6 +213,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return their values in order
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings("varargs")
@@ -225,6 +227,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return their values in order
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> List<T> all(List<? extends Branch<? extends T>> branches) {
@@ -243,6 +246,7 @@ public final class WorkflowContext extends RunFacts {
    * @param <A> type of the items
    * @param <T> type of the values
    * @return the values in the order of the items
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   public <A, T extends @Nullable Object> List<T> map(
       Collection<? extends A> items, MapFunction<? super A, ? extends T> function) {
@@ -258,6 +262,7 @@ public final class WorkflowContext extends RunFacts {
    * @param <A> type of the items
    * @param <T> type of the values
    * @return the values in the order of the items
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <A, T extends @Nullable Object> List<T> map(
@@ -284,6 +289,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
@@ -298,6 +304,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
@@ -311,6 +318,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T any(List<? extends Branch<? extends T>> branches) {
@@ -323,6 +331,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T race(List<? extends Branch<? extends T>> branches) {
@@ -419,7 +428,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of the message
    * @param timeout how long to wait
    * @param <T> type of the message
-   * @return the message; empty when the time is over
+   * @return the message; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> receive(String topic, Class<T> type, Duration timeout) {
@@ -434,7 +443,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of the message
    * @param timeout how long to wait
    * @param <T> type of the message
-   * @return the message; empty when the time is over
+   * @return the message; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> receive(String topic, TypeRef<T> type, Duration timeout) {
@@ -525,7 +534,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   public <T> Optional<T> getEvent(
       String id, String key, Class<T> type, @Nullable Duration timeout) {
@@ -540,7 +549,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
@@ -556,7 +565,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
