@@ -48,10 +48,6 @@ final class Attributes {
               + value.getClass().getName()
               + " is no text, finite number or boolean");
     }
-    if (!TagReader.isWellFormed(name)
-        || (value instanceof String text && !TagReader.isWellFormed(text))) {
-      throw Payloads.invalid("attribute " + name + ": half a surrogate pair has no UTF-8 form");
-    }
   }
 
   private static String json(Object value) {

@@ -248,8 +248,7 @@ final class OptionsTest {
             Instant.EPOCH,
             new byte[] {1},
             List.of(1),
-            Map.of(),
-            "\ud800")) {
+            Map.of())) {
       String text =
           refused(
                   ErrorCode.PAYLOAD_INVALID,
