@@ -14,7 +14,8 @@ public interface Branch<T extends @Nullable Object> {
    *
    * @param ctx the context of this branch; belongs to its thread
    * @return the branch's value
-   * @throws Exception what it fails with
+   * @throws Exception what it fails with; a checked one reaches the workflow as the cause of a
+   *     {@link java.util.concurrent.CompletionException}
    */
   T run(WorkflowContext ctx) throws Exception;
 }

@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -18,6 +19,9 @@ import org.slf4j.LoggerFactory;
 final class Engine {
   private static final Logger LOG = LoggerFactory.getLogger("everstep");
   private static final long CLOSE_MILLIS = 1000;
+
+  /** "As long as it takes", {@code ChronoUnit.FOREVER}, is a grace, too. */
+  private static final Duration LONGEST_GRACE = Duration.ofDays(365);
 
   final Payloads payloads;
   final DeclaredErrors declaredErrors;
@@ -33,9 +37,12 @@ final class Engine {
   private boolean closing;
   private volatile boolean closed;
   private @Nullable Thread exitHook;
+  private volatile Duration exitGrace;
+  private final AtomicBoolean warnedUnlaunched = new AtomicBoolean();
 
   Engine(EngineOptions options) {
     this.options = options;
+    this.exitGrace = options.exitGrace;
     this.payloads = new Payloads(options.jackson);
     this.declaredErrors = new DeclaredErrors(payloads);
     this.threads = new Threads(options.virtualThreads);
@@ -204,6 +211,7 @@ final class Engine {
       if (closed) {
         throw new EverstepException(ErrorCode.CLOSED, "this engine is closed; make a new one");
       }
+      NativeLoader.load();
       byte[] config = json(options.config).getBytes(StandardCharsets.UTF_8);
       long handle = Client.read(Native.open(config, config.length)).number(0);
       try {
@@ -248,7 +256,7 @@ final class Engine {
       for (List<@Nullable Object> queue : queues) {
         first.request(Ops.PUT_QUEUE, queue, false);
       }
-      if ("client".equals(options.config.get("role"))) {
+      if (isOf("client")) {
         said(first.request(Ops.CONNECT));
       } else {
         said(first.request(Ops.LAUNCH));
@@ -260,6 +268,47 @@ final class Engine {
     if (options.closesAtExit) {
       closeAtExit();
     }
+  }
+
+  private boolean isOf(String role) {
+    return role.equals(options.config.getOrDefault("role", "worker"));
+  }
+
+  /** Said before a wait that nothing here will end; another worker may. */
+  void warnUnlaunched() {
+    if (isOf("worker") && !hasLaunched() && warnedUnlaunched.compareAndSet(false, true)) {
+      LOG.warn(
+          "waiting for a run on an engine that is not launched: unless another worker runs it, call"
+              + " launch()");
+    }
+  }
+
+  private synchronized boolean hasLaunched() {
+    return launched;
+  }
+
+  /** Launches, waits for a signal, for {@code close} or for an interrupt, and has drained then. */
+  void serve(Duration grace) {
+    graceMillis(grace);
+    exitGrace = grace;
+    try {
+      launch();
+    } catch (EverstepException error) {
+      if (error.code() != ErrorCode.ALREADY_LAUNCHED) {
+        throw error;
+      }
+    }
+    closeAtExit();
+    try {
+      over.await();
+    } catch (InterruptedException interrupt) {
+      close(grace);
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private static long graceMillis(Duration grace) {
+    return Times.milliseconds(grace.compareTo(LONGEST_GRACE) > 0 ? LONGEST_GRACE : grace);
   }
 
   private static void said(Frame.Values answer) {
@@ -289,6 +338,8 @@ final class Engine {
 
   /** Claims no more, lets runs finish or park, hands the rest over, ends every thread. */
   void close(Duration grace) {
+    long millis = graceMillis(grace);
+    WorkflowContext.refuseClose(this, "close");
     Client last;
     boolean drain;
     synchronized (this) {
@@ -311,7 +362,6 @@ final class Engine {
       return;
     }
     try {
-      long millis = Times.milliseconds(grace);
       if (drain && millis > 0) {
         drain(last, millis);
       }
@@ -361,14 +411,16 @@ final class Engine {
 
   /** Work in flight at an exit goes on in another process, or the next one. */
   private synchronized void closeAtExit() {
+    if (exitHook != null) {
+      return;
+    }
     WeakReference<Engine> engine = new WeakReference<>(this);
-    Duration grace = options.exitGrace;
     Thread hook =
         new Thread(
             () -> {
               Engine open = engine.get();
               if (open != null) {
-                open.close(grace);
+                open.close(open.exitGrace);
               }
             },
             "everstep-exit");

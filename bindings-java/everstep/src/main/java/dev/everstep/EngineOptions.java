@@ -103,6 +103,9 @@ public final class EngineOptions {
    * @return this
    */
   public EngineOptions queues(String... names) {
+    for (String name : Options.required(names, "queues")) {
+      Options.required(name, "a queue's name");
+    }
     return set("queues", List.of(names));
   }
 
@@ -174,6 +177,16 @@ public final class EngineOptions {
    */
   public EngineOptions setting(String key, Object value) {
     return set(Options.required(key, "the setting's key"), value);
+  }
+
+  /**
+   * What has been said of a key so far, for who lays defaults under it.
+   *
+   * @param key a key of the configuration table
+   * @return the value, or null where nothing was said
+   */
+  public @Nullable Object setting(String key) {
+    return config.get(Options.required(key, "the setting's key"));
   }
 
   /**

@@ -59,6 +59,29 @@ public final class Everstep extends Declarations implements AutoCloseable {
     engine.launch();
   }
 
+  /**
+   * The whole life of a worker: launches, works until the process is told to end (SIGTERM, Ctrl-C)
+   * or {@link #close()} is called elsewhere, and returns when it has let runs finish or park for 25
+   * s and handed the rest over.
+   */
+  public void serve() {
+    serve(GRACE);
+  }
+
+  /**
+   * The whole life of a worker, as {@link #serve()} has it. An engine that is launched already is
+   * not launched again; an interrupt of the thread ends it like a signal, and is kept.
+   *
+   * <p>The virtual machine waits for the drain after a signal, also where {@link
+   * EngineOptions#closeAtExit} is off, and then ends: what stands behind this call may not run.
+   *
+   * @param grace how long runs may take; an orchestrator has to allow for more than that
+   */
+  public void serve(Duration grace) {
+    WorkflowContext.refuseClose(engine, "serve");
+    engine.serve(Options.required(grace, "grace"));
+  }
+
   /** Claims no more, lets runs finish or park for 25 s, hands the rest over. */
   @Override
   public void close() {
@@ -68,7 +91,10 @@ public final class Everstep extends Declarations implements AutoCloseable {
   /**
    * Claims no more, lets runs finish or park, hands the rest over.
    *
-   * @param grace how long; zero: at once
+   * @param grace how long; zero: at once; {@code ChronoUnit.FOREVER.getDuration()}: as long as it
+   *     takes
+   * @throws EverstepException {@code config_invalid} inside a run of this engine: it would wait for
+   *     that run
    */
   public void close(Duration grace) {
     engine.close(Options.required(grace, "grace"));
@@ -100,6 +126,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @return the statements
    */
   public String migrationSql(String store, @Nullable String schema) {
+    Options.required(store, "the store");
     return engine.client().call(Ops.MIGRATION_SQL, store, schema).text(0);
   }
 
@@ -179,7 +206,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
       String name, TypeRef<I> input, TypeRef<O> output) {
     Options.required(input, "the input's type");
     return new WorkflowRef<>(
-        engine, Registered.foreign(required(name), input.type(), output.type()));
+        engine, Registered.foreign(required(name), input.type(), Types.of(output)));
   }
 
   private static String required(String name) {
@@ -219,7 +246,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @return the handle
    */
   public <T extends @Nullable Object> Run<T> run(String id, TypeRef<T> output) {
-    return handle(engine.handleOf(id).key(), id, output.type());
+    return handle(engine.handleOf(id).key(), id, Types.of(output));
   }
 
   /**
@@ -243,10 +270,7 @@ public final class Everstep extends Declarations implements AutoCloseable {
    * @return the handle
    */
   public <T extends @Nullable Object> Run<T> runOfKey(String key, TypeRef<T> output) {
-    return handle(
-        Options.required(key, "the run's key"),
-        null,
-        Options.required(output, "the output's type").type());
+    return handle(Options.required(key, "the run's key"), null, Types.of(output));
   }
 
   private <T extends @Nullable Object> Run<T> handle(String key, @Nullable String id, Type output) {

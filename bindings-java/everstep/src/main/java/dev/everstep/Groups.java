@@ -8,6 +8,7 @@ import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -32,8 +33,10 @@ final class Groups {
   private final List<? extends Branch<?>> branches;
   private final List<String> names = new ArrayList<>();
   private final BlockingQueue<Settled> settled = new LinkedBlockingQueue<>();
+  private final AtomicInteger open = new AtomicInteger();
   private long seq;
   private int recorded = -1;
+  private volatile boolean decided;
 
   private record Settled(int index, @Nullable Object value, @Nullable Throwable error) {}
 
@@ -68,13 +71,14 @@ final class Groups {
       @Nullable List<String> keys,
       int limit) {
     ctx.check(kind);
+    Options.required(branches, "the branches of " + kind);
     return new Groups(kind, ctx, branches, keys).gather(limit);
   }
 
   static @Nullable Object first(
       String kind, WorkflowContext ctx, List<? extends Branch<?>> branches) {
     ctx.check(kind);
-    if (branches.isEmpty()) {
+    if (Options.required(branches, "the branches of " + kind).isEmpty()) {
       throw Options.invalid(kind + " of nothing has no winner");
     }
     return new Groups(kind, ctx, branches, null).settle();
@@ -131,7 +135,10 @@ final class Groups {
             branch.close();
           }
           settled.add(out);
+          open.decrementAndGet();
+          forgetIfOver();
         };
+    open.incrementAndGet();
     try {
       ctx.execution.engine.threads.execute(work);
     } catch (Throwable error) {
@@ -251,6 +258,15 @@ final class Groups {
     int chosen = winner == null ? index : indexOf(winner);
     String group = ctx.branch + "/" + seq;
     ctx.execution.running.decide(group, group + "/" + names.get(chosen));
+    decided = true;
+    forgetIfOver();
     return chosen;
+  }
+
+  /** A workflow that polls with races makes thousands of them. */
+  private void forgetIfOver() {
+    if (decided && open.get() == 0) {
+      ctx.execution.running.forget(ctx.branch + "/" + seq);
+    }
   }
 }

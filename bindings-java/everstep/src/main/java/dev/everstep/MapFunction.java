@@ -16,7 +16,8 @@ public interface MapFunction<A extends @Nullable Object, T extends @Nullable Obj
    * @param ctx the context of this branch; belongs to its thread
    * @param item the item
    * @return the branch's value
-   * @throws Exception what it fails with
+   * @throws Exception what it fails with; a checked one reaches the workflow as the cause of a
+   *     {@link java.util.concurrent.CompletionException}
    */
   T run(WorkflowContext ctx, A item) throws Exception;
 }

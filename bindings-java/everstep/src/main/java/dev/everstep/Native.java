@@ -3,12 +3,11 @@ package dev.everstep;
 /**
  * The functions of {@code core/docs/protocol.md}. An answer that may be an error begins with a
  * byte: 0, then the frame of the operation, or 1, then the frame {@code [code, message]}.
+ *
+ * <p>There once {@link NativeLoader#load} has returned. Not from an initialiser of this class: one
+ * that fails says why only to the first who asks.
  */
 final class Native {
-  static {
-    NativeLoader.load();
-  }
-
   static native byte[] open(byte[] config, int length);
 
   static native byte[] attach(long handle, boolean ordered);

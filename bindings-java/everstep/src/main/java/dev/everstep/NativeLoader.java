@@ -28,9 +28,19 @@ import org.jspecify.annotations.Nullable;
 final class NativeLoader {
   private static final String NAME = "everstep_java";
 
+  private static boolean loaded;
+
   private NativeLoader() {}
 
-  static void load() {
+  /** Asked each time an engine opens: what was missing may be there by then, or is told again. */
+  static synchronized void load() {
+    if (!loaded) {
+      find();
+      loaded = true;
+    }
+  }
+
+  private static void find() {
     String named = setting("everstep.library", "EVERSTEP_LIBRARY");
     List<String> tried = new ArrayList<>();
     if (named != null) {
@@ -210,8 +220,8 @@ final class NativeLoader {
     return value == null || value.isEmpty() ? null : value;
   }
 
-  private static UnsatisfiedLinkError missing(List<String> tried) {
-    return new UnsatisfiedLinkError(
+  private static EverstepException missing(List<String> tried) {
+    return Options.invalid(
         "the native library of Everstep for "
             + platform()
             + " could not be loaded. Looked for: "

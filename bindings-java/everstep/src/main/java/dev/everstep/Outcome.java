@@ -5,9 +5,9 @@ import java.util.Locale;
 
 /** What a control call did. */
 public enum Outcome {
-  /** The run had not started, or waited; it has ended. */
+  /** The run had not started; it has ended. */
   CANCELLED,
-  /** The run sees the cancel at its next call. */
+  /** The run sees the cancel at its next call, or where it waits, and cleans up. */
   REQUESTED,
   /** The run had ended before. */
   ALREADY_FINISHED,

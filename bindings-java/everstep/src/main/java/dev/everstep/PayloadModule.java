@@ -22,6 +22,7 @@ import com.fasterxml.jackson.databind.type.CollectionType;
 import com.fasterxml.jackson.databind.type.MapType;
 import java.io.IOException;
 import java.io.Serial;
+import java.nio.ByteBuffer;
 import java.time.DateTimeException;
 import java.time.Duration;
 import java.time.Instant;
@@ -38,6 +39,7 @@ import java.time.ZoneId;
 import java.time.ZoneOffset;
 import java.time.ZonedDateTime;
 import java.util.Date;
+import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 import java.util.UUID;
@@ -189,7 +191,7 @@ final class PayloadModule extends SimpleModule {
         MapType type,
         BeanDescription description,
         JsonSerializer<?> serializer) {
-      return new MapWriter((JsonSerializer<Object>) serializer);
+      return new MapWriter(payloads, (JsonSerializer<Object>) serializer);
     }
   }
 
@@ -261,10 +263,12 @@ final class PayloadModule extends SimpleModule {
       implements com.fasterxml.jackson.databind.ser.ContextualSerializer {
     @Serial private static final long serialVersionUID = 1L;
 
+    private final transient Payloads payloads;
     private final JsonSerializer<Object> plain;
 
-    MapWriter(JsonSerializer<Object> plain) {
+    MapWriter(Payloads payloads, JsonSerializer<Object> plain) {
       super(Map.class, false);
+      this.payloads = payloads;
       this.plain = plain;
     }
 
@@ -274,6 +278,7 @@ final class PayloadModule extends SimpleModule {
         SerializerProvider provider, com.fasterxml.jackson.databind.BeanProperty property)
         throws com.fasterxml.jackson.databind.JsonMappingException {
       return new MapWriter(
+          payloads,
           (JsonSerializer<Object>) provider.handleSecondaryContextualization(plain, property));
     }
 
@@ -286,7 +291,12 @@ final class PayloadModule extends SimpleModule {
       }
       ((PayloadGenerator) out).startTag("map");
       out.writeStartArray();
+      Set<ByteBuffer> seen = new HashSet<>();
       for (Map.Entry<?, ?> entry : value.entrySet()) {
+        // 1 and 1L are two keys here and one in a row: a reader would keep the last.
+        if (!seen.add(ByteBuffer.wrap(payloads.encode(entry.getKey())))) {
+          throw Payloads.invalid("the map holds two keys that are written alike");
+        }
         out.writeStartArray();
         provider.defaultSerializeValue(entry.getKey(), out);
         provider.defaultSerializeValue(entry.getValue(), out);

@@ -79,11 +79,12 @@ public final class Run<T extends @Nullable Object> {
    * @throws ResultTimeout when it is not finished; the text says what it waits for
    */
   public T result(Duration timeout) {
-    return outcome(Times.milliseconds(timeout));
+    return outcome(Times.milliseconds(Options.required(timeout, "timeout")));
   }
 
   private T outcome(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "result()", "run.result(ctx)");
+    engine.warnUnlaunched();
     return read(ask(Ops.AWAIT_RESULT, timeoutMillis));
   }
 
@@ -109,6 +110,7 @@ public final class Run<T extends @Nullable Object> {
 
   private CompletableFuture<T> outcomeAsync(@Nullable Long timeoutMillis) {
     WorkflowContext.refuseInside(engine, "resultAsync()", "run.result(ctx)");
+    engine.warnUnlaunched();
     return engine.client().requestAsync(this::read, key, Ops.AWAIT_RESULT, key, timeoutMillis);
   }
 
@@ -292,7 +294,8 @@ public final class Run<T extends @Nullable Object> {
    * @return what it did: resumed, or not possible
    */
   public Outcome rewind(String branch, long seq, @Nullable String by) {
-    return Outcome.of(ask(Ops.REWIND_RUN, branch, seq, by).text(0));
+    String place = Options.required(branch, "the branch (\"\" is the main one)");
+    return Outcome.of(ask(Ops.REWIND_RUN, place, seq, by).text(0));
   }
 
   /**
@@ -327,7 +330,7 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, Class<E> type, @Nullable Duration timeout) {
@@ -341,11 +344,11 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, TypeRef<E> type, @Nullable Duration timeout) {
-    return Optional.ofNullable((E) event(name, type.type(), timeout));
+    return Optional.ofNullable((E) event(name, Types.of(type), timeout));
   }
 
   private @Nullable Object event(

@@ -1,6 +1,5 @@
 package dev.everstep;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
 import java.time.Instant;
 import java.util.Arrays;
 import java.util.List;
@@ -28,7 +27,10 @@ public final class RunFilter {
    * @return this
    */
   public RunFilter states(RunState... alternatives) {
-    states = Arrays.stream(alternatives).map(RunState::text).toList();
+    states =
+        Arrays.stream(Options.required(alternatives, "states"))
+            .map(state -> Options.required(state, "a state").text())
+            .toList();
     return this;
   }
 
@@ -74,12 +76,7 @@ public final class RunFilter {
    */
   public RunFilter attribute(String name, Object value) {
     attribute = Options.required(name, "attribute");
-    try {
-      attributeValue =
-          Payloads.PLAIN.writeValueAsString(Options.required(value, "the attribute's value"));
-    } catch (JsonProcessingException error) {
-      throw Options.invalid("attribute " + name + ": " + error.getOriginalMessage());
-    }
+    attributeValue = Attributes.value(name, value);
     return this;
   }
 

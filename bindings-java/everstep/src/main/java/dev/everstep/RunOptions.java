@@ -1,6 +1,5 @@
 package dev.everstep;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
@@ -159,15 +158,12 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   /**
    * What {@link Everstep#runs} can filter by.
    *
-   * @param values texts, numbers and booleans by name
+   * @param values texts, finite numbers and booleans by name
    * @return this
+   * @throws EverstepException {@code payload_invalid} names one that is none
    */
   public RunOptions attributes(Map<String, ?> values) {
-    try {
-      attributes = Payloads.PLAIN.writeValueAsString(Options.required(values, "attributes"));
-    } catch (JsonProcessingException error) {
-      throw Options.invalid("attributes: " + error.getOriginalMessage());
-    }
+    attributes = Attributes.of(values);
     return this;
   }
 
@@ -226,6 +222,16 @@ public final class RunOptions extends RetryOptions<RunOptions> {
   public RunOptions onFinish(String name) {
     onFinish = Options.required(name, "onFinish");
     return this;
+  }
+
+  /**
+   * The same, of this program: a rename is found by the compiler.
+   *
+   * @param target a workflow or step
+   * @return this
+   */
+  public RunOptions onFinish(Startable<Finished, ?> target) {
+    return onFinish(Options.required(target, "onFinish").name());
   }
 
   /**

@@ -12,6 +12,7 @@ final class RunningStep implements StepContext {
   private final String key;
   private final Thread thread = Thread.currentThread();
   private @Nullable String signal;
+  private boolean timedOut;
   private boolean ended;
 
   /** Clean-up: a cancel of the run lets it end. */
@@ -32,6 +33,7 @@ final class RunningStep implements StepContext {
 
   /** From another thread: cancel, timeout, branch or stop. */
   synchronized void raise(String what) {
+    timedOut |= what.equals("timeout");
     if (signal == null && !ended) {
       signal = what;
       thread.interrupt();
@@ -48,6 +50,11 @@ final class RunningStep implements StepContext {
       }
     }
     return signal;
+  }
+
+  /** Whether the attempt's time was over, also when that came after {@link #end}. */
+  synchronized boolean isTimedOut() {
+    return timedOut;
   }
 
   synchronized @Nullable String signal() {

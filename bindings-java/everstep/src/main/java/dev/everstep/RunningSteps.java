@@ -1,9 +1,7 @@
 package dev.everstep;
 
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.Predicate;
@@ -23,16 +21,15 @@ final class RunningSteps {
 
   record Place(String branch, long seq) {}
 
-  /** A race that has its winner: what is below the group and not below the winner has lost. */
-  private record Decided(String group, String winner) {
-    boolean lost(String branch) {
-      return isUnder(branch, group) && !isUnder(branch, winner);
-    }
-  }
-
   private final Map<Place, RunningStep> steps = new HashMap<>();
   private final Set<Place> timedOut = new HashSet<>();
-  private final List<Decided> decided = new ArrayList<>();
+
+  /**
+   * Winners by group, of races that still have branches: what is below the group and not below the
+   * winner has lost.
+   */
+  private final Map<String, String> decided = new HashMap<>();
+
   private boolean stopped;
   private boolean cancelled;
 
@@ -51,12 +48,21 @@ final class RunningSteps {
   }
 
   private boolean hasLost(String branch) {
-    for (Decided race : decided) {
-      if (race.lost(branch)) {
+    if (decided.isEmpty()) {
+      return false;
+    }
+    // A path goes /call/branch/call/branch: every second level is a group that it is in.
+    for (int end = branch.indexOf('/', 1); end >= 0; end = next(branch, next(branch, end))) {
+      String winner = decided.get(branch.substring(0, end));
+      if (winner != null && !isUnder(branch, winner)) {
         return true;
       }
     }
     return false;
+  }
+
+  private static int next(String branch, int slash) {
+    return slash < 0 ? -1 : branch.indexOf('/', slash + 1);
   }
 
   /** The engine has answered the end of an attempt: signals from here on are for the next one. */
@@ -84,9 +90,13 @@ final class RunningSteps {
   }
 
   synchronized void decide(String group, String winner) {
-    Decided race = new Decided(group, winner);
-    decided.add(race);
-    raise("branch", place -> race.lost(place.branch));
+    decided.put(group, winner);
+    raise("branch", place -> isUnder(place.branch, group) && !isUnder(place.branch, winner));
+  }
+
+  /** No branch of the group runs any more, and none of it will. */
+  synchronized void forget(String group) {
+    decided.remove(group);
   }
 
   private void raise(String what, Predicate<Place> reached) {

@@ -40,6 +40,7 @@ final class StepCalls {
     final @Nullable Object input;
     Frame.Values verdict;
     @Nullable Outcome sent;
+    private @Nullable RunningStep last;
 
     Call(WorkflowContext ctx, Registered function, @Nullable Object input, Frame.Values verdict) {
       this.ctx = ctx;
@@ -55,6 +56,12 @@ final class StepCalls {
               ctx.execution, function.name, (int) verdict.number(2), verdict.text(3), ctx.flags);
       ctx.execution.running.enter(place(), running);
       ctx.enter(running);
+      RunningStep before = last;
+      if (before != null && before.attempt() == running.attempt() && before.isTimedOut()) {
+        // After a conflict the attempt goes on, and its time is over: it was so between two tries.
+        running.raise("timeout");
+      }
+      last = running;
       return running;
     }
 

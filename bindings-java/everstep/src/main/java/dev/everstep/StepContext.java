@@ -64,7 +64,8 @@ public interface StepContext {
   @Nullable String traceParent();
 
   /**
-   * For the step's own lines: they carry run, workflow, step and attempt in the MDC.
+   * For the step's own lines: they carry {@code everstep.run}, {@code everstep.workflow}, {@code
+   * everstep.step} and {@code everstep.attempt} in the MDC.
    *
    * @return the logger {@code everstep.workflow}
    */

@@ -5,7 +5,7 @@ import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /** What a program declares before launch: steps. */
-abstract sealed class StepDeclarations permits Declarations {
+abstract sealed class StepDeclarations permits TransactionDeclarations {
   final Engine engine;
 
   StepDeclarations(Engine engine) {

@@ -7,10 +7,14 @@ import java.time.LocalDateTime;
 import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
 import java.time.temporal.Temporal;
+import java.util.Locale;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Points in time and durations as payload text and as numbers of the border. */
+/**
+ * Points in time and durations as payload text and as numbers of the border. In ASCII whatever the
+ * locale: there are some with digits of their own.
+ */
 final class Times {
   private static final Pattern TIME =
       Pattern.compile(
@@ -52,11 +56,15 @@ final class Times {
         value.toLocalDate()
             + "T"
             + String.format(
-                "%02d:%02d:%02d", value.getHour(), value.getMinute(), value.getSecond());
+                Locale.ROOT,
+                "%02d:%02d:%02d",
+                value.getHour(),
+                value.getMinute(),
+                value.getSecond());
     if (value.getNano() == 0) {
       return text;
     }
-    String fraction = String.format("%09d", value.getNano());
+    String fraction = String.format(Locale.ROOT, "%09d", value.getNano());
     int end = fraction.length();
     while (fraction.charAt(end - 1) == '0') {
       end--;
@@ -67,7 +75,8 @@ final class Times {
   /** ISO 8601 in seconds: what a reader in another language can parse without a calendar. */
   static String write(Duration value) {
     Duration size = value.abs();
-    String fraction = size.getNano() == 0 ? "" : String.format(".%09d", size.getNano());
+    String fraction =
+        size.getNano() == 0 ? "" : String.format(Locale.ROOT, ".%09d", size.getNano());
     return (value.isNegative() ? "-" : "")
         + "PT"
         + size.getSeconds()

@@ -28,4 +28,26 @@ public interface TransactionSource<T> {
     Options.required(dataSource, "the data source");
     return () -> OpenTransaction.jdbc(dataSource.getConnection());
   }
+
+  /**
+   * Plain JDBC, at an isolation level.
+   *
+   * @param dataSource the data source
+   * @param isolation of each transaction; without it, as the data source has it
+   * @return the source
+   */
+  static TransactionSource<Connection> jdbc(DataSource dataSource, Isolation isolation) {
+    Options.required(dataSource, "the data source");
+    Options.required(isolation, "the isolation");
+    return () -> {
+      OpenTransaction<Connection> opened = OpenTransaction.jdbc(dataSource.getConnection());
+      try {
+        isolation.begin(opened.connection());
+        return opened;
+      } catch (Exception error) {
+        opened.close();
+        throw error;
+      }
+    };
+  }
 }

@@ -57,15 +57,15 @@ final class Transactions {
     try {
       requireUncut(running.signal(), execution);
       asked = body.run(call, running);
+      // While the answer is waited for nothing is to be interrupted.
+      running.end();
     } catch (ExecutionStopped stop) {
       running.end();
       throw stop;
     } catch (Throwable error) {
       String signal = running.end();
       boolean lost =
-          SqlStates.isLost(error)
-              || (error instanceof EverstepException known
-                  && known.code() == ErrorCode.UNAVAILABLE);
+          error instanceof EverstepException known && known.code() == ErrorCode.UNAVAILABLE;
       asked =
           signal == null && lost
               ? new Asked.Done("conflict", null, null)
@@ -138,10 +138,20 @@ final class Transactions {
       TransactionSource<T> source,
       ContextTransactionFunction<T, I, O> function)
       throws Exception {
-    OpenTransaction<T> transaction = source.open();
+    OpenTransaction<T> transaction;
+    try {
+      transaction = source.open();
+    } catch (Exception error) {
+      if (SqlStates.isLost(error) && running.signal() == null) {
+        return new Asked.Done("conflict", null, null);
+      }
+      throw error;
+    }
     boolean settled = false;
+    boolean inFunction = true;
     try {
       O value = function.run(running, transaction.given(), (I) call.input);
+      inFunction = false;
       byte[] output = StepCalls.output(call.function, value, call.ctx.execution);
       transaction.flush();
       Frame.Values guard =
@@ -164,7 +174,13 @@ final class Transactions {
       }
       return new Asked.Done(word, output, value);
     } catch (Throwable error) {
-      if (SqlStates.isConflict(error) && running.signal() == null) {
+      boolean lost = SqlStates.isLost(error);
+      if (lost && inFunction) {
+        // It may be the error of another data source, which tells nothing of this one.
+        lost = isGone(transaction);
+        settled = true;
+      }
+      if ((lost || SqlStates.isConflict(error)) && running.signal() == null) {
         return new Asked.Done("conflict", null, null);
       }
       throw error;
@@ -173,6 +189,20 @@ final class Transactions {
         quietly(transaction::rollback);
       }
       quietly(transaction::close);
+    }
+  }
+
+  /**
+   * Asked by its ROLLBACK, which is due all the same. Behind one a pool may have the connection.
+   */
+  private static boolean isGone(OpenTransaction<?> transaction) {
+    try {
+      boolean closed = transaction.connection().isClosed();
+      transaction.rollback();
+      return closed;
+    } catch (Exception error) {
+      LOG.debug("after a transaction: {}", error.toString());
+      return true;
     }
   }
 

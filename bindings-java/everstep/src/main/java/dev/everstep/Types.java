@@ -51,6 +51,10 @@ final class Types {
     return type;
   }
 
+  static Type of(TypeRef<?> type) {
+    return Options.required(type, "the type").type();
+  }
+
   /**
    * Throws {@code payload_invalid} where a value of this type could not be stored and read back.
    */

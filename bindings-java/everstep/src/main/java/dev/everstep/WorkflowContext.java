@@ -66,6 +66,15 @@ public final class WorkflowContext extends RunFacts {
     }
   }
 
+  /** From a run or a step of the engine's own: it would wait for what calls it. */
+  static void refuseClose(Engine engine, String verb) {
+    WorkflowContext open = OPEN.get();
+    if (open != null && open.execution.engine == engine) {
+      throw Options.invalid(
+          verb + "() inside a run would wait for that run; " + verb + " from outside");
+    }
+  }
+
   void check(String what) {
     if (Thread.currentThread() != thread) {
       throw new EverstepException(
@@ -86,8 +95,9 @@ public final class WorkflowContext extends RunFacts {
   }
 
   /**
-   * For workflow code: lines carry run, workflow, step and attempt in the MDC; replayed lines below
-   * WARN are dropped, so that a resume does not repeat them.
+   * For workflow code: lines carry {@code everstep.run}, {@code everstep.workflow}, {@code
+   * everstep.step} and {@code everstep.attempt} in the MDC; replayed lines below WARN are dropped,
+   * so that a resume does not repeat them.
    *
    * @return the logger {@code everstep.workflow}
    */
@@ -140,7 +150,7 @@ public final class WorkflowContext extends RunFacts {
    */
   public <T extends @Nullable Object> T step(
       String name, TypeRef<T> type, InlineStep<? extends T> function) {
-    return inline(name, type.type(), function, new StepOptions());
+    return inline(name, Types.of(type), function, new StepOptions());
   }
 
   /**
@@ -158,7 +168,7 @@ public final class WorkflowContext extends RunFacts {
       TypeRef<T> type,
       InlineStep<? extends T> function,
       Consumer<StepOptions> options) {
-    return inline(name, type.type(), function, StepDeclarations.stepOptions(options));
+    return inline(name, Types.of(type), function, StepDeclarations.stepOptions(options));
   }
 
   @SuppressWarnings("unchecked")
@@ -179,6 +189,7 @@ public final class WorkflowContext extends RunFacts {
    * @param body the clean-up
    * @param <T> type of its value
    * @return its value
+   * @throws java.util.concurrent.CompletionException around a checked exception it throws
    */
   public <T extends @Nullable Object> T shielded(Branch<T> body) {
     check("shielded");
@@ -202,11 +213,12 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return their values in order
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings("varargs")
   public final <T extends @Nullable Object> List<T> all(Branch<? extends T>... branches) {
-    return all(Arrays.asList(branches));
+    return all(listed(branches));
   }
 
   /**
@@ -215,10 +227,15 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return their values in order
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> List<T> all(List<? extends Branch<? extends T>> branches) {
     return (List<T>) Groups.all("all", this, branches, null, Integer.MAX_VALUE);
+  }
+
+  private static <T> List<T> listed(T[] branches) {
+    return Arrays.asList(Options.required(branches, "the branches"));
   }
 
   /**
@@ -229,6 +246,7 @@ public final class WorkflowContext extends RunFacts {
    * @param <A> type of the items
    * @param <T> type of the values
    * @return the values in the order of the items
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   public <A, T extends @Nullable Object> List<T> map(
       Collection<? extends A> items, MapFunction<? super A, ? extends T> function) {
@@ -244,6 +262,7 @@ public final class WorkflowContext extends RunFacts {
    * @param <A> type of the items
    * @param <T> type of the values
    * @return the values in the order of the items
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <A, T extends @Nullable Object> List<T> map(
@@ -252,7 +271,7 @@ public final class WorkflowContext extends RunFacts {
       Consumer<MapOptions<A>> configurer) {
     Options.required(function, "the function of map");
     MapOptions<A> options = new MapOptions<>();
-    configurer.accept(options);
+    Options.required(configurer, "options").accept(options);
     List<Branch<T>> branches = new ArrayList<>();
     List<String> keys = options.key == null ? null : new ArrayList<>();
     for (A item : Options.required(items, "the items of map")) {
@@ -270,11 +289,12 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
   public final <T extends @Nullable Object> T any(Branch<? extends T>... branches) {
-    return (T) Groups.first("any", this, Arrays.asList(branches));
+    return (T) Groups.first("any", this, listed(branches));
   }
 
   /**
@@ -284,11 +304,12 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SafeVarargs
   @SuppressWarnings({"unchecked", "varargs"})
   public final <T extends @Nullable Object> T race(Branch<? extends T>... branches) {
-    return (T) Groups.first("race", this, Arrays.asList(branches));
+    return (T) Groups.first("race", this, listed(branches));
   }
 
   /**
@@ -297,6 +318,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T any(List<? extends Branch<? extends T>> branches) {
@@ -309,6 +331,7 @@ public final class WorkflowContext extends RunFacts {
    * @param branches functions, each given the context of its branch
    * @param <T> type of their values
    * @return the winner's value
+   * @throws java.util.concurrent.CompletionException around a checked exception of a branch
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T race(List<? extends Branch<? extends T>> branches) {
@@ -395,7 +418,7 @@ public final class WorkflowContext extends RunFacts {
    */
   @SuppressWarnings("unchecked")
   public <T extends @Nullable Object> T receive(String topic, TypeRef<T> type) {
-    return (T) receive(topic, type.type(), (Duration) null);
+    return (T) receive(topic, Types.of(type), (Duration) null);
   }
 
   /**
@@ -405,7 +428,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of the message
    * @param timeout how long to wait
    * @param <T> type of the message
-   * @return the message; empty when the time is over
+   * @return the message; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> receive(String topic, Class<T> type, Duration timeout) {
@@ -420,12 +443,12 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of the message
    * @param timeout how long to wait
    * @param <T> type of the message
-   * @return the message; empty when the time is over
+   * @return the message; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> receive(String topic, TypeRef<T> type, Duration timeout) {
     Options.required(timeout, "timeout");
-    return Optional.ofNullable((T) receive(topic, type.type(), timeout));
+    return Optional.ofNullable((T) receive(topic, Types.of(type), timeout));
   }
 
   private @Nullable Object receive(String topic, Type type, @Nullable Duration timeout) {
@@ -477,6 +500,7 @@ public final class WorkflowContext extends RunFacts {
   public void send(
       Run<?> run, String topic, @Nullable Object message, @Nullable String idempotencyKey) {
     check("send");
+    Options.required(run, "the run");
     byte[] data = execution.engine.payloads.encode(message);
     Calls.recordedOf(
         run.key(),
@@ -510,7 +534,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   public <T> Optional<T> getEvent(
       String id, String key, Class<T> type, @Nullable Duration timeout) {
@@ -525,7 +549,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
@@ -541,16 +565,17 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
       Run<?> run, String key, TypeRef<T> type, @Nullable Duration timeout) {
-    return Optional.ofNullable((T) event(run, key, type.type(), timeout));
+    return Optional.ofNullable((T) event(run, key, Types.of(type), timeout));
   }
 
   private @Nullable Object event(Run<?> run, String key, Type type, @Nullable Duration timeout) {
     check("getEvent");
+    Options.required(run, "the run");
     return awaited("event", timeout, run.key(), Options.required(key, "the event's key"), type);
   }
 

@@ -52,6 +52,16 @@ public final class WorkflowOptions extends ErrorPolicy<WorkflowOptions> {
   }
 
   /**
+   * The same, of this program: a rename is found by the compiler.
+   *
+   * @param target a workflow or step
+   * @return this
+   */
+  public WorkflowOptions onFinish(Startable<Finished, ?> target) {
+    return onFinish(Options.required(target, "onFinish").name());
+  }
+
+  /**
    * Only workers that registered this label take the runs.
    *
    * @param text the label

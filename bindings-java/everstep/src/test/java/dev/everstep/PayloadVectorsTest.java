@@ -207,6 +207,17 @@ final class PayloadVectorsTest {
     assertEquals("{\"$es\":\"map\",\"v\":[[\"RED\",1]]}", encode(Map.of(Colour.RED, 1)));
   }
 
+  /** Every reader keeps the last of them. */
+  @Test
+  void aMapWithTwoKeysThatAreWrittenAlikeIsRefused() {
+    Map<Object, String> map = new LinkedHashMap<>(Map.of(1, "a", 1L, "b"));
+    assertEquals(2, map.size());
+    refused(() -> PAYLOADS.encode(map));
+    refused(() -> PAYLOADS.encode(List.of(Map.of("in", map))));
+    map.remove(1L);
+    assertEquals("{\"$es\":\"map\",\"v\":[[1,\"a\"]]}", encode(map));
+  }
+
   @Test
   void aTaggedMapIsReadIntoTheMapThatIsAskedFor() {
     byte[] wire = PAYLOADS.encode(new TreeMap<>(Map.of(2, "b", 1, "a")));

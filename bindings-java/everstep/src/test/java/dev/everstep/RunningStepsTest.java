@@ -66,6 +66,45 @@ final class RunningStepsTest {
   }
 
   @Test
+  void aRaceIsForgottenWithItsLastBranch() {
+    steps.decide("/7", "/7/0");
+    steps.decide("/0/1/4", "/0/1/4/k:a");
+    assertNull(enter(1, 0).end());
+    RunningStep loser = new RunningStep(execution, "step", 1, "key", 0);
+    steps.enter(new RunningSteps.Place("/0/1/4/k:b/2/0", 0), loser);
+    assertEquals("branch", loser.end());
+    steps.forget("/0/1/4");
+    RunningStep late = new RunningStep(execution, "step", 1, "key", 0);
+    steps.enter(new RunningSteps.Place("/0/1/4/k:b", 0), late);
+    assertNull(late.end());
+  }
+
+  /** A conflict does not end the attempt, whose time goes on. */
+  @Test
+  void aTimeoutBetweenTwoTriesOfATransactionReachesTheSecond() {
+    StepCalls.Call call =
+        new StepCalls.Call(
+            new WorkflowContext(execution, place.branch(), 0),
+            Registered.foreign("step", Object.class),
+            null,
+            verdict(1));
+    RunningStep first = call.enter();
+    assertNull(first.end());
+    steps.timeout(place);
+    steps.answered(place);
+    RunningStep second = call.enter();
+    assertEquals("timeout", second.end());
+    // Of this attempt, and not of the next one.
+    steps.answered(place);
+    call.verdict = verdict(2);
+    assertNull(call.enter().end());
+  }
+
+  private Frame.Values verdict(long attempt) {
+    return new Frame.Values(List.of((long) Ops.VERDICT_RUN, place.seq(), attempt, "key"));
+  }
+
+  @Test
   void aStepThatBeginsAfterAStopIsCut() {
     execution.stop("closed");
     assertEquals("stop", enter(1, Ops.FLAG_SHIELDED).end());

@@ -1,50 +1,92 @@
 package dev.everstep.spring;
 
 import com.zaxxer.hikari.HikariDataSource;
+import dev.everstep.ErrorCode;
+import dev.everstep.EverstepException;
+import java.lang.reflect.Method;
 import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import javax.sql.DataSource;
 import org.jspecify.annotations.Nullable;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
-import org.springframework.boot.autoconfigure.jdbc.JdbcConnectionDetails;
+import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.boot.jdbc.DataSourceUnwrapper;
 import org.springframework.util.ClassUtils;
+import org.springframework.util.ReflectionUtils;
 
 /**
  * The database of the application's own data source as the engine names it: as it is encrypted
  * there, whether the JDBC URL says so or the properties of the pool.
  */
 final class ApplicationDatabase {
-  private static final Logger LOG = LoggerFactory.getLogger("everstep");
   private static final String JDBC = "jdbc:postgresql://";
   private static final boolean HIKARI =
-      ClassUtils.isPresent(
-          "com.zaxxer.hikari.HikariDataSource", ApplicationDatabase.class.getClassLoader());
+      isPresent("com.zaxxer.hikari.HikariDataSource")
+          && isPresent("org.springframework.boot.jdbc.DataSourceUnwrapper");
+
+  /** Boot 4 has moved it: found by name, so that one starter serves both. */
+  private static final List<String> DETAILS =
+      List.of(
+          "org.springframework.boot.jdbc.autoconfigure.JdbcConnectionDetails",
+          "org.springframework.boot.autoconfigure.jdbc.JdbcConnectionDetails");
 
   private ApplicationDatabase() {}
 
-  /** What Boot was configured with, else what the one data source of the application says. */
-  static @Nullable String url(
-      @Nullable JdbcConnectionDetails details, @Nullable DataSource dataSource) {
+  private static boolean isPresent(String type) {
+    return ClassUtils.isPresent(type, ApplicationDatabase.class.getClassLoader());
+  }
+
+  /**
+   * What Boot was configured with, else what the one data source of the application says; null
+   * where that is no PostgreSQL, or says nothing.
+   */
+  static @Nullable String url(ListableBeanFactory beans) {
+    DataSource dataSource = beans.getBeanProvider(DataSource.class).getIfUnique();
     HikariSettings pool = HIKARI ? HikariSettings.of(dataSource) : null;
-    if (details != null) {
-      Properties further = pool == null ? new Properties() : pool.further();
-      return url(details.getJdbcUrl(), details.getUsername(), details.getPassword(), further);
+    for (String name : DETAILS) {
+      Object details = isPresent(name) ? beanOf(name, beans) : null;
+      if (details != null) {
+        return url(
+            said(details, name, "getJdbcUrl"),
+            said(details, name, "getUsername"),
+            said(details, name, "getPassword"),
+            pool == null ? new Properties() : pool.further());
+      }
     }
-    if (pool != null) {
-      return url(pool.jdbc(), pool.username(), pool.password(), pool.further());
+    return pool == null ? null : url(pool.jdbc(), pool.username(), pool.password(), pool.further());
+  }
+
+  private static @Nullable Object beanOf(String type, ListableBeanFactory beans) {
+    return beans.getBeanProvider(typeOf(type)).getIfUnique();
+  }
+
+  private static Class<?> typeOf(String name) {
+    return ClassUtils.resolveClassName(name, ApplicationDatabase.class.getClassLoader());
+  }
+
+  private static @Nullable String said(Object details, String type, String getter) {
+    Method method = ReflectionUtils.findMethod(typeOf(type), getter);
+    return method == null ? null : (String) ReflectionUtils.invokeMethod(method, details);
+  }
+
+  /**
+   * A file of the engine's own beside the application's database is nothing anybody asked for: in a
+   * container it is gone with the next deploy.
+   */
+  static void requireNone(ListableBeanFactory beans) {
+    String[] names = beans.getBeanNamesForType(DataSource.class, true, false);
+    if (names.length > 0) {
+      throw new EverstepException(
+          ErrorCode.NO_DATABASE,
+          "this application has a data source ("
+              + String.join(", ", names)
+              + ") that Everstep cannot take over, for it is not one PostgreSQL whose address it"
+              + " can read: name the engine's database with everstep.database"
+              + " (postgresql://user:password@host/name or sqlite:FILE)");
     }
-    if (dataSource != null) {
-      LOG.info(
-          "the address of the data source {} is not known to Everstep: everstep.database names"
-              + " the engine's database",
-          dataSource.getClass().getName());
-    }
-    return null;
   }
 
   /** Apart, for a class path without Hikari. */

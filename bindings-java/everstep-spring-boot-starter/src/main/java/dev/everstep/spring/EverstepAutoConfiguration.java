@@ -9,26 +9,30 @@ import javax.sql.DataSource;
 import org.jspecify.annotations.Nullable;
 import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.beans.factory.ObjectProvider;
-import org.springframework.boot.actuate.health.HealthIndicator;
 import org.springframework.boot.autoconfigure.AutoConfiguration;
 import org.springframework.boot.autoconfigure.condition.AllNestedConditions;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnClass;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnMissingBean;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnSingleCandidate;
-import org.springframework.boot.autoconfigure.jdbc.JdbcConnectionDetails;
 import org.springframework.boot.context.properties.EnableConfigurationProperties;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Conditional;
 import org.springframework.context.annotation.Configuration;
+import org.springframework.jdbc.datasource.DataSourceUtils;
 import org.springframework.transaction.PlatformTransactionManager;
+import org.springframework.util.StringUtils;
 
 /** One engine in the application: its workflow beans registered, launched and drained with it. */
 @AutoConfiguration(
+    // Of Boot 3, then of Boot 4.
     afterName = {
       "org.springframework.boot.autoconfigure.jdbc.DataSourceAutoConfiguration",
       "org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerAutoConfiguration",
-      "org.springframework.boot.autoconfigure.orm.jpa.HibernateJpaAutoConfiguration"
+      "org.springframework.boot.autoconfigure.orm.jpa.HibernateJpaAutoConfiguration",
+      "org.springframework.boot.jdbc.autoconfigure.DataSourceAutoConfiguration",
+      "org.springframework.boot.jdbc.autoconfigure.DataSourceTransactionManagerAutoConfiguration",
+      "org.springframework.boot.hibernate.autoconfigure.HibernateJpaAutoConfiguration"
     })
 @ConditionalOnProperty(name = "everstep.enabled", matchIfMissing = true)
 @EnableConfigurationProperties(EverstepProperties.class)
@@ -42,7 +46,7 @@ public class EverstepAutoConfiguration {
    *
    * @param properties {@code everstep.*}
    * @param customizers beans that change its options
-   * @param fallback the database of the application
+   * @param beans the application's, with its data source
    * @return the engine, launched with the context
    */
   @Bean(destroyMethod = "close")
@@ -50,17 +54,20 @@ public class EverstepAutoConfiguration {
   public Everstep everstep(
       EverstepProperties properties,
       ObjectProvider<EverstepCustomizer> customizers,
-      ObjectProvider<FallbackDatabase> fallback) {
+      ListableBeanFactory beans) {
     return Everstep.open(
         options -> {
           // Spring's own shutdown hook drains it.
           options.closeAtExit(false);
-          FallbackDatabase database = fallback.getIfAvailable();
-          if (properties.database() == null && database != null && database.url() != null) {
-            options.database(database.url());
+          if (properties.database() == null) {
+            set(options, "database", ApplicationDatabase.url(beans));
           }
           apply(properties, options);
           customizers.orderedStream().forEach(customizer -> customizer.options(options));
+          if (options.setting("database") == null
+              && !StringUtils.hasText(System.getenv("EVERSTEP_DATABASE_URL"))) {
+            ApplicationDatabase.requireNone(beans);
+          }
         });
   }
 
@@ -74,6 +81,23 @@ public class EverstepAutoConfiguration {
     set(options, "queues", properties.queues());
     set(options, "slots", properties.slots());
     set(options, "auto_migrate", properties.autoMigrate());
+    properties.settings().forEach((key, value) -> options.setting(named(key), typed(value)));
+  }
+
+  /** {@code lease-ms} and {@code lease_ms} are one key: a properties file knows no underscores. */
+  private static String named(String key) {
+    return key.replace('-', '_');
+  }
+
+  /** A properties file has texts only, and the engine takes no text for a number. */
+  private static Object typed(Object value) {
+    if (!(value instanceof String text)) {
+      return value;
+    }
+    if (text.equals("true") || text.equals("false")) {
+      return Boolean.valueOf(text);
+    }
+    return text.matches("-?\\d{1,18}") ? Long.valueOf(text) : text;
   }
 
   private static void set(EngineOptions options, String key, @Nullable Object value) {
@@ -102,31 +126,14 @@ public class EverstepAutoConfiguration {
       ListableBeanFactory beans,
       EverstepProperties properties) {
     List<EverstepCustomizer> ordered = customizers.orderedStream().toList();
-    return new EverstepLifecycle(app, workflows, ordered, beans, properties.grace());
+    boolean keepAlive = properties.keepAlive() && !"starter".equals(properties.role());
+    return new EverstepLifecycle(app, workflows, ordered, beans, properties.grace(), keepAlive);
   }
-
-  /**
-   * The application's own database as the engine names it.
-   *
-   * @param url the URL, or null when it is no PostgreSQL
-   */
-  record FallbackDatabase(@Nullable String url) {}
 
   /** Where the application has a data source. */
   @Configuration(proxyBeanMethods = false)
-  @ConditionalOnClass({
-    DataSource.class,
-    JdbcConnectionDetails.class,
-    PlatformTransactionManager.class
-  })
+  @ConditionalOnClass({DataSourceUtils.class, PlatformTransactionManager.class})
   static class WithDataSource {
-    @Bean
-    FallbackDatabase everstepFallbackDatabase(
-        ObjectProvider<JdbcConnectionDetails> details, ObjectProvider<DataSource> dataSources) {
-      return new FallbackDatabase(
-          ApplicationDatabase.url(details.getIfAvailable(), dataSources.getIfUnique()));
-    }
-
     @Bean
     @ConditionalOnMissingBean
     @Conditional(OneOfEach.class)
@@ -149,14 +156,25 @@ public class EverstepAutoConfiguration {
     static final class Source {}
   }
 
-  /** Where the application has the actuator. */
+  /** Where the application has the actuator of Boot 3. */
   @Configuration(proxyBeanMethods = false)
-  @ConditionalOnClass(HealthIndicator.class)
+  @ConditionalOnClass(org.springframework.boot.actuate.health.HealthIndicator.class)
   static class WithActuator {
     @Bean
     @ConditionalOnMissingBean(name = "everstepHealthIndicator")
-    HealthIndicator everstepHealthIndicator(Everstep app) {
+    EverstepHealthIndicator everstepHealthIndicator(Everstep app) {
       return new EverstepHealthIndicator(app);
+    }
+  }
+
+  /** Where it has the health of Boot 4. */
+  @Configuration(proxyBeanMethods = false)
+  @ConditionalOnClass(org.springframework.boot.health.contributor.HealthIndicator.class)
+  static class WithHealth {
+    @Bean
+    @ConditionalOnMissingBean(name = "everstepHealthIndicator")
+    EverstepHealthContributor everstepHealthIndicator(Everstep app) {
+      return new EverstepHealthContributor(app);
     }
   }
 }

@@ -3,11 +3,17 @@ package dev.everstep.spring;
 import dev.everstep.Everstep;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import org.springframework.beans.factory.DisposableBean;
 import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.context.SmartLifecycle;
 
-/** Launches the engine before the web server answers, and drains it after that has stopped. */
-final class EverstepLifecycle implements SmartLifecycle {
+/**
+ * Launches the engine before the web server answers, and drains it after that has stopped. In an
+ * application without a web server a thread of its own keeps the virtual machine: the engine's own
+ * threads do not.
+ */
+final class EverstepLifecycle implements SmartLifecycle, DisposableBean {
   /**
    * Web servers are at 1024 and 2048 below the default phase; higher phases start later and stop
    * sooner.
@@ -19,18 +25,22 @@ final class EverstepLifecycle implements SmartLifecycle {
   private final List<EverstepCustomizer> customizers;
   private final ListableBeanFactory beans;
   private final Duration grace;
+  private final boolean keepAlive;
+  private final CountDownLatch over = new CountDownLatch(1);
 
   EverstepLifecycle(
       Everstep app,
       Workflows workflows,
       List<EverstepCustomizer> customizers,
       ListableBeanFactory beans,
-      Duration grace) {
+      Duration grace,
+      boolean keepAlive) {
     this.app = app;
     this.workflows = workflows;
     this.customizers = customizers;
     this.beans = beans;
     this.grace = grace;
+    this.keepAlive = keepAlive;
   }
 
   @Override
@@ -38,11 +48,33 @@ final class EverstepLifecycle implements SmartLifecycle {
     customizers.forEach(customizer -> customizer.declare(app));
     workflows.register(app, beans);
     app.launch();
+    // A client, whatever made it one, is connected only.
+    if (keepAlive && "launched".equals(app.info().get("phase"))) {
+      new Thread(this::awaitEnd, "everstep-keep-alive").start();
+    }
+  }
+
+  private void awaitEnd() {
+    try {
+      over.await();
+    } catch (InterruptedException interrupt) {
+      Thread.currentThread().interrupt();
+    }
   }
 
   @Override
   public void stop() {
-    app.close(grace);
+    try {
+      app.close(grace);
+    } finally {
+      over.countDown();
+    }
+  }
+
+  /** Where there was no stop: the start of the application has failed behind this one. */
+  @Override
+  public void destroy() {
+    over.countDown();
   }
 
   @Override

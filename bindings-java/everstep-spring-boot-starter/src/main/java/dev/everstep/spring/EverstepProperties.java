@@ -2,6 +2,7 @@ package dev.everstep.spring;
 
 import java.time.Duration;
 import java.util.List;
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
 import org.springframework.boot.context.properties.ConfigurationProperties;
 import org.springframework.boot.context.properties.bind.DefaultValue;
@@ -22,6 +23,8 @@ import org.springframework.boot.context.properties.bind.DefaultValue;
  * @param slots how many runs execute at once
  * @param autoMigrate whether launch brings the schema up to date
  * @param grace how long a shutdown lets runs finish or park
+ * @param keepAlive whether a worker keeps an application without a web server running
+ * @param settings further keys of the engine's configuration table, as {@code lease-ms: 5000}
  */
 @ConfigurationProperties("everstep")
 public record EverstepProperties(
@@ -35,4 +38,39 @@ public record EverstepProperties(
     @Nullable List<String> queues,
     @Nullable Integer slots,
     @Nullable Boolean autoMigrate,
-    @DefaultValue("25s") Duration grace) {}
+    @DefaultValue("25s") Duration grace,
+    @DefaultValue("true") boolean keepAlive,
+    @DefaultValue Map<String, Object> settings) {
+
+  /** Without what they say of the database: a URL holds a password. */
+  @Override
+  public String toString() {
+    return "EverstepProperties[enabled="
+        + enabled
+        + ", database="
+        + (database == null ? null : "***")
+        + ", schema="
+        + schema
+        + ", namespace="
+        + namespace
+        + ", environment="
+        + environment
+        + ", version="
+        + version
+        + ", role="
+        + role
+        + ", queues="
+        + queues
+        + ", slots="
+        + slots
+        + ", autoMigrate="
+        + autoMigrate
+        + ", grace="
+        + grace
+        + ", keepAlive="
+        + keepAlive
+        + ", settings="
+        + settings.keySet()
+        + "]";
+  }
+}

@@ -35,13 +35,28 @@ public final class SpringTransactions {
    */
   public static TransactionSource<Connection> of(
       PlatformTransactionManager manager, DataSource dataSource) {
+    return of(manager, dataSource, TransactionDefinition.withDefaults());
+  }
+
+  /**
+   * Transactions of a transaction manager that are not as it makes them by default.
+   *
+   * @param manager the transaction manager of {@code dataSource}
+   * @param dataSource a data source on the engine's database
+   * @param definition isolation, timeout, name; its propagation does not count, for the step's rows
+   *     are never part of another transaction
+   * @return the source
+   */
+  public static TransactionSource<Connection> of(
+      PlatformTransactionManager manager, DataSource dataSource, TransactionDefinition definition) {
     Objects.requireNonNull(manager, "manager");
     Objects.requireNonNull(dataSource, "dataSource");
+    DefaultTransactionDefinition wanted =
+        new DefaultTransactionDefinition(Objects.requireNonNull(definition, "definition"));
+    // Never part of a caller's: the checkpoint must commit with exactly this step's rows.
+    wanted.setPropagationBehavior(TransactionDefinition.PROPAGATION_REQUIRES_NEW);
     return () -> {
-      // Never part of a caller's: the checkpoint must commit with exactly this step's rows.
-      TransactionStatus status =
-          manager.getTransaction(
-              new DefaultTransactionDefinition(TransactionDefinition.PROPAGATION_REQUIRES_NEW));
+      TransactionStatus status = manager.getTransaction(wanted);
       try {
         return opened(manager, status, dataSource);
       } catch (RuntimeException | SQLException error) {

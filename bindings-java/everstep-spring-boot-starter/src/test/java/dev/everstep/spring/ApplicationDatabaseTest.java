@@ -3,10 +3,12 @@ package dev.everstep.spring;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.zaxxer.hikari.HikariDataSource;
+import dev.everstep.EngineOptions;
 import dev.everstep.Everstep;
 import dev.everstep.TransactionSource;
 import dev.everstep.tests.TestDatabase;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Properties;
 import javax.sql.DataSource;
 import org.junit.jupiter.api.Test;
@@ -14,13 +16,11 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.boot.autoconfigure.AutoConfigurations;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerAutoConfiguration;
-import org.springframework.boot.autoconfigure.transaction.TransactionAutoConfiguration;
 import org.springframework.boot.test.context.runner.ApplicationContextRunner;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.context.annotation.Primary;
+import org.springframework.jdbc.datasource.DriverManagerDataSource;
 import org.springframework.jdbc.support.JdbcTransactionManager;
 import org.springframework.transaction.PlatformTransactionManager;
 
@@ -31,12 +31,8 @@ final class ApplicationDatabaseTest {
 
   private final ApplicationContextRunner runner =
       new ApplicationContextRunner()
-          .withConfiguration(
-              AutoConfigurations.of(
-                  EverstepAutoConfiguration.class,
-                  DataSourceAutoConfiguration.class,
-                  DataSourceTransactionManagerAutoConfiguration.class,
-                  TransactionAutoConfiguration.class));
+          .withConfiguration(AutoConfigurations.of(EverstepAutoConfiguration.class))
+          .withConfiguration(Boot.data());
 
   private static String engineUrl(String jdbc, String... properties) {
     return ApplicationDatabase.url(jdbc, "ada", "p@ss", of(properties));
@@ -113,6 +109,66 @@ final class ApplicationDatabaseTest {
             context -> {
               assertThat(context.getBean(Everstep.class).info()).containsEntry("store", "postgres");
               assertThat(context).hasSingleBean(TransactionSource.class);
+            });
+  }
+
+  @Configuration(proxyBeanMethods = false)
+  static class OfAnotherKind {
+    @Bean
+    DataSource archive() {
+      return new DriverManagerDataSource(DATABASE.jdbcUrl());
+    }
+  }
+
+  /** A file beside it would be the engine's database, and nobody would know. */
+  @Test
+  void aDataSourceThatCannotBeTakenOverFailsTheStart(@TempDir Path directory) {
+    for (Class<?> configuration : List.of(OfAnotherKind.class, TwoAlike.class)) {
+      runner
+          .withUserConfiguration(configuration)
+          .run(
+              context ->
+                  assertThat(context)
+                      .getFailure()
+                      .hasStackTraceContaining("[no_database]")
+                      .hasStackTraceContaining("archive")
+                      .hasStackTraceContaining("everstep.database"));
+    }
+    runner
+        .withUserConfiguration(OfAnotherKind.class)
+        .withPropertyValues("everstep.database=sqlite:" + directory.resolve("named.db"))
+        .run(context -> assertThat(context).hasNotFailed());
+    runner
+        .withUserConfiguration(OfAnotherKind.class)
+        .withBean(
+            EverstepCustomizer.class,
+            () ->
+                new EverstepCustomizer() {
+                  @Override
+                  public void options(EngineOptions options) {
+                    options.database("sqlite:" + directory.resolve("customized.db"));
+                  }
+                })
+        .run(context -> assertThat(context).hasNotFailed());
+  }
+
+  @Test
+  void noBeanPrintsThePassword(@TempDir Path directory) {
+    runner
+        .withPropertyValues(
+            "spring.datasource.url=" + DATABASE.jdbcUrl(),
+            "everstep.database=sqlite:" + directory.resolve("s3cret.db"),
+            "everstep.settings.environment=s3cret")
+        .run(
+            context -> {
+              assertThat(context).hasNotFailed();
+              for (String name : context.getBeanNamesForType(Object.class)) {
+                if (name.contains("verstep")) {
+                  assertThat(String.valueOf(context.getBean(name))).doesNotContain("s3cret");
+                }
+              }
+              assertThat(context.getBean(EverstepProperties.class).toString())
+                  .contains("database=***");
             });
   }
 

@@ -22,14 +22,7 @@ import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
-import org.springframework.boot.actuate.health.HealthIndicator;
-import org.springframework.boot.actuate.health.Status;
 import org.springframework.boot.autoconfigure.AutoConfigurations;
-import org.springframework.boot.autoconfigure.aop.AopAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.JdbcTemplateAutoConfiguration;
-import org.springframework.boot.autoconfigure.transaction.TransactionAutoConfiguration;
 import org.springframework.boot.test.context.runner.ApplicationContextRunner;
 import org.springframework.context.ApplicationListener;
 import org.springframework.context.annotation.Bean;
@@ -111,13 +104,7 @@ final class BeansTest {
   void aProxiedWorkflowKeepsItsNameAndItsStepsTakePartInTransactions() {
     TestDatabase database = TestDatabase.postgres();
     runner
-        .withConfiguration(
-            AutoConfigurations.of(
-                AopAutoConfiguration.class,
-                DataSourceAutoConfiguration.class,
-                DataSourceTransactionManagerAutoConfiguration.class,
-                TransactionAutoConfiguration.class,
-                JdbcTemplateAutoConfiguration.class))
+        .withConfiguration(Boot.data())
         .withUserConfiguration(Shop.class)
         .withPropertyValues(
             "spring.datasource.url=" + database.jdbcUrl(),
@@ -193,7 +180,7 @@ final class BeansTest {
   @Test
   void aShutdownLetsRunsFinishAndHealthSaysSo(@TempDir Path directory) {
     AtomicReference<CompletableFuture<String>> result = new AtomicReference<>();
-    CompletableFuture<Status> status = new CompletableFuture<>();
+    CompletableFuture<String> status = new CompletableFuture<>();
     Thread[] opener = new Thread[1];
     runner
         .withUserConfiguration(Slowly.class)
@@ -201,8 +188,7 @@ final class BeansTest {
         .run(
             context -> {
               Everstep app = context.getBean(Everstep.class);
-              HealthIndicator health = context.getBean(HealthIndicator.class);
-              assertThat(health.health().getStatus()).isEqualTo(Status.UP);
+              assertThat(Boot.status(context)).isEqualTo("UP");
               result.set(context.getBean(Workflows.class).of(Slow.class).start("x").resultAsync());
               Slow.STARTED.await();
               opener[0] =
@@ -212,13 +198,13 @@ final class BeansTest {
                         while (app.isRunning()) {
                           Thread.onSpinWait();
                         }
-                        status.complete(health.health().getStatus());
+                        status.complete(Boot.status(context));
                         Slow.GO.countDown();
                       });
               opener[0].start();
             });
     assertThat(result.get()).succeedsWithin(LONG).isEqualTo("x");
-    assertThat(status).succeedsWithin(LONG).isEqualTo(Status.OUT_OF_SERVICE);
+    assertThat(status).succeedsWithin(LONG).isEqualTo("OUT_OF_SERVICE");
     assertThat(Resource.CLOSED_BEFORE).hasValue(0);
   }
 
@@ -287,5 +273,7 @@ final class BeansTest {
         .withPropertyValues("everstep.database=sqlite:" + directory.resolve("refused.db"))
         .run(context -> assertThat(context).hasFailed());
     assertThat(Refused.APP.get().isRunning()).isFalse();
+    assertThat(Thread.getAllStackTraces().keySet())
+        .noneMatch(thread -> thread.getName().equals("everstep-keep-alive"));
   }
 }

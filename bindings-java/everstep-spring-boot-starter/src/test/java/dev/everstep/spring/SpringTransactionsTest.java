@@ -21,6 +21,7 @@ import org.springframework.jdbc.datasource.DriverManagerDataSource;
 import org.springframework.transaction.PlatformTransactionManager;
 import org.springframework.transaction.TransactionDefinition;
 import org.springframework.transaction.support.AbstractPlatformTransactionManager;
+import org.springframework.transaction.support.DefaultTransactionDefinition;
 import org.springframework.transaction.support.DefaultTransactionStatus;
 import org.springframework.transaction.support.TransactionSynchronization;
 import org.springframework.transaction.support.TransactionSynchronizationManager;
@@ -103,6 +104,21 @@ final class SpringTransactionsTest {
         .isInstanceOf(EverstepException.class)
         .hasMessageContaining("belong together");
     assertThat(TransactionSynchronizationManager.isActualTransactionActive()).isFalse();
+  }
+
+  @Test
+  void aDefinitionSaysItsIsolation() {
+    PlatformTransactionManager manager = new DataSourceTransactionManager(dataSource);
+    DefaultTransactionDefinition definition = new DefaultTransactionDefinition();
+    definition.setIsolationLevel(TransactionDefinition.ISOLATION_SERIALIZABLE);
+    definition.setPropagationBehavior(TransactionDefinition.PROPAGATION_SUPPORTS);
+    String[] level = new String[1];
+    String said =
+        outcome(
+            SpringTransactions.of(manager, dataSource, definition),
+            () -> level[0] = jdbc.queryForObject("show transaction_isolation", String.class));
+    assertThat(said).isEqualTo("stored 7");
+    assertThat(level[0]).isEqualTo("serializable");
   }
 
   @Test

@@ -21,13 +21,7 @@ import java.util.Collections;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
-import org.springframework.boot.actuate.health.HealthIndicator;
-import org.springframework.boot.actuate.health.Status;
 import org.springframework.boot.autoconfigure.AutoConfigurations;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.DataSourceTransactionManagerAutoConfiguration;
-import org.springframework.boot.autoconfigure.jdbc.JdbcTemplateAutoConfiguration;
-import org.springframework.boot.autoconfigure.transaction.TransactionAutoConfiguration;
 import org.springframework.boot.test.context.runner.ApplicationContextRunner;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
@@ -124,23 +118,58 @@ final class StarterTest {
               assertThat(workflows.of(Greet.class).start("Ada").result(LONG))
                   .isEqualTo("Hello, Ada");
               assertThat(kept[0].queues()).extracting(queue -> queue.name()).contains("mail");
-              HealthIndicator health = context.getBean(HealthIndicator.class);
-              assertThat(health.health().getStatus()).isEqualTo(Status.UP);
-              assertThat(health.health().getDetails()).containsEntry("store", "sqlite");
+              assertThat(Boot.status(context)).isEqualTo("UP");
+              assertThat(Boot.details(context).get("store")).isEqualTo("sqlite");
+              assertThat(keepsAlive()).isTrue();
             });
     assertThat(kept[0].isRunning()).isFalse();
+    assertThat(keepsAlive()).isFalse();
+  }
+
+  /** The engine's own threads do not keep a virtual machine. */
+  private static boolean keepsAlive() {
+    return Thread.getAllStackTraces().keySet().stream()
+        .anyMatch(thread -> thread.getName().equals("everstep-keep-alive") && !thread.isDaemon());
+  }
+
+  @Test
+  void whatIsNoWorkerKeepsNoApplicationAlive(@TempDir Path directory) {
+    String database = "everstep.database=sqlite:" + directory.resolve("client.db");
+    for (String setting :
+        new String[] {
+          "everstep.role=client", "everstep.role=starter", "everstep.keep-alive=false"
+        }) {
+      runner
+          .withPropertyValues(database, setting)
+          .run(
+              context -> {
+                assertThat(context).hasNotFailed();
+                assertThat(keepsAlive()).isFalse();
+              });
+    }
+  }
+
+  @Test
+  void everyOtherSettingOfTheEngineIsBoundToo(@TempDir Path directory) {
+    String database = "everstep.database=sqlite:" + directory.resolve("settings.db");
+    runner
+        .withPropertyValues(
+            database, "everstep.settings.lease-ms=4000", "everstep.settings.replay=always")
+        .run(
+            context ->
+                assertThat(context.getBean(Everstep.class).info()).containsEntry("lease_ms", 4000));
+    runner
+        .withPropertyValues(database, "everstep.settings.leese-ms=4000")
+        .run(
+            context ->
+                assertThat(context).getFailure().hasStackTraceContaining("[config_invalid]"));
   }
 
   @Test
   void stepsTakePartInSpringsTransactionsOnTheApplicationsOwnDatabase() {
     TestDatabase database = TestDatabase.postgres();
     runner
-        .withConfiguration(
-            AutoConfigurations.of(
-                DataSourceAutoConfiguration.class,
-                DataSourceTransactionManagerAutoConfiguration.class,
-                TransactionAutoConfiguration.class,
-                JdbcTemplateAutoConfiguration.class))
+        .withConfiguration(Boot.data())
         .withUserConfiguration(Inserting.class)
         .withPropertyValues(
             "spring.datasource.url=" + database.jdbcUrl(),

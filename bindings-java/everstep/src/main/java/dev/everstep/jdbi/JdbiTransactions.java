@@ -1,5 +1,6 @@
 package dev.everstep.jdbi;
 
+import dev.everstep.Isolation;
 import dev.everstep.OpenTransaction;
 import dev.everstep.TransactionSource;
 import java.sql.Connection;
@@ -7,6 +8,7 @@ import java.sql.SQLException;
 import java.util.Objects;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.Jdbi;
+import org.jspecify.annotations.Nullable;
 
 /** Transactional steps on JDBI. */
 public final class JdbiTransactions {
@@ -20,6 +22,21 @@ public final class JdbiTransactions {
    * @return the source
    */
   public static TransactionSource<Handle> of(Jdbi jdbi) {
+    return source(jdbi, null);
+  }
+
+  /**
+   * The same, at an isolation level.
+   *
+   * @param jdbi on the engine's database; a plugin is installed that does nothing to other handles
+   * @param isolation of each transaction; without it, as the connections have it
+   * @return the source
+   */
+  public static TransactionSource<Handle> of(Jdbi jdbi, Isolation isolation) {
+    return source(jdbi, Objects.requireNonNull(isolation, "isolation"));
+  }
+
+  private static TransactionSource<Handle> source(Jdbi jdbi, @Nullable Isolation isolation) {
     Objects.requireNonNull(jdbi, "jdbi");
     jdbi.installPlugin(new GatePlugin());
     return () -> {
@@ -28,6 +45,9 @@ public final class JdbiTransactions {
       try {
         boolean autoCommit = handle.getConnection().getAutoCommit();
         handle.begin();
+        if (isolation != null) {
+          isolation.begin(gate.connection());
+        }
         gate.lend();
         return new Open(handle, gate, autoCommit);
       } catch (SQLException | RuntimeException error) {

@@ -1,5 +1,6 @@
 package dev.everstep.jooq;
 
+import dev.everstep.Isolation;
 import dev.everstep.OpenTransaction;
 import dev.everstep.TransactionSource;
 import java.sql.Connection;
@@ -8,6 +9,7 @@ import java.util.Objects;
 import org.jooq.ConnectionProvider;
 import org.jooq.DSLContext;
 import org.jooq.impl.DSL;
+import org.jspecify.annotations.Nullable;
 
 /** Transactional steps on jOOQ. */
 public final class JooqTransactions {
@@ -21,6 +23,22 @@ public final class JooqTransactions {
    * @return the source
    */
   public static TransactionSource<DSLContext> of(DSLContext context) {
+    return source(context, null);
+  }
+
+  /**
+   * The same, at an isolation level.
+   *
+   * @param context a context on the engine's database
+   * @param isolation of each transaction; without it, as the provider's connections have it
+   * @return the source
+   */
+  public static TransactionSource<DSLContext> of(DSLContext context, Isolation isolation) {
+    return source(context, Objects.requireNonNull(isolation, "isolation"));
+  }
+
+  private static TransactionSource<DSLContext> source(
+      DSLContext context, @Nullable Isolation isolation) {
     ConnectionProvider provider =
         Objects.requireNonNull(context, "context").configuration().connectionProvider();
     return () -> {
@@ -28,6 +46,9 @@ public final class JooqTransactions {
       try {
         boolean autoCommit = connection.getAutoCommit();
         connection.setAutoCommit(false);
+        if (isolation != null) {
+          isolation.begin(connection);
+        }
         // A nested dsl.transaction(..) would commit the step's rows without their record.
         DSLContext given =
             DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));

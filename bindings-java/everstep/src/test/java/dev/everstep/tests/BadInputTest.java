@@ -5,10 +5,13 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.everstep.Branch;
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
+import dev.everstep.Run;
 import dev.everstep.RunFailed;
+import dev.everstep.RunState;
 import dev.everstep.StepRef;
 import dev.everstep.TypeRef;
 import dev.everstep.WaitInterrupted;
@@ -18,6 +21,7 @@ import dev.everstep.WorkflowRef;
 import java.io.InputStream;
 import java.sql.Connection;
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -152,8 +156,119 @@ final class BadInputTest {
     refused(ErrorCode.CONFIG_INVALID, () -> app.error("x", null));
     WorkflowRef<String, String> echo =
         app.workflow("echo", String.class, String.class, (ctx, in) -> in);
+    TypeRef<String> none = null;
+    String[] noNames = null;
+    for (Executable call :
+        List.<Executable>of(
+            () -> app.run("id", none),
+            () -> app.runOfKey("00000000-0000-0000-0000-000000000000", none),
+            () -> app.reference("r", TypeRef.of(String.class), none),
+            () -> app.migrationSql(null, null),
+            () -> app.run("id").rewind(null, 3),
+            () -> app.run("id").getEvent("key", none, null),
+            () -> app.run("id").result((Duration) null),
+            () -> app.runs(f -> f.states((RunState) null)),
+            () -> app.runs(f -> f.states((RunState[]) null)),
+            () -> Everstep.open(o -> o.queues(noNames)),
+            () -> Everstep.open(o -> o.queues("a", null)),
+            () -> echo.start("x", o -> o.attributes(null)))) {
+      refused(ErrorCode.CONFIG_INVALID, call);
+    }
     // A random id in place of the one that was meant would start the order twice.
     refused(ErrorCode.CONFIG_INVALID, () -> echo.start("x", o -> o.id(null)));
+  }
+
+  @Test
+  void nullsInsideAWorkflowAreNamedToo() {
+    TypeRef<String> none = null;
+    Run<?> nobody = null;
+    List<Branch<String>> nothing = null;
+    WorkflowRef<String, String> work =
+        app.workflow(
+            "work",
+            String.class,
+            String.class,
+            (ctx, in) -> {
+              for (Executable call :
+                  List.<Executable>of(
+                      () -> ctx.step("s", none, step -> in),
+                      () -> ctx.step("s", none, step -> in, o -> {}),
+                      () -> ctx.receive("t", none),
+                      () -> ctx.receive("t", none, LONG),
+                      () -> ctx.getEvent(app.run("id"), "key", none, LONG),
+                      () -> ctx.getEvent(nobody, "key", String.class, LONG),
+                      () -> ctx.send(nobody, "t", in),
+                      () -> ctx.map(List.of(1), (branch, n) -> n, null),
+                      () -> ctx.all(nothing),
+                      () -> ctx.any(nothing),
+                      () -> ctx.race(nothing),
+                      () -> ctx.all((Branch<String>[]) null),
+                      () -> ctx.any((Branch<String>[]) null),
+                      () -> ctx.race((Branch<String>[]) null))) {
+                refused(ErrorCode.CONFIG_INVALID, call);
+              }
+              return in;
+            });
+    app.launch();
+    assertEquals("x", work.start("x").result(LONG));
+  }
+
+  @Test
+  void aCloseInsideARunIsRefusedAtOnce() {
+    StepRef<String, String> step =
+        app.step(
+            "step",
+            String.class,
+            String.class,
+            in -> refused(ErrorCode.CONFIG_INVALID, () -> app.close()));
+    WorkflowRef<String, String> work =
+        app.workflow(
+            "work",
+            String.class,
+            String.class,
+            (ctx, in) -> {
+              refused(ErrorCode.CONFIG_INVALID, () -> app.close(Duration.ZERO));
+              refused(ErrorCode.CONFIG_INVALID, () -> app.serve());
+              ctx.all(branch -> refused(ErrorCode.CONFIG_INVALID, () -> app.close()));
+              return step.call(ctx, in);
+            });
+    app.launch();
+    String text = work.start("x").result(LONG);
+    assertTrue(text.contains("from outside"), text);
+    assertTrue(app.isRunning());
+  }
+
+  /** "As long as it takes" is no reason to take no time at all. */
+  @Test
+  void aGraceTooLongForANumberDrains() throws Exception {
+    CountDownLatch begun = new CountDownLatch(1);
+    CountDownLatch go = new CountDownLatch(1);
+    WorkflowRef<String, String> slow =
+        app.workflow(
+            "slow",
+            String.class,
+            String.class,
+            (ctx, in) ->
+                ctx.step(
+                    "slow",
+                    String.class,
+                    step -> {
+                      begun.countDown();
+                      go.await();
+                      return in;
+                    }));
+    app.launch();
+    CompletableFuture<String> result = slow.start("x").resultAsync();
+    begun.await();
+    Thread closer = new Thread(() -> app.close(ChronoUnit.FOREVER.getDuration()));
+    closer.start();
+    while (app.isRunning()) {
+      assertTrue(closer.isAlive(), "the close was refused");
+    }
+    go.countDown();
+    assertEquals("x", result.get(30, TimeUnit.SECONDS));
+    closer.join();
+    refused(ErrorCode.CONFIG_INVALID, () -> app.close(null));
   }
 
   @Test

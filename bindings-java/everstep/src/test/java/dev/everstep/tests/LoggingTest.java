@@ -1,9 +1,12 @@
 package dev.everstep.tests;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.everstep.Everstep;
+import dev.everstep.ResultTimeout;
+import dev.everstep.Run;
 import dev.everstep.StepRef;
 import dev.everstep.WorkflowRef;
 import java.io.ByteArrayOutputStream;
@@ -13,6 +16,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.slf4j.MDC;
@@ -60,6 +64,46 @@ final class LoggingTest {
       assertEquals(1, count(lines, word), lines);
     }
     assertTrue(count(lines, "warned") > 1, lines);
+  }
+
+  private static String said(Runnable work) {
+    PrintStream before = System.err;
+    ByteArrayOutputStream said = new ByteArrayOutputStream();
+    System.setErr(new PrintStream(said, true, StandardCharsets.UTF_8));
+    try {
+      work.run();
+    } finally {
+      System.setErr(before);
+    }
+    return said.toString(StandardCharsets.UTF_8);
+  }
+
+  /** The most common slip of the first hour: the wait would be for ever, without a word. */
+  @Test
+  void aWaitThatNothingHereWillEndSaysSoOnce() {
+    String words = "engine that is not launched";
+    for (boolean client : new boolean[] {false, true}) {
+      try (Everstep app =
+          Everstep.open(
+              o -> {
+                TestDatabase.sqlite().apply(o);
+                if (client) {
+                  o.client();
+                }
+              })) {
+        app.migrate();
+        WorkflowRef<Integer, Integer> work = app.reference("work", Integer.class, Integer.class);
+        Run<Integer> run = work.start(1);
+        String lines =
+            said(
+                () -> {
+                  assertThrows(ResultTimeout.class, () -> run.result(Duration.ofMillis(20)));
+                  assertThrows(
+                      ExecutionException.class, () -> run.resultAsync(Duration.ZERO).get());
+                });
+        assertEquals(client ? 0 : 1, count(lines, words), lines);
+      }
+    }
   }
 
   /** The provider of the tests keeps no fields. */

@@ -12,14 +12,21 @@ import dev.everstep.Finished;
 import dev.everstep.Outcome;
 import dev.everstep.Run;
 import dev.everstep.RunFailed;
+import dev.everstep.RunInfo;
 import dev.everstep.StepRef;
 import dev.everstep.StepTimeout;
 import dev.everstep.TypeRef;
 import dev.everstep.WorkflowRef;
+import java.math.BigInteger;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.List;
 import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -220,6 +227,63 @@ final class OptionsTest {
     assertEquals(Outcome.NOT_POSSIBLE, run.retry());
     assertEquals(Outcome.NOT_POSSIBLE, run.resume());
     run.cancel();
+  }
+
+  enum Colour {
+    RED
+  }
+
+  /** As a text of its own they would be found by nothing. */
+  @Test
+  void anAttributeIsAScalarOfJson() {
+    WorkflowRef<Integer, Integer> work =
+        app.workflow("work", Integer.class, Integer.class, (ctx, n) -> n);
+    app.launch();
+    for (Object value :
+        List.of(
+            Double.NaN,
+            Float.POSITIVE_INFINITY,
+            Colour.RED,
+            UUID.randomUUID(),
+            Instant.EPOCH,
+            new byte[] {1},
+            List.of(1),
+            Map.of())) {
+      String text =
+          refused(
+                  ErrorCode.PAYLOAD_INVALID,
+                  () -> work.start(1, o -> o.attributes(Map.of("score", value))))
+              .getMessage();
+      assertTrue(text.contains("score"), text);
+      refused(ErrorCode.PAYLOAD_INVALID, () -> app.runs(f -> f.attribute("score", value)));
+    }
+    Map<String, Object> kinds =
+        Map.of("a", "x", "b", true, "c", (byte) 1, "d", 2.5, "e", BigInteger.ONE.shiftLeft(70));
+    Run<Integer> run = work.start(1, o -> o.attributes(kinds));
+    for (Map.Entry<String, Object> kind : kinds.entrySet()) {
+      assertEquals(
+          List.of(run.key()),
+          app.runs(f -> f.attribute(kind.getKey(), kind.getValue())).items().stream()
+              .map(RunInfo::key)
+              .toList());
+    }
+  }
+
+  @Test
+  void whatIsStartedAtTheEndMayBeAReference() throws Exception {
+    BlockingQueue<String> told = new LinkedBlockingQueue<>();
+    StepRef<Finished, Boolean> report =
+        app.step("report", Finished.class, Boolean.class, end -> told.add(end.workflow()));
+    app.workflow("declared", Integer.class, Integer.class, (ctx, n) -> n, o -> o.onFinish(report));
+    WorkflowRef<Integer, Integer> plain =
+        app.workflow("plain", Integer.class, Integer.class, (ctx, n) -> n);
+    app.launch();
+    app.reference("declared", Integer.class, Integer.class).start(1).result(LONG);
+    assertEquals("declared", told.poll(30, TimeUnit.SECONDS));
+    plain.start(1, o -> o.onFinish(report)).result(LONG);
+    assertEquals("plain", told.poll(30, TimeUnit.SECONDS));
+    StepRef<Finished, Boolean> nothing = null;
+    refused(ErrorCode.CONFIG_INVALID, () -> plain.start(1, o -> o.onFinish(nothing)));
   }
 
   @Test

@@ -97,6 +97,48 @@ final class ProcessesTest {
     nextOneFinishes("finished 40");
   }
 
+  /** Its main thread waits in it: without that the process would have ended at once. */
+  @Test
+  void aWorkerServesUntilItIsToldToEndAndLetsItsStepsFinish() throws Exception {
+    Process process = start(List.of(), "serve");
+    while (!Files.readString(output()).contains("started")) {
+      assertTrue(process.isAlive(), Files.readString(output()));
+      Thread.onSpinWait();
+    }
+    process.destroy();
+    assertEquals(143, ended(process));
+    String said = Files.readString(output());
+    assertTrue(said.contains("finished the step"), said);
+  }
+
+  @Test
+  void aServingThreadIsEndedByACloseAndByAnInterrupt() throws Exception {
+    for (boolean interrupted : new boolean[] {false, true}) {
+      Everstep app =
+          Everstep.open(o -> o.database("sqlite:" + directory.resolve(interrupted + ".db")));
+      boolean[] kept = new boolean[1];
+      Thread server =
+          new Thread(
+              () -> {
+                app.serve(Duration.ofSeconds(5));
+                kept[0] = Thread.currentThread().isInterrupted();
+              });
+      server.start();
+      while (!app.isRunning() || !"launched".equals(app.info().get("phase"))) {
+        Thread.onSpinWait();
+      }
+      if (interrupted) {
+        server.interrupt();
+      } else {
+        app.close();
+      }
+      server.join(20_000);
+      assertFalse(server.isAlive());
+      assertFalse(app.isRunning());
+      assertEquals(interrupted, kept[0]);
+    }
+  }
+
   /** Whatever has no room, the thread that brings the answers goes on. */
   @Test
   void aHeapThatIsFullHangsNobody() throws Exception {
@@ -150,6 +192,14 @@ final class ProcessesTest {
     assertEquals(1, ended(process));
     String said = Files.readString(output());
     assertTrue(said.contains("/nowhere/lib.so") && said.contains("-Deverstep.library=FILE"), said);
+  }
+
+  @Test
+  void aMissingLibrarySaysSoEachTime() throws Exception {
+    assertEquals(0, ended(start(List.of("-Deverstep.library=/nowhere/lib.so"), "unloadable")));
+    String said = Files.readString(output());
+    assertEquals(3, said.split("\\[config_invalid\\]", -1).length, said);
+    assertEquals(3, said.split("-Deverstep.library=FILE", -1).length, said);
   }
 
   @Test

@@ -149,6 +149,38 @@ public final class Programs {
     }
   }
 
+  /** Twice: an initialiser of a class says why it failed only once. */
+  private static void unloadable(Path directory) {
+    for (int attempt = 0; attempt < 2; attempt++) {
+      try (Everstep app =
+          Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")))) {
+        app.launch();
+      } catch (EverstepException error) {
+        System.out.println(error);
+      }
+    }
+  }
+
+  /** A step that takes longer than an exit without {@code serve} gives it. */
+  private static void serve(Path directory) {
+    Everstep app = Everstep.open(o -> o.database("sqlite:" + directory.resolve("everstep.db")));
+    StepRef<Integer, Integer> step =
+        app.step(
+            "long",
+            Integer.class,
+            Integer.class,
+            n -> {
+              System.out.println("started");
+              Thread.sleep(4000);
+              System.out.println("finished the step");
+              return n;
+            });
+    if (!Files.exists(directory.resolve("everstep.db"))) {
+      step.start(1);
+    }
+    app.serve();
+  }
+
   /** One run in an engine of its own; also called in another class loader. */
   public static void runOne(String database) {
     try (Everstep app = Everstep.open(o -> o.database(database))) {
@@ -166,6 +198,14 @@ public final class Programs {
     }
     if (arguments[0].equals("memory")) {
       memory(Path.of(arguments[1]));
+      return;
+    }
+    if (arguments[0].equals("unloadable")) {
+      unloadable(Path.of(arguments[1]));
+      return;
+    }
+    if (arguments[0].equals("serve")) {
+      serve(Path.of(arguments[1]));
       return;
     }
     if (arguments[0].equals("starved")) {

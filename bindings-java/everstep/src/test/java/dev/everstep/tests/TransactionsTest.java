@@ -11,15 +11,19 @@ import com.zaxxer.hikari.HikariDataSource;
 import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
+import dev.everstep.Isolation;
 import dev.everstep.RunFailed;
 import dev.everstep.StepFailed;
 import dev.everstep.StepRef;
+import dev.everstep.StepTimeout;
 import dev.everstep.TransactionFunction;
 import dev.everstep.TransactionSource;
+import dev.everstep.TypeRef;
 import dev.everstep.WorkflowRef;
 import dev.everstep.jdbi.JdbiTransactions;
 import dev.everstep.jooq.JooqTransactions;
 import java.sql.Connection;
+import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
@@ -356,6 +360,178 @@ final class TransactionsTest {
     assertEquals(7, workflow.start(7L).result(LONG));
     assertEquals(3, attempts.get());
     assertEquals(1, count());
+  }
+
+  private <T> void isolated(TransactionSource<T> source, Level<T> level) {
+    StepRef<List<Long>, String> step =
+        app.transaction(
+            "t",
+            source,
+            new TypeRef<List<Long>>() {},
+            TypeRef.of(String.class),
+            (tx, n) -> level.of(tx));
+    WorkflowRef<Long, String> workflow =
+        app.workflow("w", Long.class, String.class, (ctx, n) -> step.call(ctx, List.of(n)));
+    app.launch();
+    assertEquals("serializable", workflow.start(7L).result(LONG));
+  }
+
+  private interface Level<T> {
+    String of(T tx) throws SQLException;
+  }
+
+  private static String level(Connection connection) throws SQLException {
+    try (Statement run = connection.createStatement();
+        ResultSet rows = run.executeQuery("show transaction_isolation")) {
+      rows.next();
+      return rows.getString(1);
+    }
+  }
+
+  @Test
+  void jdbcAtAnIsolationLevelLeavesThePoolAsItWas() throws SQLException {
+    isolated(TransactionSource.jdbc(pool, Isolation.SERIALIZABLE), TransactionsTest::level);
+    try (Connection connection = pool.getConnection()) {
+      assertEquals("read committed", level(connection));
+    }
+  }
+
+  @Test
+  void jooqAtAnIsolationLevel() {
+    isolated(
+        JooqTransactions.of(DSL.using(pool, SQLDialect.POSTGRES), Isolation.SERIALIZABLE),
+        dsl -> dsl.fetchValue("show transaction_isolation").toString());
+  }
+
+  @Test
+  void jdbiAtAnIsolationLevel() {
+    isolated(
+        JdbiTransactions.of(Jdbi.create(pool), Isolation.SERIALIZABLE),
+        handle -> handle.createQuery("show transaction_isolation").mapTo(String.class).one());
+  }
+
+  /** Whatever is given, told about its attempt or not, with options or without. */
+  @Test
+  void everyFormIsDeclaredAndRuns() throws SQLException {
+    TypeRef<Long> type = TypeRef.of(Long.class);
+    List<StepRef<Long, Long>> steps =
+        List.of(
+            app.transaction("a", pool, type, type, this::insert),
+            app.transaction("b", pool, type, type, this::insert, o -> o.maxAttempts(2)),
+            app.transaction("c", pool, type, type, (step, tx, n) -> insert(tx, n)),
+            app.transaction("d", pool, Long.class, Long.class, (step, tx, n) -> insert(tx, n)),
+            app.transaction("e", type, type, (step, tx, n) -> n),
+            app.transaction("f", Long.class, Long.class, (step, tx, n) -> n + step.attempt() - 1));
+    WorkflowRef<Long, Long> workflow =
+        app.workflow(
+            "w",
+            Long.class,
+            Long.class,
+            (ctx, n) -> {
+              for (StepRef<Long, Long> step : steps) {
+                assertEquals(n, step.call(ctx, n));
+              }
+              return n;
+            });
+    app.launch();
+    assertEquals(7, workflow.start(7L).result(LONG));
+    assertEquals(4, count());
+  }
+
+  /** What another server says tells nothing of this transaction: its effects are not repeated. */
+  @Test
+  void aConnectionLostElsewhereFailsTheStepAsItSays() throws SQLException {
+    AtomicInteger attempts = new AtomicInteger();
+    StepRef<Long, Long> step =
+        app.transaction(
+            "t",
+            pool,
+            Long.class,
+            Long.class,
+            (connection, n) -> {
+              attempts.incrementAndGet();
+              insert(connection, n);
+              DriverManager.getConnection("jdbc:postgresql://127.0.0.1:1/nobody").close();
+              return n;
+            },
+            o -> o.maxAttempts(2).initialInterval(Duration.ofMillis(1)));
+    RunFailed failed = assertThrows(RunFailed.class, () -> runs(step));
+    assertTrue(failed.getMessage().contains("127.0.0.1"), failed.getMessage());
+    assertEquals(2, attempts.get());
+    assertEquals(0, count());
+  }
+
+  private static <T> StepRef<Long, Long> killedOnce(
+      Everstep app, TransactionSource<T> source, TransactionFunction<T, Long, Long> kills) {
+    AtomicInteger attempts = new AtomicInteger();
+    return app.transaction(
+        "t",
+        source,
+        Long.class,
+        Long.class,
+        (tx, n) -> attempts.incrementAndGet() == 1 ? kills.run(tx, n) : n + attempts.get(),
+        o -> o.maxAttempts(1));
+  }
+
+  private static final String KILL = "select pg_terminate_backend(pg_backend_pid())";
+
+  @Test
+  void itsOwnLostConnectionIsNoAttempt() {
+    assertEquals(
+        9,
+        runs(
+            killedOnce(
+                app,
+                TransactionSource.jdbc(pool),
+                (connection, n) -> {
+                  try (Statement run = connection.createStatement()) {
+                    run.execute(KILL);
+                  }
+                  return n;
+                })));
+  }
+
+  @Test
+  void itsOwnLostConnectionIsNoAttemptOnJooqAndJdbi() {
+    StepRef<Long, Long> jooq =
+        killedOnce(
+            app,
+            JooqTransactions.of(DSL.using(pool, SQLDialect.POSTGRES)),
+            (dsl, n) -> (long) dsl.execute(KILL));
+    assertEquals(9, runs(jooq));
+    try (Everstep other = Everstep.open(database::apply)) {
+      StepRef<Long, Long> jdbi =
+          killedOnce(
+              other,
+              JdbiTransactions.of(Jdbi.create(pool)),
+              (handle, n) -> (long) handle.execute(KILL));
+      WorkflowRef<Long, Long> workflow =
+          other.workflow("other", Long.class, Long.class, (ctx, n) -> jdbi.call(ctx, n));
+      other.launch();
+      assertEquals(9, workflow.start(7L).result(LONG));
+    }
+  }
+
+  /** Its time goes on between two tries: else nothing would bound the next one. */
+  @Test
+  void aTimeoutDuringTheBackOffOfAConflictHolds() {
+    long begun = System.nanoTime();
+    StepRef<Long, Long> step =
+        app.transaction(
+            "t",
+            pool,
+            Long.class,
+            Long.class,
+            (connection, n) -> {
+              if (System.nanoTime() - begun < Duration.ofSeconds(4).toNanos()) {
+                throw new SQLException("made up", "40001");
+              }
+              Thread.sleep(LONG.toMillis());
+              return n;
+            },
+            o -> o.timeout(Duration.ofSeconds(2)).maxAttempts(1));
+    RunFailed failed = assertThrows(RunFailed.class, () -> runs(step));
+    assertTrue(failed.getCause() instanceof StepTimeout, failed.toString());
   }
 
   @Test

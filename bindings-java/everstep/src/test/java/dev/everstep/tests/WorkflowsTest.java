@@ -23,6 +23,7 @@ import dev.everstep.TypeRef;
 import dev.everstep.WorkflowRef;
 import java.time.Duration;
 import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CountDownLatch;
@@ -392,6 +393,41 @@ final class WorkflowsTest {
   }
 
   /** Not waited for, and not left running either. */
+  @ParameterizedTest
+  @MethodSource("databases")
+  void aWaitForAPointInTimeEndsNoSoonerAndOnePassedAtOnce(TestDatabase database) {
+    try (Everstep app = open(database)) {
+      WorkflowRef<Instant, Instant> until =
+          app.workflow(
+              "until",
+              Instant.class,
+              Instant.class,
+              (ctx, due) -> {
+                ctx.sleepUntil(Instant.EPOCH);
+                ctx.sleepUntil(due);
+                return ctx.now();
+              });
+      WorkflowRef<Integer, Instant> forever =
+          app.workflow(
+              "long",
+              Integer.class,
+              Instant.class,
+              (ctx, n) -> {
+                ctx.sleepUntil(Instant.parse("2999-01-02T03:04:05Z"));
+                return ctx.now();
+              });
+      app.launch();
+      Instant due = Instant.now().plusMillis(300);
+      Instant woken = until.start(due).result(LONG);
+      assertFalse(woken.isBefore(due.truncatedTo(ChronoUnit.MICROS)), woken + " before " + due);
+      Run<Instant> waits = forever.start(1);
+      ResultTimeout late =
+          assertThrows(ResultTimeout.class, () -> waits.result(Duration.ofMillis(500)));
+      // 973 years on.
+      assertTrue(late.getMessage().matches(".*wakes in 8[45]\\d{5} h.*"), late.getMessage());
+    }
+  }
+
   @ParameterizedTest
   @MethodSource("databases")
   void theLosersOfARaceAreInterrupted(TestDatabase database) throws InterruptedException {
