@@ -1,15 +1,13 @@
-//! Opening, connecting, launching, draining, closing.
+//! Registering, connecting, launching.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use super::error::{EngineError, Result};
 use super::options::RegisterOptions;
 use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
-use crate::protocol::ops::event;
 use crate::run::retry::PartialRetry;
 use crate::store::{SCHEMA_VERSION, StoreError, StoreKind};
 
@@ -231,59 +229,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Stop claiming, let what runs finish or park within the budget, hand over the rest.
-    pub async fn drain(self: &Arc<Self>, deadline: Duration) {
-        {
-            let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-            if *phase >= Phase::Draining {
-                return;
-            }
-            *phase = Phase::Draining;
-        }
-        let until = tokio::time::Instant::now() + deadline;
-        loop {
-            self.release_all_parked();
-            let ended = self.ended.notified();
-            if self.exec_count() == 0 || tokio::time::Instant::now() >= until {
-                break;
-            }
-            let look_again = (tokio::time::Instant::now() + Duration::from_millis(50)).min(until);
-            // Either way the loop looks again: something ended, or more may have come to wait.
-            let _ = tokio::time::timeout_at(look_again, ended).await;
-        }
-        self.stop_all("drained", "this worker stops; the run goes on elsewhere");
-        let incarnation = self.lease.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(incarnation) = incarnation {
-            match tokio::time::timeout(Duration::from_secs(5), self.store.deregister(incarnation)).await {
-                Ok(Ok(())) => {
-                    // Straight to the store: the task that tells hints may not run again before the end.
-                    if let Err(e) = self.store.hint(&[crate::store::WakeHint::Resync]).await {
-                        self.outage(&e);
-                    }
-                }
-                // The lease runs out by itself: peers take over then.
-                Ok(Err(e)) => self.outage(&e),
-                Err(_) => self.log_all(
-                    "warning",
-                    "unavailable",
-                    "the database did not answer while closing; this worker's runs go on elsewhere when its lease is out",
-                ),
-            }
-        }
-    }
-
-    /// After this nothing is answered any more.
-    pub async fn finish(self: &Arc<Self>) {
-        self.closing.store(true, Ordering::Release);
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
-        self.ticks.now();
-        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for client in clients.values() {
-            client.push_all([crate::protocol::client::Event { token: 0, kind: event::STOPPING, frame: vec![] }]);
-        }
-        self.store.close().await;
     }
 
     pub fn info(&self) -> String {
