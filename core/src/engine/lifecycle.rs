@@ -9,7 +9,7 @@ use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
 use crate::run::retry::PartialRetry;
-use crate::store::{SCHEMA_VERSION, StoreError, StoreKind};
+use crate::store::{LAUNCH, SCHEMA_VERSION, StoreError, StoreKind};
 
 impl Engine {
     /// `register`.
@@ -211,7 +211,7 @@ impl Engine {
         // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
         // Without a build id a deploy looks like a restart: then every launch is a build of its own.
         let build = match self.config.version.as_str() {
-            "" => format!("launch {}", uuid::Uuid::now_v7()),
+            "" => format!("{LAUNCH}{}", uuid::Uuid::now_v7()),
             version => version.to_owned(),
         };
         let offered = self.within_budget(|| self.store.offer_blocked(&build, workflows)).await?;
