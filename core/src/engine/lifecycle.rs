@@ -8,7 +8,6 @@ use super::options::RegisterOptions;
 use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
-use crate::run::retry::PartialRetry;
 use crate::store::{LAUNCH, SCHEMA_VERSION, StoreError, StoreKind};
 
 impl Engine {
@@ -19,14 +18,9 @@ impl Engine {
         let kind = r.str()?;
         let name = r.str()?;
         let version = r.opt_str()?.map(str::to_owned);
-        let options: RegisterOptions = match r.opt_str()? {
-            Some(text) => super::options::from_json(&format!("options of \"{name}\""), text)?,
-            None => RegisterOptions::default(),
-        };
+        let options = r.opt_str()?;
         identity::check_name("a workflow's or step's name", name)?;
-        if let Some(refused) = options.retry.as_ref().and_then(PartialRetry::refused) {
-            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": {refused}")));
-        }
+        let options = options.map_or_else(|| Ok(RegisterOptions::default()), |text| RegisterOptions::read(&format!("options of \"{name}\""), text))?;
         let is_step = match kind {
             "workflow" => false,
             "step" => true,
@@ -39,9 +33,6 @@ impl Engine {
             return Err(EngineError::plain(Code::Closed));
         }
         let named = options.slots;
-        if let Some(slots) = named.filter(|slots| *slots < 1) {
-            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": slots must be at least 1, not {slots}")));
-        }
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         if registry.contains_key(name) {
             return Err(EngineError::new(Code::AlreadyRegistered, format!("\"{name}\" is registered already. Give one of the two another name=.")));
@@ -168,6 +159,10 @@ impl Engine {
             return Err(EngineError::plain(if self.phase() == Phase::Launched { Code::AlreadyLaunched } else { Code::Closed }));
         }
         let notice = self.connect().await?;
+        self.check_follow_ups().await?;
+        if self.config.role == Role::Worker {
+            self.check_served().await?;
+        }
         {
             let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
             match *phase {
