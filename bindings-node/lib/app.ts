@@ -338,7 +338,7 @@ export class Everstep implements AsyncDisposable {
     });
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, or the run has ended without it. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     return droppable(async () => this.#handle(run).getEvent<T>(key, options));
   }

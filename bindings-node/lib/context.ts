@@ -199,7 +199,7 @@ export class WorkflowContext {
     return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, or the run has ended without it. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     return waits.event(this.#here("getEvent"), this.#key(run), key, timeoutOf(options, "getEvent"), location(this.getEvent)) as Promise<T | null>;
   }

@@ -195,7 +195,7 @@ export class Run<Output> {
     });
   }
 
-  /** Waits for an event the run publishes; null when the time is over. */
+  /** Waits for an event the run publishes; null when the time is over, or the run has ended without it. */
   getEvent<T = unknown>(key: string, options: { timeout?: Duration } = {}): Promise<T | null> {
     return droppable(async () => {
       const timeout = timeoutOf(options, "getEvent");

@@ -160,8 +160,8 @@ pub trait Store: Send + Sync + 'static {
     async fn steps(&self, run: RunKey, after: Option<&Position>, limit: i64) -> Result<Vec<StepView>>;
     /// Outcomes of the runs among these that are terminal or blocked (or not found).
     async fn outcomes(&self, runs: &[RunKey]) -> Result<Vec<(RunKey, WaitAnswer)>>;
-    /// (run, key) pairs of events that exist.
-    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>>;
+    /// Of these (run, key) pairs the events that exist, the runs that have ended without, and those that are not there.
+    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>>;
     /// Never started, or blocked: cancelled at once. Any other: epoch + 1, `Cancelling`, inbox + 1, `grace_ms` for clean-up; without an owner it is claimable.
     async fn cancel(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict>;
     /// Children with policy cancel whose parent is this run and that are not terminal, a page.

@@ -13,7 +13,6 @@ use super::rows::read;
 use super::{PostgresStore, sites, starts, waits};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Due, EXPIRED, Ended, Payload, Result, RunKey, RunState, StoreError, WakeHint, cancelled_type};
 
-/// Who asks when a deadline passes, and the type of the error it ends in.
 /// Grace of a cancel that a deadline asks for.
 const DEADLINE_GRACE_MS: i64 = 60_000;
 /// Tries when the database rolls back for the sake of another.
@@ -197,7 +196,7 @@ async fn end(
     let waiters = changes::finish(session, None, std::slice::from_ref(&outcome), &[run], true).await?;
     let mut wakes = std::collections::HashMap::new();
     let mut unlocked = BTreeSet::new();
-    for waiter in waiters.iter().filter(|waiter| waiter.kind == crate::store::WaitKind::Result as i16 && waiter.run != run) {
+    for waiter in waiters.iter().filter(|waiter| waiter.run != run) {
         if set.contains(&waiter.run) {
             *wakes.entry(waiter.run).or_insert(0) += 1;
         } else {

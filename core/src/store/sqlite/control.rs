@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{self, CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_results, wake};
+use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_ends, wake};
 use crate::store::forget::{self, By, Recorded};
 use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, LAUNCH, Payload, Position, Result, RunKey, RunState, cancelled_type};
 
@@ -124,7 +124,7 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
     release_all(conn, std::slice::from_ref(row)).await?;
     // Whoever asks by hand closes them at once; what the engine itself ends is seen by the next tick.
     leave_children(conn, if by == "engine" || by == BY_DEADLINE { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
-    waiters_of_results(conn, &[run], wakes).await?;
+    waiters_of_ends(conn, &[run], wakes).await?;
     log(conn, now, run, "cancel", by, Some(why.into())).await?;
     follow(conn, now, run, row.epoch + 1, value).await
 }

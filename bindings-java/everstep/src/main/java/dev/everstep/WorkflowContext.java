@@ -510,7 +510,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, or the run has ended without it
    */
   public <T> Optional<T> getEvent(
       String id, String key, Class<T> type, @Nullable Duration timeout) {
@@ -525,7 +525,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, or the run has ended without it
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
@@ -541,7 +541,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over
+   * @return the value; empty when the time is over, or the run has ended without it
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
