@@ -179,7 +179,7 @@ func (h *handle) send(ctx context.Context, topic string, message any, skip int, 
 	return h.about(err)
 }
 
-// GetEvent waits for a value a run publishes. It returns false when the time of WithTimeout is over. Inside a workflow the wait is recorded.
+// GetEvent waits for a value a run publishes. It returns false when the time of WithTimeout is over, or the run has ended without it. Inside a workflow the wait is recorded.
 func GetEvent[T any](ctx context.Context, run AnyRun, key string, given ...WaitOption) (T, bool, error) {
 	var none T
 	if isNil(run) {

@@ -322,7 +322,7 @@ export class Everstep implements AsyncDisposable {
     });
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over or the run has ended without it, as of an event whose value is null. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return droppable(async () => this.#handle(run).getEvent<T>(key, options));
   }

@@ -211,7 +211,7 @@ export class WorkflowContext {
     return waits.setEvent(this.#here("setEvent"), key, value, location(this.setEvent));
   }
 
-  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over, as of an event whose value is null. */
+  /** Waits for an event of a run (its handle, `{ key }` or id); null when the time is over or the run has ended without it, as of an event whose value is null. */
   getEvent<T = unknown>(run: RunLike, key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return waits.event(this.#here("getEvent"), this.#key(run), key, timeoutOf(options, "getEvent"), location(this.getEvent)) as Promise<T | null>;
   }

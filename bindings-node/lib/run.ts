@@ -195,7 +195,7 @@ export class Run<Output> {
     });
   }
 
-  /** Waits for an event the run publishes; null when the time is over, as of an event whose value is null. */
+  /** Waits for an event the run publishes; null when the time is over or the run has ended without it, as of an event whose value is null. */
   getEvent<T = unknown>(key: string, options: { timeout?: Duration | undefined } = {}): Promise<T | null> {
     return droppable(async () => {
       const timeout = timeoutOf(options, "getEvent");

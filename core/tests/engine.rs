@@ -3,6 +3,8 @@
 #[path = "../../tests/src/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+#[path = "engine/ends.rs"]
+mod ends;
 mod host;
 #[path = "engine/jobs.rs"]
 mod jobs;
@@ -11,6 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ends::{
+    a_close_during_a_drain_gives_the_runs_back_without_a_crash, an_event_of_a_run_that_has_ended_without_it_is_waited_for_no_longer,
+    what_looks_mistyped_is_refused_at_launch_and_at_a_start,
+};
 use everstep::protocol::Value;
 use everstep::protocol::ops::{op, record};
 use host::{Ctx, Host, PATIENCE, Unwind, frame};
@@ -81,6 +87,9 @@ cases!(
     a_child_on_a_queue_that_is_not_there_fails_alike_when_it_is,
     deadlines_and_unknown_workflows_and_late_starts,
     a_transaction_commits_its_rows_and_its_checkpoint_together,
+    a_close_during_a_drain_gives_the_runs_back_without_a_crash,
+    an_event_of_a_run_that_has_ended_without_it_is_waited_for_no_longer,
+    what_looks_mistyped_is_refused_at_launch_and_at_a_start,
 );
 
 impl Place {

@@ -89,6 +89,7 @@ const CHECKS: &[(&str, Check)] = checks![
     control::grace_and_deadline_end,
     control::resume_retry_rewind,
     control::blocked_runs_are_offered_once,
+    control::offers_do_not_pile_up,
     control::lists_and_details,
     transactions::commit_together_or_not_at_all,
     transactions::probe_tells,

@@ -307,7 +307,7 @@ class Everstep(Base):
     @overload
     def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     def get_event(self, run: Run[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event of a run (its handle or id); None when the time is over, and where the event's value is None."""
+        """Waits for an event of a run (its handle or id); None when the time is over or the run has ended without it, and where the event's value is None."""
         return handle_of(Run[Any], self._engine, run).get_event(key, timeout=timeout, returns=returns)
 
     @overload

@@ -321,7 +321,7 @@ class AsyncEverstep(Base):
     @overload
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, run: AsyncRun[Any] | str, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event of a run (its handle or id); None when the time is over, and where the event's value is None."""
+        """Waits for an event of a run (its handle or id); None when the time is over or the run has ended without it, and where the event's value is None."""
         return await handle_of(AsyncRun[Any], self._engine, run).get_event(key, timeout=timeout, returns=returns)
 
     @overload

@@ -162,7 +162,7 @@ class Run(Handle, Generic[R]):
     @overload
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event the run publishes; None when the time is over, and where the event's value is None."""
+        """Waits for an event the run publishes; None when the time is over or the run has ended without it, and where the event's value is None."""
         scope = parent_scope(self._engine, "run.get_event()")
         if scope is not None:
             return _clock.read(_sync_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)
@@ -239,7 +239,7 @@ class AsyncRun(Handle, Generic[R]):
     @overload
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: type[T]) -> T | None: ...
     async def get_event(self, key: str, *, timeout: dt.timedelta | None = None, returns: Any = Any) -> Any:
-        """Waits for an event the run publishes; None when the time is over, and where the event's value is None."""
+        """Waits for an event the run publishes; None when the time is over or the run has ended without it, and where the event's value is None."""
         scope = parent_scope(self._engine, "run.get_event()")
         if scope is not None:
             return _clock.read(await _async_calls.call(scope, *_clock.event(self.key, key, timeout, location())), returns)

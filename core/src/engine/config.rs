@@ -98,6 +98,9 @@ impl Config {
         super::identity::check_name("namespace", &namespace)?;
         let environment = raw.environment.or_else(|| set("EVERSTEP_ENV")).unwrap_or_else(|| "development".into());
         super::identity::check_name("environment", &environment)?;
+        for queue in raw.queues.iter().flatten() {
+            super::identity::check_name("the name of a queue to serve", queue)?;
+        }
         let lease_ms = positive("lease_ms", raw.lease_ms.unwrap_or(10_000))?;
         let beat_ms = positive("beat_ms", raw.beat_ms.unwrap_or((lease_ms * 3 / 10).max(1)))?;
         if beat_ms * 2 > lease_ms {
@@ -202,6 +205,9 @@ mod tests {
         assert_eq!(code(resolve(r#"{"slots":0}"#, &[])), Code::ConfigInvalid);
         assert_eq!(code(resolve(r#"{"schema":"pg_mine"}"#, &[])), Code::ConfigInvalid);
         assert_eq!(code(resolve(r#"{"environment":"a\u0000"}"#, &[])), Code::IdInvalid);
+        for queues in [r#"[""]"#, r#"["orders","a\nb"]"#] {
+            assert_eq!(code(resolve(&format!(r#"{{"queues":{queues}}}"#), &[])), Code::IdInvalid);
+        }
         assert_eq!(code(resolve(r#"{"unheard_of":1}"#, &[])), Code::ConfigInvalid);
         assert_eq!(
             resolve(r#"{"slots":"many"}"#, &[]).err().map(|e| e.message),

@@ -26,6 +26,11 @@ impl EngineError {
         EngineError::new(Code::Internal, format!("{}: {what}", Code::Internal.means()))
     }
 
+    /// The same, and what it is about.
+    pub fn about(self, what: &str) -> Self {
+        EngineError { message: format!("{what}: {}", self.message), ..self }
+    }
+
     pub fn frame(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.str(self.code.as_str()).str(&self.message);

@@ -1,17 +1,14 @@
-//! Opening, connecting, launching, draining, closing.
+//! Registering, connecting, launching.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use super::error::{EngineError, Result};
 use super::options::RegisterOptions;
 use super::{Engine, Phase, Registered, Role, identity};
 use crate::protocol::errors::Code;
 use crate::protocol::frame::{Reader, Writer};
-use crate::protocol::ops::event;
-use crate::run::retry::PartialRetry;
-use crate::store::{SCHEMA_VERSION, StoreError, StoreKind};
+use crate::store::{LAUNCH, SCHEMA_VERSION, StoreError, StoreKind};
 
 impl Engine {
     /// `register`.
@@ -21,14 +18,9 @@ impl Engine {
         let kind = r.str()?;
         let name = r.str()?;
         let version = r.opt_str()?.map(str::to_owned);
-        let options: RegisterOptions = match r.opt_str()? {
-            Some(text) => super::options::from_json(&format!("options of \"{name}\""), text)?,
-            None => RegisterOptions::default(),
-        };
+        let options = r.opt_str()?;
         identity::check_name("a workflow's or step's name", name)?;
-        if let Some(refused) = options.retry.as_ref().and_then(PartialRetry::refused) {
-            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": {refused}")));
-        }
+        let options = options.map_or_else(|| Ok(RegisterOptions::default()), |text| RegisterOptions::read(&format!("options of \"{name}\""), text))?;
         let is_step = match kind {
             "workflow" => false,
             "step" => true,
@@ -41,9 +33,6 @@ impl Engine {
             return Err(EngineError::plain(Code::Closed));
         }
         let named = options.slots;
-        if let Some(slots) = named.filter(|slots| *slots < 1) {
-            return Err(EngineError::new(Code::ConfigInvalid, format!("options of \"{name}\": slots must be at least 1, not {slots}")));
-        }
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         if registry.contains_key(name) {
             return Err(EngineError::new(Code::AlreadyRegistered, format!("\"{name}\" is registered already. Give one of the two another name=.")));
@@ -170,6 +159,10 @@ impl Engine {
             return Err(EngineError::plain(if self.phase() == Phase::Launched { Code::AlreadyLaunched } else { Code::Closed }));
         }
         let notice = self.connect().await?;
+        self.check_follow_ups().await?;
+        if self.config.role == Role::Worker {
+            self.check_served().await?;
+        }
         {
             let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
             match *phase {
@@ -213,7 +206,7 @@ impl Engine {
         // Runs a mismatch blocked are offered once to each build: this may be the fixed one.
         // Without a build id a deploy looks like a restart: then every launch is a build of its own.
         let build = match self.config.version.as_str() {
-            "" => format!("launch {}", uuid::Uuid::now_v7()),
+            "" => format!("{LAUNCH}{}", uuid::Uuid::now_v7()),
             version => version.to_owned(),
         };
         let offered = self.within_budget(|| self.store.offer_blocked(&build, workflows)).await?;
@@ -231,59 +224,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Stop claiming, let what runs finish or park within the budget, hand over the rest.
-    pub async fn drain(self: &Arc<Self>, deadline: Duration) {
-        {
-            let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-            if *phase >= Phase::Draining {
-                return;
-            }
-            *phase = Phase::Draining;
-        }
-        let until = tokio::time::Instant::now() + deadline;
-        loop {
-            self.release_all_parked();
-            let ended = self.ended.notified();
-            if self.exec_count() == 0 || tokio::time::Instant::now() >= until {
-                break;
-            }
-            let look_again = (tokio::time::Instant::now() + Duration::from_millis(50)).min(until);
-            // Either way the loop looks again: something ended, or more may have come to wait.
-            let _ = tokio::time::timeout_at(look_again, ended).await;
-        }
-        self.stop_all("drained", "this worker stops; the run goes on elsewhere");
-        let incarnation = self.lease.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(incarnation) = incarnation {
-            match tokio::time::timeout(Duration::from_secs(5), self.store.deregister(incarnation)).await {
-                Ok(Ok(())) => {
-                    // Straight to the store: the task that tells hints may not run again before the end.
-                    if let Err(e) = self.store.hint(&[crate::store::WakeHint::Resync]).await {
-                        self.outage(&e);
-                    }
-                }
-                // The lease runs out by itself: peers take over then.
-                Ok(Err(e)) => self.outage(&e),
-                Err(_) => self.log_all(
-                    "warning",
-                    "unavailable",
-                    "the database did not answer while closing; this worker's runs go on elsewhere when its lease is out",
-                ),
-            }
-        }
-    }
-
-    /// After this nothing is answered any more.
-    pub async fn finish(self: &Arc<Self>) {
-        self.closing.store(true, Ordering::Release);
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
-        self.ticks.now();
-        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for client in clients.values() {
-            client.push_all([crate::protocol::client::Event { token: 0, kind: event::STOPPING, frame: vec![] }]);
-        }
-        self.store.close().await;
     }
 
     pub fn info(&self) -> String {

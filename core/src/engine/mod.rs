@@ -8,6 +8,7 @@ mod config;
 pub mod control;
 mod counters;
 mod dispatcher;
+mod drain;
 pub mod error;
 pub mod host;
 mod housekeeping;
@@ -106,6 +107,7 @@ pub struct Engine {
     misfits: misfits::Misfits,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
+    draining: drain::Drain,
     closing: AtomicBool,
     outage: AtomicBool,
     /// Of all loaded history, about.
@@ -150,6 +152,7 @@ impl Engine {
             counters: counters::Counters::default(),
             misfits: misfits::Misfits::default(),
             ended: Notify::new(),
+            draining: drain::Drain::default(),
             closing: AtomicBool::new(false),
             outage: AtomicBool::new(false),
             history_bytes: AtomicI64::new(0),

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::error::{EngineError, Result};
-use super::{Engine, identity};
+use super::options::RunOptions;
+use super::{Engine, Phase, identity};
 use crate::protocol::errors::Code;
 use crate::store::NewRun;
 
@@ -50,7 +51,8 @@ impl Engine {
 
     pub fn unknown(&self, run: &NewRun, unchecked: bool) -> Unknown {
         let queue = !run.route.queue.is_empty() && self.queues.get(&run.route.queue).is_none();
-        Unknown { queue, name: !unchecked && !self.knows_workflow(&run.route.workflow) }
+        let name = || !self.knows_workflow(&run.route.workflow) || self.follow_up(run).is_some_and(|next| !self.knows_workflow(&next));
+        Unknown { queue, name: !unchecked && name() }
     }
 
     /// Go on with starts whose names are known; look in the database before saying that one is not.
@@ -69,29 +71,86 @@ impl Engine {
         });
     }
 
-    /// The error for a start on a queue nobody created, or under a name that looks mistyped.
+    /// The error for a start on a queue nobody created, or under a name that looks mistyped; so does what is to follow it.
     pub fn check_start(&self, run: &NewRun, unchecked: bool) -> Result<()> {
         self.known_queue(&run.route.queue)?;
-        if unchecked { Ok(()) } else { self.check_workflow(&run.route.workflow) }
+        if unchecked {
+            return Ok(());
+        }
+        self.check_workflow(&run.route.workflow)?;
+        self.follow_up(run).map_or(Ok(()), |next| self.check_workflow(&next).map_err(|e| e.about("on_finish")))
     }
 
     /// The error for a name that nobody knows and that is nearly one that is known. Any other name nobody knows is left to be learned: the
     /// worker that implements it, of any language, may come later.
     pub fn check_workflow(&self, name: &str) -> Result<()> {
-        if self.knows_workflow(name) {
+        self.mistyped(name).map_or(Ok(()), |said| {
+            let way_out = "A start that is to wait for a worker that does not exist yet must say so (option unchecked).";
+            Err(EngineError::new(Code::UnknownWorkflow, format!("{said} {way_out}")))
+        })
+    }
+
+    /// What a start has named to follow its run; not what launch has looked at.
+    fn follow_up(&self, run: &NewRun) -> Option<String> {
+        let next = RunOptions::from_text(Some(run.options.as_deref()?)).on_finish;
+        let registered = || self.registered(&run.route.workflow).and_then(|r| r.options.on_finish);
+        next.filter(|next| self.phase() < Phase::Launched || registered().as_ref() != Some(next))
+    }
+
+    /// At launch, when all of them are there: what registered functions name to follow their runs. A run of a mistyped one would wait for ever, once for each.
+    pub async fn check_follow_ups(&self) -> Result<()> {
+        let registered: Vec<(String, String)> = {
+            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            registry.iter().filter_map(|(name, r)| Some((name.clone(), r.options.on_finish.clone()?))).collect()
+        };
+        if registered.iter().all(|(_, next)| self.knows_workflow(next)) {
             return Ok(());
+        }
+        self.refresh_names().await?;
+        match registered.iter().find_map(|(name, next)| Some((name, self.mistyped(next)?))) {
+            None => Ok(()),
+            Some((name, said)) => {
+                let way_out = "A new workflow that is really called so has to be launched, in its own program, before others name it.";
+                Err(EngineError::new(Code::UnknownWorkflow, format!("options of \"{name}\": on_finish: {said} {way_out}")))
+            }
+        }
+    }
+
+    fn mistyped(&self, name: &str) -> Option<String> {
+        if self.knows_workflow(name) {
+            return None;
         }
         let mut known: Vec<String> = self.registry.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         known.extend(self.names.0.read().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-        match identity::meant(name, known.iter().map(String::as_str)) {
-            None => Ok(()),
-            Some(near) => Err(EngineError::new(
-                Code::UnknownWorkflow,
-                format!(
-                    "No workflow \"{name}\" is registered here or was ever run by a worker of this database. Did you mean \"{near}\"? \
-                     A start that is to wait for a worker that does not exist yet must say so (option unchecked)."
-                ),
-            )),
+        let near = identity::meant(name, known.iter().map(String::as_str))?;
+        Some(format!("No workflow \"{name}\" is registered here or was ever run by a worker of this database. Did you mean \"{near}\"?"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::ByHand;
+    use super::super::options::StartOptions;
+    use super::*;
+    use crate::protocol::frame::Writer;
+
+    #[test]
+    fn what_is_to_follow_a_run_is_looked_at_like_what_is_started() {
+        let h = ByHand::open(false);
+        let mut w = Writer::new();
+        w.int(1).str("workflow").str("notify");
+        h.engine.register(&w.finish()).unwrap();
+        let start = |next: &str, unchecked: bool| {
+            let options = StartOptions { on_finish: Some(next.into()), ..StartOptions::default() };
+            let run = h.engine.new_run("w", None, options, None).unwrap();
+            assert_eq!(h.engine.unknown(&run, unchecked) != Unknown::default(), next != "notify" && !unchecked);
+            h.engine.check_start(&run, unchecked).map_err(|e| (e.code, e.message))
+        };
+        let (code, message) = start("notfy", false).unwrap_err();
+        assert_eq!(code, Code::UnknownWorkflow);
+        assert!(message.starts_with("on_finish: No workflow \"notfy\"") && message.contains("\"notify\""), "{message}");
+        for (next, unchecked) in [("notfy", true), ("notify", false), ("another", false)] {
+            assert_eq!(start(next, unchecked), Ok(()));
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{EngineError, Result};
 use super::identity::check_name;
 use crate::protocol::errors::Code;
-use crate::protocol::frame::Reader;
+use crate::protocol::frame::{Reader, bounded_ms};
 use crate::run::retry::PartialRetry;
 use crate::store::{Dedup, DedupPolicy, DedupScope, Due};
 
@@ -20,6 +20,27 @@ pub struct RegisterOptions {
     pub on_finish: Option<String>,
     /// Runs only on workers, and starts only go to workers, of this label.
     pub label: Option<String>,
+}
+
+impl RegisterOptions {
+    /// `what` begins every error: these are read for each function of a program. What is wrong is said here, not by each start.
+    pub fn read(what: &str, text: &str) -> Result<RegisterOptions> {
+        let read: RegisterOptions = from_json(what, text)?;
+        read.checked().map_err(|e| e.about(what))
+    }
+
+    fn checked(self) -> Result<RegisterOptions> {
+        if let Some(refused) = self.retry.as_ref().and_then(PartialRetry::refused) {
+            return Err(EngineError::new(Code::ConfigInvalid, refused));
+        }
+        if let Some(slots) = self.slots.filter(|slots| *slots < 1) {
+            return Err(EngineError::new(Code::ConfigInvalid, format!("slots must be at least 1, not {slots}")));
+        }
+        not_below("deadline", 0, self.deadline_ms)?;
+        name("on_finish", self.on_finish.as_deref())?;
+        name("the label", self.label.as_deref())?;
+        Ok(RegisterOptions { deadline_ms: self.deadline_ms.map(bounded_ms), retry: self.retry.map(PartialRetry::bounded), ..self })
+    }
 }
 
 /// JSON of a host, with the name of the field that is wrong in the error; positions in the text would say nothing to who never saw it.
@@ -190,6 +211,32 @@ fn dedup(key: String, scope: Option<&str>, policy: Option<&str>, ttl_ms: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registration_is_checked_as_a_start_is_and_names_its_function() {
+        let read = |text: &str| RegisterOptions::read("options of \"pay\"", text);
+        let refused = [
+            (r#"{"deadline_ms":-5}"#, Code::ConfigInvalid, "deadline must not be below 0, it is -5"),
+            (r#"{"retry":{"max_ms":-5}}"#, Code::ConfigInvalid, "retry.max_ms"),
+            (r#"{"slots":0}"#, Code::ConfigInvalid, "slots must be at least 1, not 0"),
+            (r#"{"on_finish":""}"#, Code::IdInvalid, "on_finish must be 1 to 255 bytes"),
+            (r#"{"on_finish":"a\u0000"}"#, Code::IdInvalid, "on_finish"),
+            (r#"{"label":"a\nb"}"#, Code::IdInvalid, "label"),
+        ];
+        for (text, code, said) in refused {
+            let e = read(text).expect_err(text);
+            assert!(e.code == code && e.message.starts_with("options of \"pay\": ") && e.message.contains(said), "{}", e.message);
+        }
+        // "For ever" of a host: an interval of the database ends before i64 does.
+        let longest = i64::MAX;
+        let text = format!(r#"{{"deadline_ms":{longest},"retry":{{"initial_ms":{longest},"max_ms":{longest},"timeout_ms":{longest}}}}}"#);
+        let options = read(&text).unwrap();
+        let retry = options.retry.unwrap();
+        for ms in [options.deadline_ms, retry.initial_ms, retry.max_ms, retry.timeout_ms] {
+            assert_eq!(ms, Some(bounded_ms(longest)));
+        }
+        assert!(bounded_ms(longest) < longest / 1000);
+    }
 
     #[test]
     fn attributes_are_flat_and_hold_what_both_databases_can_look_into() {

@@ -58,6 +58,30 @@ impl Engine {
         Ok(())
     }
 
+    /// At launch, behind the queues its program declares: a worker of a queue that is not there serves nothing and would say nothing. Nearly the name of one:
+    /// a mistyping. Any other may be made later, by another program.
+    pub async fn check_served(&self) -> Result<()> {
+        let served = self.config.queues.as_deref().unwrap_or_default();
+        if served.iter().all(|name| self.queues.get(name).is_some()) {
+            return Ok(());
+        }
+        self.refresh_queues().await?;
+        let names = self.queues.names();
+        let missing: Vec<&String> = served.iter().filter(|name| self.queues.get(name).is_none()).collect();
+        if let Some(name) = missing.iter().find(|name| identity::meant(name, names.iter().map(String::as_str)).is_some()) {
+            return Err(self.unknown_queue(name));
+        }
+        if !missing.is_empty() {
+            let listed = missing.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            self.log_all(
+                "warning",
+                Code::UnknownQueue.as_str(),
+                &format!("nobody has made the queue(s) {listed}: this worker serves nothing of them until somebody does"),
+            );
+        }
+        Ok(())
+    }
+
     /// The error for a queue nobody created.
     pub fn known_queue(&self, name: &str) -> Result<()> {
         if name.is_empty() || self.queues.get(name).is_some() {

@@ -145,6 +145,12 @@ impl Writer {
 
 const LONGEST_MS: i64 = 1000 * 365 * 86_400_000;
 
+/// A duration. Hosts say "forever" with the longest one they have, and a database's interval ends before i64 does: a refused
+/// statement would be tried again and again. A thousand years are as good.
+pub fn bounded_ms(ms: i64) -> i64 {
+    ms.min(LONGEST_MS)
+}
+
 /// Reads values in place. What a frame leaves out at its end reads as null.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
@@ -201,10 +207,8 @@ impl<'a> Reader<'a> {
         self.take(n)
     }
 
-    /// A duration. Hosts say "forever" with the longest one they have, and a database's interval ends before i64 does: a refused
-    /// statement would be tried again and again. A thousand years are as good.
     pub fn opt_ms(&mut self) -> Result<Option<i64>, FrameError> {
-        Ok(self.opt_int()?.map(|ms| ms.min(LONGEST_MS)))
+        Ok(self.opt_int()?.map(bounded_ms))
     }
 
     pub fn opt_int(&mut self) -> Result<Option<i64>, FrameError> {

@@ -93,7 +93,7 @@ pub mod op {
     pub const AWAIT_RESULT: u32 = 12;
     /// A message from outside any run.
     pub const SEND: u32 = 13;
-    /// Wait, outside any run, for an event; null when the time is over. timeout 0: look once.
+    /// Wait, outside any run, for an event; null when the time is over, or the run without it. timeout 0: look once.
     pub const GET_EVENT: u32 = 14;
     /// kind: step | transaction. Verdict: run, recorded, pending, stopped, cancelled; mismatch, reordered, ambiguous_step are errors.
     pub const BEGIN_STEP: u32 = 20;
@@ -105,7 +105,7 @@ pub mod op {
     pub const BEGIN_GROUP: u32 = 23;
     /// Record the winner (child branch) of any or race; the other branches are stopped with `branch_closed`. The verdict's value is the recorded winner as JSON text.
     pub const FINISH_GROUP: u32 = 24;
-    /// kind: sleep | receive | event | result. Completes with the value; null for a sleep, and for a receive or event whose time is over.
+    /// kind: sleep | receive | event | result. Completes with the value; null for a sleep, for a receive or event whose time is over, and for an event whose run has ended without it.
     pub const BEGIN_WAIT: u32 = 25;
     /// which: now | uuid | random. A durable value as a payload.
     pub const BEGIN_VALUE: u32 = 26;

@@ -252,17 +252,16 @@ impl Exec {
         let mut w = Writer::new();
         w.str(why).str(message);
         self.tell(event::STOP, w.finish(), out);
-        for (_, call) in st.calls.drain() {
-            out.push(&self.client, Event { token: call.token, kind: event::COMPLETED, frame: verdict::stopped(why) });
-        }
+        self.answer_open_calls(st, why, out);
     }
 
-    /// The run has ended: what it began and did not wait for (the loser of a raw race) is answered too, or its host would hold each for good.
-    pub fn answer_open_calls(&self, st: &mut ExecState, out: &mut Outbox) {
+    /// It goes no further here. What it began and did not wait for (the loser of a raw race), and what still stood behind other completions, is answered too,
+    /// or its host would hold each for good.
+    pub fn answer_open_calls(&self, st: &mut ExecState, why: &'static str, out: &mut Outbox) {
         let open = st.calls.drain().map(|(_, call)| call.token);
         let finished = std::mem::take(&mut st.finished).into_values().flatten().map(|(token, _)| token);
         for token in open.chain(finished).chain(st.history.give_up_waiting()) {
-            out.push(&self.client, Event { token, kind: event::COMPLETED, frame: verdict::stopped("ended") });
+            out.push(&self.client, Event { token, kind: event::COMPLETED, frame: verdict::stopped(why) });
         }
     }
 
@@ -434,4 +433,24 @@ impl ExecState {
 /// Whether `branch` is `ancestor` or stands below it.
 pub fn under(branch: &str, ancestor: &str) -> bool {
     branch.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::by_hand::{ByHand, asked, recorded};
+    use crate::protocol::ops::kind;
+
+    #[test]
+    fn who_is_stopped_has_no_call_without_an_answer() {
+        let h = ByHand::open(true);
+        let exec = h.claim(|run| run.steps = vec![recorded(0, b"1")]);
+        // One call waits for its turn, another is done and stands behind it.
+        exec.begin_step(&h.engine, asked("", 1, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        exec.lock().finished.insert(7, Some((2, vec![])));
+        exec.stop(&mut exec.lock(), "lease_lost", "", &mut Outbox::default());
+        let mut told: Vec<u64> = h.told().iter().filter(|e| e.kind == event::COMPLETED).map(|e| e.token).collect();
+        told.sort_unstable();
+        assert_eq!(told, [1, 2]);
+    }
 }

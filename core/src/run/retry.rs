@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::frame::{FrameError, Reader};
+use crate::protocol::frame::{FrameError, Reader, bounded_ms};
 
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
@@ -81,6 +81,12 @@ impl PartialRetry {
         let below = whole.into_iter().find(|(_, least, value)| value.is_some_and(|n| n < *least)).map(|(name, least, _)| (name, least));
         let below = below.or_else(|| self.factor.filter(|n| n.is_nan() || *n < 1.0).map(|_| ("factor", 1)));
         below.map(|(name, least)| format!("retry.{name} must not be below {least}"))
+    }
+
+    /// One that came as JSON, with the longest durations that a frame may hold.
+    pub fn bounded(self) -> PartialRetry {
+        let [initial_ms, max_ms, timeout_ms] = [self.initial_ms, self.max_ms, self.timeout_ms].map(|ms| ms.map(bounded_ms));
+        PartialRetry { initial_ms, max_ms, timeout_ms, ..self }
     }
 
     /// This over another: what is left out here is the other's.

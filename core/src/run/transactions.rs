@@ -202,16 +202,9 @@ impl Exec {
     fn end_at_cancel(self: &Arc<Self>, engine: &Arc<Engine>, place: &Place) {
         let mut out = Outbox::default();
         let mut st = self.lock();
-        let Some(call) = st.calls.get(place).filter(|c| matches!(c.phase, Phase::InTransaction { .. })) else { return };
-        match st.cancel.clone().filter(|_| !call.shielded) {
-            Some(cancel) => {
-                self.roll_back_number(&mut st, place, &mut out);
-                if let Some(call) = st.calls.remove(place) {
-                    self.note_cancel(engine, &mut st, place, call.site, &[], &mut out);
-                    out.complete(&self.client, call.token, verdict::cancelled(&cancel.by, &cancel.why));
-                }
-            }
-            None => self.again_after_conflict(engine, &mut st, place, &mut out),
+        if st.calls.get(place).is_some_and(|c| matches!(c.phase, Phase::InTransaction { .. })) {
+            self.again_after_conflict(engine, &mut st, place, &mut out);
+            self.after_change(engine, &mut st);
         }
         drop(st);
         out.flush();
@@ -337,6 +330,7 @@ mod tests {
     use crate::protocol::frame::Reader;
     use crate::protocol::ops::{flag, kind, verdict as number};
     use crate::run::begin::Asked;
+    use crate::run::finish::Finished;
     use crate::store::CancelRequest;
 
     /// The verdict of a transaction the fence refused, and who had heard of a cancel by then.
@@ -360,5 +354,28 @@ mod tests {
         assert_eq!(after_fence(0, true), number::CANCELLED);
         assert_eq!(after_fence(flag::SHIELDED, true), number::RUN);
         assert_eq!(after_fence(0, false), number::RUN);
+    }
+
+    /// Its answer overtook what was on its way to the database: what followed from the cancel then took places that a replay gives to what followed from
+    /// the step.
+    #[test]
+    fn a_cancel_that_has_fenced_a_transaction_is_heard_behind_the_step_before_it() {
+        let h = ByHand::open(true);
+        let exec = h.claim(|_| {});
+        let (step, tx): (Place, Place) = (("".into(), 0), ("".into(), 1));
+        exec.begin_step(&h.engine, asked("", 1, kind::STEP, "s"), &mut Outbox::default()).unwrap();
+        exec.begin_step(&h.engine, asked("", 2, kind::TRANSACTION, "pay"), &mut Outbox::default()).unwrap();
+        let done = Finished { branch: "", seq: step.1, attempt: 1, failed: false, output: b"1", retryable: false, stopped: false, token: 3 };
+        exec.finish_step(&h.engine, done, &mut Outbox::default());
+        exec.checkpoint(&h.engine, &mut exec.lock(), &tx, b"1").unwrap();
+        exec.lock().cancel = Some(CancelRequest { by: "client".into(), why: "requested".into(), grace_left_ms: 60_000 });
+        exec.end_at_cancel(&h.engine, &tx);
+        assert_eq!(h.told(), [], "the step's record is on its way");
+        h.commit();
+        let mut told: Vec<u64> = h.told().iter().map(|e| e.token).collect();
+        while let (_, Some((token, _))) = exec.turn(&mut exec.lock()) {
+            told.push(token);
+        }
+        assert_eq!(told, [3, 2]);
     }
 }

@@ -218,6 +218,7 @@ impl Exec {
         let (failed, output, mut effects) = match answer {
             WaitAnswer::Message(m) => (false, m.value, vec![Effect::Consume { message: m.id }]),
             WaitAnswer::Event(value) => (false, value, vec![]),
+            WaitAnswer::Ended => (false, Payload::default(), vec![]),
             WaitAnswer::Result { state, value } => (state != RunState::Succeeded, value, vec![]),
             WaitAnswer::NotFound => {
                 return self.record_error(engine, st, place, "RunNotFound", Code::RunNotFound, "There is no such run to wait for.", vec![Effect::CloseWait]);

@@ -160,8 +160,8 @@ pub trait Store: Send + Sync + 'static {
     async fn steps(&self, run: RunKey, after: Option<&Position>, limit: i64) -> Result<Vec<StepView>>;
     /// Outcomes of the runs among these that are terminal or blocked (or not found).
     async fn outcomes(&self, runs: &[RunKey]) -> Result<Vec<(RunKey, WaitAnswer)>>;
-    /// (run, key) pairs of events that exist.
-    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>>;
+    /// Of these (run, key) pairs the events that exist, the runs that have ended without, and those that are not there.
+    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>>;
     /// Never started, or blocked: cancelled at once. Any other: epoch + 1, `Cancelling`, inbox + 1, `grace_ms` for clean-up; without an owner it is claimable.
     async fn cancel(&self, run: RunKey, by: &str, why: &str, grace_ms: i64) -> Result<ControlVerdict>;
     /// Children with policy cancel whose parent is this run and that are not terminal, a page.
@@ -174,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
     async fn retry(&self, run: RunKey, by: &str) -> Result<ControlVerdict>;
     /// Forget the step at `to` and everything completed at or after it; back to `Ready`, epoch + 1, in any state.
     async fn rewind(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict>;
-    /// Blocked by a mismatch on another build than this: back to `Ready`, once per (run, build). Returns how many.
+    /// Blocked by a mismatch on another build than this: back to `Ready`, once per (run, build). Returns how many. One that is named after its launch
+    /// (`LAUNCH`) never comes again: of those the last is remembered.
     async fn offer_blocked(&self, build: &str, workflows: &[String]) -> Result<i64>;
     /// Insert or update. `by_operator` false: an operator's earlier change wins.
     async fn put_queue(&self, queue: &Queue, by_operator: bool) -> Result<Queue>;
@@ -235,6 +236,9 @@ pub fn open(config: StoreConfig) -> Result<std::sync::Arc<dyn Store>> {
         }),
     }
 }
+
+/// How a build is named that has no id of its own: by its launch.
+pub(crate) const LAUNCH: &str = "launch ";
 
 /// Who has asked for a cancel where nobody did: the run's deadline.
 pub(crate) const BY_DEADLINE: &str = "deadline";

@@ -172,6 +172,32 @@ pub async fn blocked_runs_are_offered_once(bench: Arc<Bench>) {
     assert_eq!(offer("build-3").await, 1);
 }
 
+/// A program without a build id offers what is blocked at each of its launches.
+pub async fn offers_do_not_pile_up(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let run = worker.own().await;
+    let block = |epoch: i32| Write::Block { run, epoch, why: "{\"code\":\"mismatch\",\"build\":\"build-1\"}".into() };
+    verdict!(worker.one(block(1)).await, Verdict::Committed);
+    let offer = |build: &'static str| {
+        let store = bench.store.clone();
+        async move { store.offer_blocked(build, &["checkout".into()]).await.expect("offers") }
+    };
+    let taken = || async { worker.claim(&[route()], 5).await[0].epoch };
+    for build in ["launch 1", "build-2", "launch 2"] {
+        assert_eq!(offer(build).await, 1, "{build}");
+        verdict!(worker.one(block(taken().await)).await, Verdict::Committed);
+    }
+    assert_eq!((offer("build-2").await, offer("launch 2").await), (0, 0));
+    // Of launches the last is remembered.
+    assert_eq!(offer("launch 1").await, 1);
+    verdict!(worker.one(outcome_of(run, taken().await, RunState::Failed)).await, Verdict::Committed);
+    // Of a run that has ended none, from the next launch on.
+    assert_eq!(offer("build-3").await, 0);
+    assert_eq!(bench.store.retry(run, "ops").await.expect("answers"), ControlVerdict::Done);
+    verdict!(worker.one(block(taken().await)).await, Verdict::Committed);
+    assert_eq!(offer("build-2").await, 1);
+}
+
 pub async fn lists_and_details(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let mut keys = Vec::new();

@@ -63,9 +63,35 @@ pub async fn events_wake_their_waiters(bench: Arc<Bench>) {
     let answers = there.store.answer_waits(waiter, &waits).await.expect("answers");
     verdict!(&answers[0], WaitAnswer::Event(value) if value.data == b"2");
     verdict!(&answers[1], WaitAnswer::Nothing);
-    let wanted = [(publisher, "paid".to_string()), (publisher, "none".to_string())];
-    let found = bench.store.events(&wanted).await.expect("reads");
-    assert_eq!(found.iter().map(|(run, key, value)| (*run, key.as_str(), value.data.as_slice())).collect::<Vec<_>>(), [(publisher, "paid", b"2".as_slice())]);
+    let nobody = Uuid::now_v7();
+    let wanted = [(publisher, "paid".to_string()), (publisher, "none".to_string()), (nobody, "none".to_string())];
+    let mut found = bench.store.events(&wanted).await.expect("reads");
+    found.sort_by(|a, b| a.1.cmp(&b.1));
+    verdict!(&found[..], [(_, none, WaitAnswer::NotFound), (_, paid, WaitAnswer::Event(value))] if none == "none" && paid == "paid" && value.data == b"2");
+
+    // Once the run has ended what it has not published never comes: who waits hears of it, here and released.
+    let before = inbox(&there, waiter).await;
+    let released = there.own().await;
+    verdict!(there.one(wait(released, 1, 0, WaitKind::Event, Some(publisher), "never", None)).await, Verdict::Opened { .. });
+    let seen = inbox(&there, released).await;
+    verdict!(there.one(Write::Release { run: released, epoch: 1, inbox: seen, due: None }).await, Verdict::Committed);
+    verdict!(here.one(outcome_of(publisher, 1, RunState::Succeeded)).await, Verdict::Committed);
+    assert!(inbox(&there, waiter).await > before);
+    assert_eq!(bench.state(released).await, RunState::Ready);
+    let answers = there.store.answer_waits(waiter, &waits).await.expect("answers");
+    verdict!(&answers[0], WaitAnswer::Event(_));
+    verdict!(&answers[1], WaitAnswer::Ended);
+    let found = bench.store.events(&wanted[..2]).await.expect("reads");
+    assert_eq!(found.iter().filter(|(_, _, answer)| matches!(answer, WaitAnswer::Ended)).map(|(_, key, _)| key.as_str()).collect::<Vec<_>>(), ["none"]);
+    // One that ends over its worker's head is an end, too.
+    let unstarted = new_run();
+    let key = unstarted.key;
+    there.one(start(unstarted)).await;
+    let parked = there.own().await;
+    verdict!(there.one(wait(parked, 1, 0, WaitKind::Event, Some(key), "never", None)).await, Verdict::Opened { .. });
+    let before = inbox(&there, parked).await;
+    bench.store.cancel(key, "ops", "x", 1000).await.expect("cancels");
+    assert_eq!(inbox(&there, parked).await, before + 1);
 }
 
 pub async fn results_wake_their_waiters(bench: Arc<Bench>) {

@@ -294,8 +294,8 @@ async fn within(session: &mut Session, context: &Context<'_>, writes: &[Write], 
     let mut unlocked = BTreeSet::new();
     let mut was_awaited = false;
     for waiter in &waiters {
-        let woken =
-            if waiter.kind == WaitKind::Result as i16 { finished.contains(&waiter.target) } else { published.contains(&(waiter.target, waiter.key.as_str())) };
+        // What a run that has ended did not publish never comes.
+        let woken = finished.contains(&waiter.target) || published.contains(&(waiter.target, waiter.key.as_str()));
         if woken && !finished.contains(&waiter.run) {
             was_awaited = true;
             if locks.runs.contains_key(&waiter.run) || extra.contains(&waiter.run) {

@@ -86,7 +86,7 @@ c as (
   from u, lateral (select r.ctid as c from {s}.run r where r.id = u.id offset 0) l where x.ctid = l.c),
 d as (
   delete from {s}.waiter x using u, lateral (select w.ctid as c from {s}.waiter w where w.run_id = u.id offset 0) l where x.ctid = l.c)
-select w.run_id, w.kind, w.target, w.key from unnest($11::uuid[]) as t(id)
+select w.run_id, w.target, w.key from unnest($11::uuid[]) as t(id)
 cross join lateral (select * from {s}.waiter w where w.target = t.id offset 0) w"
         )
     };

@@ -195,7 +195,7 @@ async fn end(
     let waiters = changes::finish(session, None, std::slice::from_ref(&outcome), &[run], true).await?;
     let mut wakes = std::collections::HashMap::new();
     let mut unlocked = BTreeSet::new();
-    for waiter in waiters.iter().filter(|waiter| waiter.kind == crate::store::WaitKind::Result as i16 && waiter.run != run) {
+    for waiter in waiters.iter().filter(|waiter| waiter.run != run) {
         if set.contains(&waiter.run) {
             *wakes.entry(waiter.run).or_insert(0) += 1;
         } else {

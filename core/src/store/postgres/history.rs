@@ -241,14 +241,27 @@ select m.topic, m.id, m.codec, m.key_id, m.value from unnest($2::text[], $3::big
 cross join lateral (select * from {s}.message m where m.run_id = $1 and m.topic = u.topic and m.consumed is null
                     order by m.run_id, m.topic, m.ord, m.id limit u.n) m";
 
+/// In one look: an event that came in between, and the end behind it, must not look like an end without.
 const EVENTS: &str = "\
-select e.run_id, e.key, e.codec, e.key_id, e.value from unnest($1::uuid[], $2::text[]) as u(id, key)
-cross join lateral (select * from {s}.event e where e.run_id = u.id and e.key = u.key offset 0) e";
+select u.id, u.key, r.state, e.codec, e.key_id, e.value from unnest($1::uuid[], $2::text[]) as u(id, key)
+left join lateral (select r.state from {s}.run r where r.id = u.id offset 0) r on true
+left join lateral (select * from {s}.event e where e.run_id = u.id and e.key = u.key offset 0) e on true
+where e.codec is not null or r.state is null or r.state in (6, 7, 8)";
 
-pub(super) async fn events(session: &mut Session, wanted: &[(RunKey, &str)]) -> Result<HashMap<(RunKey, String), crate::store::Payload>> {
+pub(super) async fn events(session: &mut Session, wanted: &[(RunKey, &str)]) -> Result<HashMap<(RunKey, String), WaitAnswer>> {
     let statement = session.q(EVENTS).bind(wanted.iter().map(|w| w.0).collect::<Vec<_>>()).bind(wanted.iter().map(|w| w.1).collect::<Vec<_>>());
     let rows = session.rows(statement).await?;
-    rows.iter().map(|row| Ok(((read(row.try_get(0))?, read(row.try_get(1))?), payload(row, 2)?))).collect()
+    rows.iter()
+        .map(|row| {
+            let (run_state, codec): (Option<i16>, Option<i16>) = (read(row.try_get(2))?, read(row.try_get(3))?);
+            let answer = match (codec, run_state) {
+                (Some(_), _) => WaitAnswer::Event(payload(row, 3)?),
+                (None, Some(_)) => WaitAnswer::Ended,
+                (None, None) => WaitAnswer::NotFound,
+            };
+            Ok(((read(row.try_get(0))?, read(row.try_get(1))?), answer))
+        })
+        .collect()
 }
 
 const ENDS: &str = "\
@@ -306,7 +319,7 @@ pub(super) async fn answer_waits(session: &mut Session, run: RunKey, open: &[Ope
         .iter()
         .map(|wait| match (wait.kind, wait.target) {
             (WaitKind::Receive, _) => pending.get_mut(&wait.key).and_then(|queue| queue.pop_front()).map_or(WaitAnswer::Nothing, WaitAnswer::Message),
-            (WaitKind::Event, Some(target)) => events.get(&(target, wait.key.clone())).map_or(WaitAnswer::Nothing, |value| WaitAnswer::Event(value.clone())),
+            (WaitKind::Event, Some(target)) => events.get(&(target, wait.key.clone())).cloned().unwrap_or(WaitAnswer::Nothing),
             (WaitKind::Result, Some(target)) => ends.get(&target).cloned().unwrap_or(WaitAnswer::Nothing),
             _ => WaitAnswer::Nothing,
         })

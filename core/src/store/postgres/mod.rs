@@ -46,9 +46,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{
-    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, Route, RunDetail,
-    RunFilter, RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport,
-    TickRequest, Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
+    ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Placeholders, Position, Queue, Result, Route, RunDetail, RunFilter,
+    RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest, Verdict,
+    WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
 pub use schema::migration_sql;
@@ -229,7 +229,7 @@ impl Store for PostgresStore {
         history::ends(&mut self.pool.session(&self.shared).await?, runs).await
     }
 
-    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>> {
+    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>> {
         reading::events(self, wanted).await
     }
 

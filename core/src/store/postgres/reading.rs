@@ -1,7 +1,5 @@
 //! Runs as a person or a client looks at them.
 
-use std::collections::HashMap;
-
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -10,7 +8,7 @@ use super::connect::Session;
 use super::rows::{payload, read, state};
 use super::steps::{STEP_WIDTH, record, step_columns};
 use super::{PostgresStore, history};
-use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView};
+use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
 
 macro_rules! summary_columns {
     () => {
@@ -217,11 +215,10 @@ pub(super) async fn steps(store: &PostgresStore, run: RunKey, after: Option<&Pos
         .collect()
 }
 
-pub(super) async fn events(store: &PostgresStore, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>> {
+pub(super) async fn events(store: &PostgresStore, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>> {
     let mut session = store.pool.session(&store.shared).await?;
     let keys: Vec<(RunKey, &str)> = wanted.iter().map(|(run, key)| (*run, key.as_str())).collect();
-    let found: HashMap<(RunKey, String), Payload> = history::events(&mut session, &keys).await?;
-    Ok(found.into_iter().map(|((run, key), value)| (run, key, value)).collect())
+    Ok(history::events(&mut session, &keys).await?.into_iter().map(|((run, key), answer)| (run, key, answer)).collect())
 }
 
 const NOW: &str = "select (extract(epoch from statement_timestamp()) * 1000000)::bigint";

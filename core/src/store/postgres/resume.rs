@@ -8,7 +8,7 @@ use super::lock::{self, LockSet, Locked};
 use super::rows::{column, read};
 use super::{PostgresStore, control};
 use crate::store::forget::{self, By, Recorded};
-use crate::store::{ControlVerdict, Position, Result, RunKey, RunState, StoreError, WakeHint};
+use crate::store::{ControlVerdict, LAUNCH, Position, Result, RunKey, RunState, StoreError, WakeHint};
 
 const TRIES: u32 = 5;
 
@@ -210,6 +210,15 @@ where r.state = 5 and r.id > $1 and i.workflow = any($2::text[]) and n.cancel_at
 order by r.state, r.id limit 500";
 
 const OFFER: &str = "insert into {s}.offer (run_id, build) values ($1, $2) on conflict do nothing";
+/// Of builds that are named after their launch each comes once.
+const OFFERED_BEFORE: &str = "delete from {s}.offer where run_id = $1 and build like $2";
+/// Once a launch, page by page, and not by each end: most runs are never offered.
+const OFFERED_TO_ENDED: &str = "\
+with page as materialized (
+  select o.ctid as c, o.run_id, o.build from {s}.offer o where (o.run_id, o.build) > ($1, $2) order by o.run_id, o.build limit 500),
+gone as (
+  delete from {s}.offer x using page p, lateral (select r.id from {s}.run r where r.id = p.run_id and r.state in (6, 7, 8) offset 0) r where x.ctid = p.c)
+select p.run_id, p.build from page p order by p.run_id desc, p.build desc limit 1";
 
 /// Blocks that another build may get past.
 fn is_about_the_build(why: &str) -> bool {
@@ -220,6 +229,12 @@ fn is_about_the_build(why: &str) -> bool {
 
 pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows: &[String]) -> Result<i64> {
     let mut session = store.pool.session(&store.shared).await?;
+    let mut last = (RunKey::nil(), String::new());
+    loop {
+        let rows = session.rows(session.q(OFFERED_TO_ENDED).bind(last.0).bind(last.1.as_str())).await?;
+        let Some(row) = rows.first() else { break };
+        last = (read(row.try_get(0))?, read(row.try_get(1))?);
+    }
     let (mut offered, mut after) = (0, RunKey::nil());
     loop {
         let statement = session.q(BLOCKED).bind(after).bind(workflows).bind(store.shared.namespace.as_str()).bind(build);
@@ -259,6 +274,9 @@ pub(super) async fn offer_blocked(store: &PostgresStore, build: &str, workflows:
 async fn offer(session: &mut Session, run: RunKey, build: &str) -> Result<bool> {
     let locks = lock::take(session, None, 0, LockSet::whole([run])).await?;
     let Some(was) = locks.runs.get(&run).filter(|was| was.state == RunState::Blocked).cloned() else { return Ok(false) };
+    if build.starts_with(LAUNCH) {
+        session.run(session.q(OFFERED_BEFORE).bind(run).bind(format!("{LAUNCH}%"))).await?;
+    }
     if session.run(session.q(OFFER).bind(run).bind(build)).await? == 0 {
         return Ok(false);
     }

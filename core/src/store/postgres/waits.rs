@@ -74,13 +74,12 @@ pub(super) async fn open(session: &mut Session, waits: &[&WaitRow<'_>]) -> Resul
 /// Somebody who waits for a run's end or event.
 pub(super) struct Waiter {
     pub(super) run: RunKey,
-    pub(super) kind: i16,
     pub(super) target: RunKey,
     pub(super) key: String,
 }
 
 const WAITING_FOR: &str = "\
-select w.run_id, w.kind, w.target, w.key from unnest($1::uuid[]) as t(id)
+select w.run_id, w.target, w.key from unnest($1::uuid[]) as t(id)
 cross join lateral (select * from {s}.waiter w where w.target = t.id offset 0) w";
 
 pub(super) async fn waiting_for(session: &mut Session, targets: &[RunKey]) -> Result<Vec<Waiter>> {
@@ -88,7 +87,7 @@ pub(super) async fn waiting_for(session: &mut Session, targets: &[RunKey]) -> Re
     session.rows(statement).await?.iter().map(waiter).collect()
 }
 
-/// A row (run_id, kind, target, key).
+/// A row (run_id, target, key).
 pub(super) fn waiter(row: &sqlx::postgres::PgRow) -> Result<Waiter> {
-    Ok(Waiter { run: read(row.try_get(0))?, kind: read(row.try_get(1))?, target: read(row.try_get(2))?, key: read(row.try_get(3))? })
+    Ok(Waiter { run: read(row.try_get(0))?, target: read(row.try_get(1))?, key: read(row.try_get(2))? })
 }

@@ -7,9 +7,9 @@ use super::connection::Connection;
 use super::rows::{RunRow, later, now_us, position_vals};
 use super::start::{self, CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
-use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_results, wake};
+use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_ends, wake};
 use crate::store::forget::{self, By, Recorded};
-use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, Payload, Position, Result, RunKey, RunState, cancelled_type};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, LAUNCH, Payload, Position, Result, RunKey, RunState, cancelled_type};
 
 /// Runs offered to a build in one transaction.
 const OFFERS: i64 = 500;
@@ -48,6 +48,11 @@ impl SqliteStore {
     }
 
     pub(super) async fn offer_blocked_runs(&self, build: &str, workflows: &[String]) -> Result<i64> {
+        let mut tx = self.write().await?;
+        // Once a launch, and not by each end: most runs are never offered.
+        let sql = "delete from offer where exists (select 1 from run where run.id = offer.run_id and run.state in (6, 7, 8))";
+        let outcome = tx.exec(sql, vec![]).await.map(drop);
+        tx.finish(outcome).await?;
         let mut offered = 0;
         loop {
             let mut tx = self.write().await?;
@@ -119,7 +124,7 @@ pub(super) async fn cancel_now(conn: &mut Connection, now: i64, row: &RunRow, by
     release_all(conn, std::slice::from_ref(row)).await?;
     // Whoever asks by hand closes them at once; what the engine itself ends is seen by the next tick.
     leave_children(conn, if by == "engine" || by == BY_DEADLINE { now } else { later(now, CLOSE_AGAIN_MS) }, &[run]).await?;
-    waiters_of_results(conn, &[run], wakes).await?;
+    waiters_of_ends(conn, &[run], wakes).await?;
     log(conn, now, run, "cancel", by, Some(why.into())).await?;
     follow(conn, now, run, row.epoch + 1, value).await
 }
@@ -267,6 +272,9 @@ async fn offer(conn: &mut Connection, now: i64, namespace: &str, build: &str, wo
         }
         let (run, workflow) = (found.uuid(0)?, found.text(1)?);
         let (true, Some(row)) = (workflows.contains(&workflow), RunRow::load(conn, run).await?) else { continue };
+        if build.starts_with(LAUNCH) {
+            conn.exec("delete from offer where run_id = ? and build like ?", vals![run, format!("{LAUNCH}%")]).await?;
+        }
         conn.exec("insert or ignore into offer(run_id, build) values (?, ?)", vals![run, build]).await?;
         revive(conn, now, &row).await?;
         log(conn, now, run, "offer", build, None).await?;

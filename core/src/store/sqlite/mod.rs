@@ -282,7 +282,7 @@ impl Store for SqliteStore {
         self.bounded(self.outcomes_of(runs)).await
     }
 
-    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>> {
+    async fn events(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>> {
         self.bounded(self.published(wanted)).await
     }
 

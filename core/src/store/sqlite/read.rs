@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::rows::{STEP_COLUMNS, attempt_columns, attempt_record, now_us, open_wait, position_vals, state, step_columns, step_record, waiter_columns};
 use super::value::{Columns as _, Val, vals};
 use super::wait::outcome;
-use crate::store::{Payload, Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
+use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
 
 macro_rules! summary {
     () => {
@@ -162,13 +162,23 @@ impl SqliteStore {
         Ok(found)
     }
 
-    pub(super) async fn published(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, Payload)>> {
-        let sql = "with wanted(run_id, key) as (values {rows}) select event.run_id, event.key, event.codec, event.key_id, event.value from wanted \
-                   cross join event on event.run_id = wanted.run_id and event.key = wanted.key";
+    pub(super) async fn published(&self, wanted: &[(RunKey, String)]) -> Result<Vec<(RunKey, String, WaitAnswer)>> {
+        let sql = "with wanted(run_id, key) as (values {rows}) select wanted.run_id, wanted.key, run.state, event.codec, event.key_id, event.value from wanted \
+                   left join run on run.id = wanted.run_id left join event on event.run_id = wanted.run_id and event.key = wanted.key \
+                   where event.codec is not null or run.state is null or run.state in (6, 7, 8)";
         let keys = wanted.iter().flat_map(|(run, key)| vals![*run, key]).collect();
         let mut conn = self.read().await?;
         let rows = conn.fetch_rows(sql, 2, &[], keys).await?;
-        rows.iter().map(|row| Ok((row.uuid(0)?, row.text(1)?, row.payload(2)?))).collect()
+        rows.iter()
+            .map(|row| {
+                let answer = match (row.opt_int(3)?, row.opt_int(2)?) {
+                    (Some(_), _) => WaitAnswer::Event(row.payload(3)?),
+                    (None, Some(_)) => WaitAnswer::Ended,
+                    (None, None) => WaitAnswer::NotFound,
+                };
+                Ok((row.uuid(0)?, row.text(1)?, answer))
+            })
+            .collect()
     }
 
     pub(super) async fn children_to_cancel(&self, parent: RunKey, limit: i64) -> Result<Vec<RunKey>> {

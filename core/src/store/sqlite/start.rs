@@ -6,7 +6,7 @@ use super::commit::{Batch, NewNames};
 use super::connection::Connection;
 use super::rows::{later, state};
 use super::value::{Columns as _, Val, payload_vals, vals};
-use super::wake::{Wakes, load_by_key, release_all, waiters_of_results};
+use super::wake::{Wakes, load_by_key, release_all, waiters_of_ends};
 use crate::store::{DedupPolicy, DedupScope, Due, NewRun, Result, RunKey, RunState, Verdict, cancelled_type};
 
 pub(super) const WAKE: i16 = 1;
@@ -253,5 +253,5 @@ async fn insert_runs(batch: &mut Batch<'_>, runs: &[&NewRun]) -> Result<()> {
 pub(super) async fn end_runs(batch: &mut Batch<'_>, runs: &[super::rows::RunRow]) -> Result<()> {
     release_all(batch.conn, runs).await?;
     let keys: Vec<RunKey> = runs.iter().map(|r| r.id).collect();
-    waiters_of_results(batch.conn, &keys, &mut batch.wakes).await
+    waiters_of_ends(batch.conn, &keys, &mut batch.wakes).await
 }

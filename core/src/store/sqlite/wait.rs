@@ -85,8 +85,8 @@ async fn event(conn: &mut Connection, target: RunKey, key: &str) -> Result<WaitA
     if let Some(row) = conn.fetch_one("select codec, key_id, value from event where run_id = ? and key = ?", vals![target, key]).await? {
         return Ok(WaitAnswer::Event(row.payload(0)?));
     }
-    let there = conn.fetch_one("select 1 from run where id = ?", vals![target]).await?;
-    Ok(if there.is_some() { WaitAnswer::Nothing } else { WaitAnswer::NotFound })
+    let Some(row) = conn.fetch_one("select state from run where id = ?", vals![target]).await? else { return Ok(WaitAnswer::NotFound) };
+    Ok(if state(row.int16(0)?)?.is_terminal() { WaitAnswer::Ended } else { WaitAnswer::Nothing })
 }
 
 /// The end of a run, if it has come to one.

@@ -69,9 +69,9 @@ pub(super) async fn insert_ready(conn: &mut Connection, now: i64, runs: &[RunRow
     Ok(())
 }
 
-/// Runs with a waiter of this kind on these targets; for events also the key must be the same.
-pub(super) async fn waiters_of_results(conn: &mut Connection, targets: &[RunKey], wakes: &mut Wakes) -> Result<()> {
-    let rows = conn.fetch_keys("select run_id from waiter where kind = 4 and target in ({list})", &[], targets.iter().copied()).await?;
+/// Whatever is awaited of runs that have ended: their ends are there, and events they have not published never come.
+pub(super) async fn waiters_of_ends(conn: &mut Connection, targets: &[RunKey], wakes: &mut Wakes) -> Result<()> {
+    let rows = conn.fetch_keys("select run_id from waiter where target in ({list})", &[], targets.iter().copied()).await?;
     for row in rows {
         *wakes.entry(row.uuid(0)?).or_default() += 1;
     }

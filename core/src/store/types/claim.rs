@@ -134,6 +134,8 @@ pub enum WaitAnswer {
         state: RunState,
         value: Payload,
     },
+    /// The run has ended without the event that was asked for.
+    Ended,
     /// The awaited run is blocked: not an end, but worth saying.
     Blocked {
         why: String,

@@ -330,7 +330,7 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over, and where it is null
+   * @return the value; empty when the time is over or the run has ended without it, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, Class<E> type, @Nullable Duration timeout) {
@@ -344,7 +344,7 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over, and where it is null
+   * @return the value; empty when the time is over or the run has ended without it, and where it is null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, TypeRef<E> type, @Nullable Duration timeout) {
