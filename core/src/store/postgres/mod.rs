@@ -1,12 +1,14 @@
 //! The PostgreSQL store. One concern a file; here is only who owns which connection.
 //!
-//! - `connect`, `errors`: connections with deadlines, and what an error means.
+//! - `url`, `connect`, `errors`: hosts, connections with deadlines, and what an error means.
 //! - `commit` -> `batch`, `apply` -> `lock`, `starts`, `dedup`, `steps`, `effects`, `waits`, `changes`: the owner's writes.
 //! - `claim`, `history`: what an owner reads. `lease`, `orphans`, `tick`: who is alive, takeover, timers. `control`, `resume`: requests.
 //! - `guard`, `transaction`: transactional steps. `hints`: LISTEN/NOTIFY. `warm`: ahead of need. `reading`, `queues`, `schema`: the rest.
 
 mod apply;
 mod batch;
+#[cfg(test)]
+mod by_hand;
 mod changes;
 mod children;
 mod claim;
@@ -33,6 +35,7 @@ mod starts;
 mod steps;
 mod tick;
 mod transaction;
+mod url;
 mod waits;
 mod warm;
 
@@ -46,7 +49,7 @@ use uuid::Uuid;
 
 use super::{
     ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Payload, Placeholders, Position, Queue, Result, Route, RunDetail,
-    RunFilter, RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport,
+    RunFilter, RunKey, RunSummary, SchemaState, Site, SlowStep, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport,
     TickRequest, Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
@@ -204,6 +207,10 @@ impl Store for PostgresStore {
 
     async fn answer_waits(&self, run: RunKey, waits: &[OpenWait]) -> Result<Vec<WaitAnswer>> {
         history::answer_waits(&mut self.pool.session(&self.shared).await?, run, waits).await
+    }
+
+    async fn note_slow(&self, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()> {
+        changes::note_slow(&mut self.pool.session(&self.shared).await?, run, epoch, steps).await
     }
 
     async fn now(&self) -> Result<i64> {
