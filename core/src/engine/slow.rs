@@ -147,6 +147,8 @@ mod tests {
         assert_eq!(look(&h, true, after(600)), [], "it is noted");
         exec.lock().epoch = 2;
         assert_eq!(look(&h, false, after(601)).len(), 1, "a note counts in its epoch");
+        // What is taken away is what stands there, whatever has happened since.
+        exec.lock().epoch = 3;
         let done = Finished { branch: "", seq: 0, attempt: 1, failed: false, output: b"1", retryable: false, stopped: false, token: 2 };
         exec.finish_step(&h.engine, done, &mut Outbox::default());
         assert_eq!(look(&h, false, after(602)), [(2, vec![])]);

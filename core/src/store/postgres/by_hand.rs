@@ -29,16 +29,20 @@ fn looked() -> Vec<u8> {
     [message(b'T', &described), message(b'D', &row), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
 }
 
+/// Whatever it is; false: it has gone.
+async fn hears(caller: &mut TcpStream) -> std::io::Result<bool> {
+    Ok(caller.read(&mut [0; 4096]).await? > 0)
+}
+
 async fn serve(mut caller: TcpStream, door: Door) -> std::io::Result<()> {
-    let mut said = [0; 4096];
-    caller.read(&mut said).await?;
+    hears(&mut caller).await?;
     if matches!(door, Door::WrongPassword) {
         return caller.write_all(&message(b'E', b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed\0\0")).await;
     }
     caller.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat()).await?;
-    caller.read(&mut said).await?;
+    hears(&mut caller).await?;
     caller.write_all(&looked()).await?;
-    while caller.read(&mut said).await? > 0 {}
+    while hears(&mut caller).await? {}
     Ok(())
 }
 
