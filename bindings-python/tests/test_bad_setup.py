@@ -10,6 +10,8 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -106,6 +108,48 @@ def admin_of(port: int, database: str = "postgres") -> psycopg.Connection[Any]:
     return psycopg.connect(f"host=127.0.0.1 port={port} user=everstep password={SECRET} dbname={database}", autocommit=True)
 
 
+def test_a_password_that_changes_while_runs_execute(
+    guarded: int, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passfile = tmp_path / "passfile"
+    passfile.touch(0o600)
+    passfile.write_text(f"127.0.0.1:{guarded}:*:rotated:{SECRET}\n")
+    monkeypatch.setenv("PGPASSFILE", str(passfile))
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    with admin_of(guarded) as admin:
+        admin.execute(f"create role rotated superuser login password '{SECRET}'")
+    app = Everstep(place.replace(f"//everstep:{SECRET}@", "//rotated@"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    @app.step
+    def charge() -> int:
+        begun.set()
+        go_on.wait(20)
+        return 7
+
+    @app.workflow
+    def pay() -> int:
+        return charge()
+
+    with app, caplog.at_level(logging.WARNING):
+        run = pay.start()
+        assert begun.wait(20)
+        with admin_of(guarded) as admin:
+            admin.execute(f"alter role rotated password 'new-{SECRET}'")
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'rotated'")
+        go_on.set()
+        # Its record has nowhere to go, and that is said: it is no error of anybody's call.
+        until = time.monotonic() + 20
+        while "was good before is refused now" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.02)
+        assert "was good before is refused now" in caplog.text and SECRET not in caplog.text
+        passfile.write_text(f"127.0.0.1:{guarded}:*:rotated:new-{SECRET}\n")
+        assert run.result(SOON) == 7
+        with admin_of(guarded, "test_a_password_that_changes_while_runs_execute") as admin:
+            recorded = admin.execute("select convert_from(output, 'UTF8') from everstep.steps where kind = 'step' and name like '%charge'").fetchall()
+            assert recorded == [("7",)]
+
+
 def test_a_role_that_may_not_migrate(guarded: int, place: str, caplog: pytest.LogCaptureFixture) -> None:
     with admin_of(guarded) as admin:
         admin.execute(f"create role limited login password '{SECRET}'")
@@ -171,6 +215,8 @@ def one() -> int:
     [
         f"postgresql://user:{SECRET}@127.0.0.1:notaport/db",
         f"postgresql://user:{SECRET}@[::bad/db",
+        f"postgresql://user:12345/{SECRET}@127.0.0.1:1/db",
+        f"postgresql://user:{SECRET}#12345@127.0.0.1:1/db",
         f"mysql://root:{SECRET}@localhost/x",
         f"postgres://user:{SECRET}@/",
     ],

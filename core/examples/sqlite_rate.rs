@@ -113,6 +113,7 @@ async fn main() -> Done<()> {
         pool: 2,
         pooler: None,
         statement_timeout_ms: 30_000,
+        beat_timeout_ms: 30_000,
         allow_async_commit: false,
         follow_up: |_, _| None,
     };

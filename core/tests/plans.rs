@@ -38,6 +38,7 @@ fn config(cluster: &Cluster) -> StoreConfig {
         pool: 2,
         pooler: None,
         statement_timeout_ms: 60_000,
+        beat_timeout_ms: 60_000,
         allow_async_commit: false,
         follow_up: |_, _| None,
     }
@@ -254,6 +255,9 @@ async fn exercise(store: &Arc<dyn Store>) {
     store.list(&RunFilter { parent: Some(parent), ..any }).await.expect("lists");
     store.hint(&[WakeHint::Ready]).await.expect("tells");
     store.now().await.expect("tells the time");
+    let slow = SlowStep { name: "charge".into(), location: String::new(), running_ms: 300_000 };
+    store.note_slow(parent, store.find(parent).await.expect("reads").expect("is there").summary.epoch, &[slow]).await.expect("notes");
+    store.note_slow(parent, 0, &[]).await.expect("notes");
 
     // The end of one worker by death, of another by leave.
     let victim = Worker::register(store.clone(), 1).await;

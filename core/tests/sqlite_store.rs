@@ -67,6 +67,7 @@ fn config(url: &str) -> StoreConfig {
         pool: 2,
         pooler: None,
         statement_timeout_ms: 30_000,
+        beat_timeout_ms: 30_000,
         allow_async_commit: false,
         follow_up: |_, _| None,
     }
@@ -519,34 +520,4 @@ async fn the_printed_migration_is_the_one_that_runs() {
     let mut migrated = sqlx::SqliteConnection::connect(&url(&other.file())).await.expect("opens");
     let ran: String = sqlx::query_scalar(names).fetch_one(&mut migrated).await.expect("reads");
     assert_eq!(printed, ran);
-}
-
-/// Plain SQL over the documented views, as an operator would ask.
-#[tokio::test]
-async fn the_views_tell_what_the_tables_hold() {
-    let directory = Directory::new();
-    let store = directory.migrated().await;
-    let me = register(&store).await;
-    let (going, blocked) = (own(&store, me).await, own(&store, me).await);
-    let queue = Queue { name: "mail".into(), paused: true, limit: Some(3), worker_limit: None, key_limit: None, hold: false, rate: None, operator: false };
-    store.put_queue(&queue, false).await.expect("puts");
-    let why = "{\"code\":\"mismatch\"}".to_string();
-    store.commit(0, Some(me), &[record(going, 1, step(0)), Write::Block { run: blocked, epoch: 1, why: why.clone() }], false).await.expect("commits");
-    let queued = NewRun { route: Route { id: 8, queue: "mail".into(), ..route() }, ..new_run(false) };
-    store.commit(0, None, &[Write::Start(Box::new(queued))], false).await.expect("commits");
-    let mut transaction = store.begin(&site("work")).await.expect("begins");
-    let mut ask = async |sql: &str| transaction.execute(sql, &[]).await.expect(sql).rows;
-    let text = |t: &str| SqlValue::Text(t.into());
-    assert_eq!(
-        ask("select state, count(*) from runs group by state order by state").await,
-        [[text("blocked"), SqlValue::Int(1)], [text("ready"), SqlValue::Int(1)], [text("running"), SqlValue::Int(1)]]
-    );
-    assert_eq!(ask("select kind, name, host from steps").await, [[text("step"), text("charge"), text("host")]]);
-    assert_eq!(
-        ask("select name, paused, fleet_limit, ready, slots_taken from queues").await,
-        [[text("mail"), SqlValue::Int(1), SqlValue::Int(3), SqlValue::Int(1), SqlValue::Int(0)]]
-    );
-    assert_eq!(ask("select alive, runs from workers").await, [[SqlValue::Int(1), SqlValue::Int(1)]]);
-    assert_eq!(ask("select why, detail from stuck").await, [[text("blocked"), text(&why)]]);
-    transaction.rollback().await;
 }

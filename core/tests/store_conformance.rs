@@ -20,6 +20,8 @@ mod starts;
 mod takeover;
 #[path = "conformance/transactions.rs"]
 mod transactions;
+#[path = "conformance/views.rs"]
+mod views;
 #[path = "conformance/waiting.rs"]
 mod waiting;
 
@@ -91,6 +93,10 @@ const CHECKS: &[(&str, Check)] = checks![
     control::blocked_runs_are_offered_once,
     control::offers_do_not_pile_up,
     control::lists_and_details,
+    control::slow_steps_are_noted,
+    control::a_table_meta_of_somebody_else_is_said,
+    views::tell_what_the_tables_hold,
+    views::have_the_documented_columns,
     transactions::commit_together_or_not_at_all,
     transactions::probe_tells,
     transactions::values_come_back,

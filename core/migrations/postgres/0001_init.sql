@@ -102,7 +102,7 @@ create table {schema}.outcome (
     value         bytea
 );
 
--- Requests and reasons beside the hot row: cancel, block.
+-- Requests and reasons beside the hot row: cancel, block, what runs for long.
 create table {schema}.run_note (
     run_id       uuid primary key,
     cancel_by    text,
@@ -111,7 +111,10 @@ create table {schema}.run_note (
     cancel_until timestamptz,
     blocked_why  text,
     blocked_build text,
-    blocked_at   timestamptz
+    blocked_at   timestamptz,
+    slow_steps   text,           -- JSON: name, location and milliseconds of steps that had been running for long at slow_at, in this epoch
+    slow_epoch   integer,
+    slow_at      timestamptz
 );
 
 create table {schema}.step (

@@ -110,7 +110,10 @@ create table run_note (
     cancel_until  integer,
     blocked_why   text,
     blocked_build text,
-    blocked_at    integer
+    blocked_at    integer,
+    slow_steps    text,    -- JSON: name, location and milliseconds of steps that had been running for long at slow_at, in this epoch
+    slow_epoch    integer,
+    slow_at       integer
 ) strict, without rowid;
 
 create table step (

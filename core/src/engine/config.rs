@@ -37,7 +37,7 @@ struct Raw {
     queues: Option<Vec<String>>,
     slots: Option<i64>,
     lanes: Option<usize>,
-    pool: Option<usize>,
+    pool: Option<i64>,
     lease_ms: Option<i64>,
     beat_ms: Option<i64>,
     max_parked: Option<usize>,
@@ -51,7 +51,7 @@ struct Raw {
     replay: Option<Replay>,
     allow_async_commit: Option<bool>,
     pooler: Option<bool>,
-    statement_timeout_ms: Option<u64>,
+    statement_timeout_ms: Option<i64>,
 }
 
 /// Resolved settings. Not `Debug`: `store.url` holds a password.
@@ -80,6 +80,10 @@ pub struct Config {
     pub default_file: bool,
 }
 
+/// A day. What is longer was meant in another unit, and PostgreSQL takes no longer timeout than 24 of them.
+const LONGEST_MS: i64 = 86_400_000;
+const MOST_CONNECTIONS: i64 = 10_000;
+
 impl Config {
     /// `env` looks environment variables up: passed in, so that tests need not touch the process's own.
     pub fn resolve(json: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
@@ -101,11 +105,17 @@ impl Config {
         for queue in raw.queues.iter().flatten() {
             super::identity::check_name("the name of a queue to serve", queue)?;
         }
-        let lease_ms = positive("lease_ms", raw.lease_ms.unwrap_or(10_000))?;
+        // No version is the same as an empty one.
+        let version = raw.version.unwrap_or_default();
+        if !version.is_empty() {
+            super::identity::check_name("version", &version)?;
+        }
+        let lease_ms = between("lease_ms", raw.lease_ms.unwrap_or(10_000), 1, LONGEST_MS)?;
         let beat_ms = positive("beat_ms", raw.beat_ms.unwrap_or((lease_ms * 3 / 10).max(1)))?;
-        if beat_ms * 2 > lease_ms {
+        if beat_ms > lease_ms / 2 {
             return Err(invalid("beat_ms", "be at most half of lease_ms"));
         }
+        let statement_timeout_ms = between("statement_timeout_ms", raw.statement_timeout_ms.unwrap_or(15_000), 1, LONGEST_MS)?;
         let lanes = raw.lanes.unwrap_or(2);
         if !(1..=8).contains(&lanes) {
             return Err(invalid("lanes", "be 1 to 8"));
@@ -116,14 +126,16 @@ impl Config {
                 schema,
                 namespace,
                 lanes,
-                pool: raw.pool.unwrap_or(4).max(1),
+                pool: between("pool", raw.pool.unwrap_or(4), 1, MOST_CONNECTIONS)? as usize,
                 pooler: raw.pooler,
-                statement_timeout_ms: raw.statement_timeout_ms.unwrap_or(15_000),
+                statement_timeout_ms: statement_timeout_ms as u64,
+                // One that gets no answer, and the next, fit between a beat and the end of the lease.
+                beat_timeout_ms: statement_timeout_ms.min((lease_ms - beat_ms) / 2) as u64,
                 allow_async_commit: raw.allow_async_commit.unwrap_or(false),
                 follow_up: super::starts::follow_up,
             },
             environment,
-            version: raw.version.unwrap_or_default(),
+            version,
             language: raw.language.unwrap_or_default(),
             role: raw.role.unwrap_or(Role::Worker),
             queues: raw.queues,
@@ -174,6 +186,10 @@ fn positive(name: &str, value: i64) -> Result<i64> {
     if value > 0 { Ok(value) } else { Err(invalid(name, "be above 0")) }
 }
 
+fn between(name: &str, value: i64, least: i64, most: i64) -> Result<i64> {
+    if (least..=most).contains(&value) { Ok(value) } else { Err(invalid(name, &format!("be {least} to {most}"))) }
+}
+
 fn invalid(name: &str, rule: &str) -> EngineError {
     EngineError::new(Code::ConfigInvalid, format!("{name} must {rule}"))
 }
@@ -220,5 +236,27 @@ mod tests {
         }
         assert!(resolve(r#"{"database":"sqlite:a=b@c.db"}"#, &[]).is_ok());
         assert_eq!(code(resolve(r#"{"lease_ms":1000,"beat_ms":900}"#, &[])), Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn what_no_database_would_take_is_refused_by_name() {
+        for (name, most) in [("pool", MOST_CONNECTIONS), ("statement_timeout_ms", LONGEST_MS), ("lease_ms", LONGEST_MS)] {
+            for value in [-1, 0, most + 1, i64::MAX] {
+                let error = resolve(&format!(r#"{{"{name}":{value}}}"#), &[]).err().expect("an error");
+                assert!(error.code == Code::ConfigInvalid && error.message == format!("{name} must be 1 to {most}"), "{}", error.message);
+            }
+            assert!(resolve(&format!(r#"{{"{name}":{most}}}"#), &[]).is_ok());
+        }
+        assert_eq!(code(resolve(&format!(r#"{{"version":"{}"}}"#, "x".repeat(256)), &[])), Code::IdInvalid);
+        assert_eq!(code(resolve(r#"{"version":"a\u0000"}"#, &[])), Code::IdInvalid);
+        assert!(resolve(r#"{"version":""}"#, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_beat_without_an_answer_leaves_time_for_another() {
+        let deadline = |json: &str| resolve(json, &[]).ok().map(|c| c.store.beat_timeout_ms);
+        assert_eq!(deadline("{}"), Some(3_500));
+        assert_eq!(deadline(r#"{"lease_ms":4000,"beat_ms":2000}"#), Some(1_000));
+        assert_eq!(deadline(r#"{"statement_timeout_ms":900}"#), Some(900));
     }
 }

@@ -23,11 +23,11 @@ pub fn run_key(text: &str) -> Result<RunKey> {
     text.parse().map_err(|_| EngineError::new(Code::RunNotFound, "This is no run's key: a key is a UUID."))
 }
 
-fn limit(n: Option<i64>, what: &str) -> Result<Option<i32>> {
+fn limit(n: Option<i64>, what: &str, queue: &str) -> Result<Option<i32>> {
     match n {
         None => Ok(None),
         Some(n) if (1..=1_000_000).contains(&n) => Ok(Some(n as i32)),
-        Some(n) => Err(EngineError::new(Code::ConfigInvalid, format!("the {what} of a queue must be 1 to 1000000, not {n}"))),
+        Some(n) => Err(EngineError::new(Code::ConfigInvalid, format!("the {what} of queue \"{queue}\" must be 1 to 1000000, not {n}"))),
     }
 }
 
@@ -69,8 +69,7 @@ impl Engine {
         // This host's clock is good enough for a text in words.
         let now_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let mut lines = records::waits_for(detail, idle.as_deref(), self.registered(&s.workflow).is_some(), self.queues.get(&s.queue).as_ref(), now_us);
-        // Only the process that executes a run knows since when a step of it has been running.
-        lines.extend(self.exec_of(s.key).iter().flat_map(|exec| exec.slow_steps()));
+        lines.extend(self.slow_lines(s.key, &detail.slow));
         lines
     }
 
@@ -240,12 +239,12 @@ impl Engine {
         let name = q.str()?.to_owned();
         super::identity::check_name("the queue's name", &name)?;
         let queue = Queue {
-            name,
             paused: q.bool()?,
-            limit: limit(q.opt_int()?, "limit")?,
-            worker_limit: limit(q.opt_int()?, "worker_limit")?,
-            key_limit: limit(q.opt_int()?, "key_limit")?,
+            limit: limit(q.opt_int()?, "limit", &name)?,
+            worker_limit: limit(q.opt_int()?, "worker_limit", &name)?,
+            key_limit: limit(q.opt_int()?, "key_limit", &name)?,
             hold: q.bool()?,
+            name,
             rate: None,
             operator: by_operator,
         };
@@ -306,7 +305,12 @@ fn read_position(text: &str) -> Result<Position> {
     let mut parts = text.splitn(3, ':');
     let segment = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
     let seq = parts.next().and_then(|p| p.parse().ok()).ok_or_else(bad)?;
-    Ok(Position { segment, seq, branch: parts.next().ok_or_else(bad)?.into() })
+    Ok(Position { segment, seq, branch: branch(parts.next().ok_or_else(bad)?).map_err(|_| bad())?.into() })
+}
+
+/// PostgreSQL has no text with a U+0000, so no step stands there.
+pub fn branch(text: &str) -> Result<&str> {
+    if text.contains('\0') { Err(EngineError::new(Code::ConfigInvalid, "a branch is named as in the list of steps, without U+0000")) } else { Ok(text) }
 }
 
 fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
@@ -322,11 +326,16 @@ fn read_filter(r: &mut Reader<'_>) -> Result<RunFilter> {
             })?);
         }
     }
-    filter.workflow = f.opt_str()?.map(str::to_owned);
-    filter.queue = f.opt_str()?.map(str::to_owned);
+    let named = |what: &str, name: Option<&str>| name.map(|name| super::identity::check_name(what, name).map(|()| name.to_owned())).transpose();
+    filter.workflow = named("the workflow's name", f.opt_str()?)?;
+    // Without a name: those outside any queue.
+    filter.queue = match f.opt_str()? {
+        Some("") => Some(String::new()),
+        queue => named("the queue's name", queue)?,
+    };
     filter.parent = f.opt_str()?.map(run_key).transpose()?;
     let (attribute, value) = (f.opt_str()?, f.opt_str()?);
-    filter.attribute = attribute.zip(value).map(|(a, v)| (a.to_owned(), v.to_owned()));
+    filter.attribute = attribute.zip(value).map(|(name, value)| super::options::attribute(name, value)).transpose()?;
     filter.created_from = f.opt_int()?;
     filter.created_before = f.opt_int()?;
     if let Some(after) = f.opt_str()? {
@@ -355,5 +364,32 @@ mod tests {
         h.engine.answer(client.clone(), 7, |_| async { panic!("a bug") });
         let told = client.drain(1, std::time::Duration::from_secs(30));
         assert_eq!(told.iter().map(|e| (e.token, e.kind)).collect::<Vec<_>>(), [(7, event::FAILED)]);
+    }
+
+    /// A FILTER with these, all else left out.
+    fn filter(workflow: Option<&str>, queue: Option<&str>, attribute: Option<(&str, &str)>) -> Result<RunFilter> {
+        let mut w = Writer::new();
+        w.list(10).null().opt_str(workflow).opt_str(queue).null();
+        w.opt_str(attribute.map(|(name, _)| name)).opt_str(attribute.map(|(_, value)| value)).null().null().null().null();
+        read_filter(&mut Reader::new(&w.finish()))
+    }
+
+    #[test]
+    fn what_no_run_can_have_is_no_filter() {
+        let good = filter(Some("pay"), Some(""), Some(("customer", "\"x\""))).expect("is good");
+        assert_eq!((good.workflow.as_deref(), good.queue.as_deref()), (Some("pay"), Some("")));
+        assert_eq!(filter(Some("a\0b"), None, None).err().map(|e| e.code), Some(Code::IdInvalid));
+        assert_eq!(filter(None, Some("a\0b"), None).err().map(|e| e.code), Some(Code::IdInvalid));
+        for attribute in [("a\0b", "1"), ("a", "\"\\u0000\"")] {
+            assert_eq!(filter(None, None, Some(attribute)).err().map(|e| e.code), Some(Code::PayloadInvalid));
+        }
+        assert_eq!(branch("a\0").err().map(|e| e.code), Some(Code::ConfigInvalid));
+        assert_eq!(read_position("0:1:a\0").err().map(|e| e.code), Some(Code::ConfigInvalid));
+    }
+
+    #[test]
+    fn a_limit_that_is_none_is_said_with_its_queue() {
+        let refused = limit(Some(0), "key_limit", "mail").expect_err("refused");
+        assert_eq!(refused.message, "the key_limit of queue \"mail\" must be 1 to 1000000, not 0");
     }
 }

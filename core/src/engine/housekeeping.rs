@@ -186,7 +186,7 @@ impl Engine {
                 }
             };
             failures = 0;
-            let back = self.outage.swap(false, Ordering::Relaxed);
+            let back = self.outage.swap(0, Ordering::Relaxed) > 0;
             if back || report.overlooked {
                 self.store.doubt_hints();
             }
@@ -257,6 +257,7 @@ impl Engine {
                     }
                 });
             }
+            self.note_slow_steps();
             self.let_go_when_idle().await;
         }
     }

@@ -22,12 +22,13 @@ mod queues;
 mod records;
 mod release;
 mod served;
+mod slow;
 mod starts;
 mod wakes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -103,13 +104,15 @@ pub struct Engine {
     ticks: housekeeping::Ticks,
     releases: release::Releases,
     served: served::ServedNow,
+    slow: slow::Slow,
     counters: counters::Counters,
     misfits: misfits::Misfits,
     /// Changed whenever an execution ends: drain waits on it.
     ended: Notify,
     draining: drain::Drain,
     closing: AtomicBool,
-    outage: AtomicBool,
+    /// What of an outage has been said.
+    outage: AtomicU8,
     /// Of all loaded history, about.
     history_bytes: AtomicI64,
     random: AtomicU64,
@@ -149,12 +152,13 @@ impl Engine {
             ticks: housekeeping::Ticks::default(),
             releases: release::Releases::default(),
             served: served::ServedNow::default(),
+            slow: slow::Slow::default(),
             counters: counters::Counters::default(),
             misfits: misfits::Misfits::default(),
             ended: Notify::new(),
             draining: drain::Drain::default(),
             closing: AtomicBool::new(false),
-            outage: AtomicBool::new(false),
+            outage: AtomicU8::new(0),
             history_bytes: AtomicI64::new(0),
             random: AtomicU64::new(Uuid::new_v4().as_u64_pair().1 ^ Uuid::new_v4().as_u64_pair().0.rotate_left(17)),
             sites: RwLock::default(),
@@ -220,10 +224,12 @@ impl Engine {
         }
     }
 
-    /// Once an outage: a line for whoever reads the log, and a look at what we own when it is over.
+    /// Once an outage: a line for whoever reads the log, and a look at what we own when it is over. One more when it is the credentials that are refused, for
+    /// somebody may have to see to those.
     fn outage(&self, e: &StoreError) {
+        let said = if matches!(e, StoreError::Unavailable(message) if message.contains(crate::store::REFUSED_NOW)) { 2 } else { 1 };
         // A statement cut off by our own close is no outage.
-        if self.phase() != Phase::Closed && !self.outage.swap(true, Ordering::Relaxed) {
+        if self.phase() != Phase::Closed && self.outage.fetch_max(said, Ordering::Relaxed) < said {
             self.log_all("warning", "unavailable", &format!("{e}; runs wait and go on when it is back"));
         }
     }

@@ -131,7 +131,7 @@ impl StartOptions {
         let start = start.or(delay);
         let expires_ms = not_below("expires", 0, r.opt_ms()?)?;
         let deadline_ms = not_below("deadline", 0, r.opt_ms()?)?;
-        let version = r.opt_str()?.map(str::to_owned);
+        let version = name("version", r.opt_str()?)?;
         let attributes = r.opt_str()?.map(attributes).transpose()?;
         let fairness_key = name("the fairness key", r.opt_str()?)?;
         let cost = not_below("cost", 0, r.opt_int()?)?.unwrap_or(1).min(i32::MAX.into()) as i32;
@@ -159,8 +159,8 @@ impl StartOptions {
             dedup,
             retry,
             on_finish: name("on_finish", r.opt_str()?)?,
-            trace_parent: r.opt_str()?.map(str::to_owned),
-            trace_state: r.opt_str()?.map(str::to_owned),
+            trace_parent: trace("trace_parent", 512, r.opt_str()?)?,
+            trace_state: trace("trace_state", 8192, r.opt_str()?)?,
             reuse_purged: r.bool()?,
             unchecked: r.bool()?,
         })
@@ -168,6 +168,16 @@ impl StartOptions {
 }
 
 const MOST_PRIORITY: i64 = 100_000;
+
+/// Headers of somebody else's request: their form is not the engine's business, what a database takes is.
+fn trace(what: &str, most: usize, value: Option<&str>) -> Result<Option<String>> {
+    match value {
+        Some(v) if v.len() > most || v.chars().any(char::is_control) => {
+            Err(EngineError::new(Code::ConfigInvalid, format!("{what} must be at most {most} bytes without control characters; it has {} bytes", v.len())))
+        }
+        _ => Ok(value.map(str::to_owned)),
+    }
+}
 
 fn not_below(what: &str, least: i64, value: Option<i64>) -> Result<Option<i64>> {
     match value {
@@ -178,17 +188,32 @@ fn not_below(what: &str, least: i64, value: Option<i64>) -> Result<Option<i64>> 
 
 /// Flat, so that a list can be filtered by one.
 fn attributes(text: &str) -> Result<String> {
-    let refused = |why: &str| EngineError::new(Code::PayloadInvalid, format!("attributes must be a flat JSON object of strings, numbers and booleans: {why}"));
+    let refused = not_flat;
     let value: serde_json::Value = serde_json::from_str(text).map_err(|e| refused(&e.to_string()))?;
     let object = value.as_object().ok_or_else(|| refused("it is no object"))?;
-    if let Some((k, _)) = object.iter().find(|(_, v)| v.is_array() || v.is_object()) {
-        return Err(refused(&format!("\"{k}\" is nested")));
+    object.iter().try_for_each(|(name, value)| one_attribute(name, value))?;
+    Ok(text.to_owned())
+}
+
+fn not_flat(why: &str) -> EngineError {
+    EngineError::new(Code::PayloadInvalid, format!("attributes must be a flat JSON object of strings, numbers and booleans: {why}"))
+}
+
+fn one_attribute(name: &str, value: &serde_json::Value) -> Result<()> {
+    if value.is_array() || value.is_object() {
+        return Err(not_flat(&format!("\"{name}\" is nested")));
     }
     // PostgreSQL cannot look into a document that holds one: every list by an attribute would fail over this run.
-    if object.iter().any(|(k, v)| k.contains('\0') || v.as_str().is_some_and(|v| v.contains('\0'))) {
-        return Err(refused("a name or a text in it holds the character U+0000"));
+    if name.contains('\0') || value.as_str().is_some_and(|v| v.contains('\0')) {
+        return Err(not_flat("a name or a text in it holds the character U+0000"));
     }
-    Ok(text.to_owned())
+    Ok(())
+}
+
+/// Name and JSON of an attribute that runs are listed by: what no run can have is refused, as it is at a start.
+pub fn attribute(name: &str, value: &str) -> Result<(String, String)> {
+    one_attribute(name, &serde_json::from_str(value).map_err(|e| not_flat(&e.to_string()))?)?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn dedup(key: String, scope: Option<&str>, policy: Option<&str>, ttl_ms: Option<i64>) -> Result<Dedup> {
@@ -245,6 +270,37 @@ mod tests {
         }
         for text in ["[]", r#"{"a":[1]}"#, r#"{"a":{}}"#, r#"{"a":"x\u0000"}"#, r#"{"a\u0000":1}"#, "{"] {
             assert_eq!(attributes(text).expect_err(text).code, Code::PayloadInvalid, "{text}");
+        }
+        assert_eq!(attribute("a", "1.0").ok(), Some(("a".into(), "1.0".into())));
+        for (name, value) in [("a\0", "1"), ("a", r#""x\u0000""#), ("a", "[1]"), ("a", "not JSON")] {
+            assert_eq!(attribute(name, value).expect_err(value).code, Code::PayloadInvalid, "{value}");
+        }
+    }
+
+    /// RUN_OPTIONS with these texts, all else left out.
+    fn start_with(version: Option<&str>, trace_parent: Option<&str>, trace_state: Option<&str>) -> Result<StartOptions> {
+        let mut w = crate::protocol::frame::Writer::new();
+        w.list(23);
+        (0..8).for_each(|_| {
+            w.null();
+        });
+        w.opt_str(version);
+        (0..10).for_each(|_| {
+            w.null();
+        });
+        w.opt_str(trace_parent).opt_str(trace_state).bool(false).bool(false);
+        StartOptions::read(&mut Reader::new(&w.finish()))
+    }
+
+    #[test]
+    fn version_and_trace_of_a_start_are_checked() {
+        let started = start_with(Some("v1"), Some(""), Some("a=b")).expect("is good");
+        assert_eq!((started.version.as_deref(), started.trace_parent.as_deref(), started.trace_state.as_deref()), (Some("v1"), Some(""), Some("a=b")));
+        assert_eq!(start_with(Some("v\0"), None, None).expect_err("refused").code, Code::IdInvalid);
+        assert_eq!(start_with(Some(&"v".repeat(256)), None, None).expect_err("refused").code, Code::IdInvalid);
+        for (parent, state, named) in [(Some("a\0".to_owned()), None, "trace_parent"), (None, Some("x".repeat(8193)), "trace_state")] {
+            let error = start_with(None, parent.as_deref(), state.as_deref()).expect_err("refused");
+            assert!(error.code == Code::ConfigInvalid && error.message.starts_with(named), "{}", error.message);
         }
     }
 }

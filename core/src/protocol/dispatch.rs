@@ -420,7 +420,7 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
             });
         }
         op::REWIND_RUN => {
-            let (run, branch, seq, by) = (control::run_key(r.str()?)?, r.str()?.to_owned(), r.int()?, actor(r.opt_str()?)?);
+            let (run, branch, seq, by) = (control::run_key(r.str()?)?, control::branch(r.str()?)?.to_owned(), r.int()?, actor(r.opt_str()?)?);
             let seq = i32::try_from(seq).ok().filter(|seq| *seq >= 0);
             let seq = seq.ok_or_else(|| EngineError::new(Code::ConfigInvalid, "rewind takes the seq of a recorded step, a number from 0"))?;
             engine.answer(client.clone(), token, move |e| async move {

@@ -236,13 +236,6 @@ impl Exec {
         out.push(&self.client, Event { token: self.id, kind, frame });
     }
 
-    /// Attempts that have been running for long, a line each.
-    pub fn slow_steps(&self) -> Vec<String> {
-        let st = self.lock();
-        let running = st.calls.values().filter(|call| matches!(call.phase, Phase::Running));
-        running.filter_map(|call| super::text::slow(&call.site.name, &call.site.location, call.started.elapsed())).collect()
-    }
-
     /// End this execution. The host drops it; whatever it still does counts for nothing.
     pub fn stop(&self, st: &mut ExecState, why: &'static str, message: &str, out: &mut Outbox) {
         if st.stopped.is_some() {

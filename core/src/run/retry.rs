@@ -80,7 +80,8 @@ impl PartialRetry {
             [("max_attempts", 1, self.max_attempts), ("initial_ms", 0, self.initial_ms), ("max_ms", 0, self.max_ms), ("timeout_ms", 0, self.timeout_ms)];
         let below = whole.into_iter().find(|(_, least, value)| value.is_some_and(|n| n < *least)).map(|(name, least, _)| (name, least));
         let below = below.or_else(|| self.factor.filter(|n| n.is_nan() || *n < 1.0).map(|_| ("factor", 1)));
-        below.map(|(name, least)| format!("retry.{name} must not be below {least}"))
+        let below = below.map(|(name, least)| format!("retry.{name} must not be below {least}"));
+        below.or_else(|| self.factor.filter(|n| n.is_infinite()).map(|_| "retry.factor must be a finite number".into()))
     }
 
     /// One that came as JSON, with the longest durations that a frame may hold.
@@ -148,6 +149,8 @@ mod tests {
         for factor in [0.5, -1.0, f64::NAN] {
             assert_eq!(refused(PartialRetry { factor: Some(factor), ..PartialRetry::default() }).as_deref(), Some("retry.factor must not be below 1"));
         }
+        let endless = PartialRetry { factor: Some(f64::INFINITY), ..PartialRetry::default() };
+        assert_eq!(refused(endless).as_deref(), Some("retry.factor must be a finite number"));
         assert_eq!(refused(PartialRetry { max_attempts: Some(0), ..PartialRetry::default() }).as_deref(), Some("retry.max_attempts must not be below 1"));
         assert_eq!(refused(PartialRetry { max_attempts: Some(1), factor: Some(1.0), ..PartialRetry::default() }), None);
     }

@@ -107,13 +107,6 @@ pub fn unknown_codec(what: &str, codec: i16) -> String {
     format!("{what} was written by codec {codec}, which this process does not know. Upgrade this process.")
 }
 
-/// From when on a running step is worth a line of status.
-const SLOW: std::time::Duration = std::time::Duration::from_secs(300);
-
-pub fn slow(name: &str, location: &str, running: std::time::Duration) -> Option<String> {
-    (running >= SLOW).then(|| format!("step \"{name}\" ({location}) has been running for {} min", running.as_secs() / 60))
-}
-
 pub fn interrupted(name: &str) -> String {
     format!("The at-most-once step \"{name}\" was cut short by a crash. It may or may not have had its effect; it will not run again.")
 }
@@ -128,16 +121,4 @@ pub fn error_document(kind: &str, code: Code, message: &str, retryable: bool) ->
 /// For columns that lists show.
 pub fn short(message: &str) -> String {
     message.chars().filter(|c| *c != '\0').take(500).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_over_five_minutes_is_worth_a_line() {
-        let running = |seconds| slow("pay", "pay.py:7", std::time::Duration::from_secs(seconds));
-        assert_eq!(running(299), None);
-        assert_eq!(running(421).as_deref(), Some("step \"pay\" (pay.py:7) has been running for 7 min"));
-    }
 }

@@ -48,6 +48,9 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// In the text of an outage: what was accepted once is refused.
+pub(crate) const REFUSED_NOW: &str = "the user or password that was good before is refused now";
+
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// What this library's migrations bring a schema to.
@@ -75,6 +78,8 @@ pub struct StoreConfig {
     pub pooler: Option<bool>,
     /// Any await on the database longer than this is an error and drops its connection.
     pub statement_timeout_ms: u64,
+    /// The same of a beat: there must be time for another before the lease is out.
+    pub beat_timeout_ms: u64,
     /// Also work when `synchronous_commit` is off.
     pub allow_async_commit: bool,
     /// What is to follow a run that the store itself ends. The options a run was started with are the engine's to read.
@@ -153,6 +158,9 @@ pub trait Store: Send + Sync + 'static {
     async fn answer_waits(&self, run: RunKey, waits: &[OpenWait]) -> Result<Vec<WaitAnswer>>;
     /// Database time, microseconds since the Unix epoch.
     async fn now(&self) -> Result<i64>;
+
+    /// Steps of this run have been running for long in this epoch; none: no longer. Cheap, and no more than a note: whoever reads it compares the epoch.
+    async fn note_slow(&self, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()>;
 
     // -- reading and control ------------------------------------------------------------------------------------------------
     async fn find(&self, run: RunKey) -> Result<Option<RunDetail>>;

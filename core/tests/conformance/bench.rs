@@ -72,6 +72,7 @@ impl Bench {
             pool: 4,
             pooler: None,
             statement_timeout_ms: 30_000,
+            beat_timeout_ms: 30_000,
             allow_async_commit: false,
             follow_up: |_, _| None,
         };

@@ -224,3 +224,59 @@ pub async fn lists_and_details(bench: Arc<Bench>) {
     assert_eq!(list(RunFilter { created_before: Some(last.created_at), queue: Some("q".into()), ..any }).await, newest[2..]);
     assert!(bench.store.find(Uuid::now_v7()).await.expect("reads").is_none());
 }
+
+pub async fn slow_steps_are_noted(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let run = worker.own().await;
+    let noted = |name: &str| SlowStep { name: name.into(), location: "app.py:3".into(), running_ms: 300_000 };
+    let note = async |epoch, steps: &[SlowStep]| bench.store.note_slow(run, epoch, steps).await.expect("notes");
+    let slow = async || bench.find(run).await.slow;
+    assert!(slow().await.is_empty());
+    note(1, &[noted("charge"), noted("mail")]).await;
+    let seen = slow().await;
+    assert_eq!(seen.iter().map(|step| (step.name.as_str(), step.location.as_str())).collect::<Vec<_>>(), [("charge", "app.py:3"), ("mail", "app.py:3")]);
+    assert!((300_000..360_000).contains(&seen[0].running_ms), "{seen:?}");
+    until("it is said how long by now", || async { (slow().await[0].running_ms > seen[0].running_ms).then_some(()) }).await;
+    note(1, &[noted("mail")]).await;
+    assert_eq!(slow().await.len(), 1);
+    note(7, &[noted("charge")]).await;
+    note(7, &[]).await;
+    assert_eq!(slow().await[0].name, "mail", "another epoch's word counts for nothing");
+    // A cancel is a new epoch: what the worker said before is said again, or no longer so.
+    assert_eq!(bench.store.cancel(run, "ops", "x", 60_000).await.expect("cancels"), ControlVerdict::Requested);
+    assert!(slow().await.is_empty());
+    note(2, &[noted("mail")]).await;
+    assert_eq!(slow().await.len(), 1);
+    note(2, &[]).await;
+    assert!(slow().await.is_empty());
+    assert_eq!(bench.find(run).await.summary.cancel_by.as_deref(), Some("ops"), "the rest of the note stands");
+}
+
+/// Many a program has a table of that name: with other columns, with these, or with a version of its own in it.
+pub async fn a_table_meta_of_somebody_else_is_said(bench: Arc<Bench>) {
+    use sqlx::Connection;
+    let tables = ["(id integer, value text)", "(key integer, value text)", "(key text, value text)", "(key text, value text)"];
+    for (at, table) in tables.into_iter().enumerate() {
+        let (mut config, mut sql) = (bench.config.clone(), format!("create table {{s}}meta {table};"));
+        if at == 3 {
+            sql.push_str("insert into {s}meta values ('schema_version', '7');");
+        }
+        if bench.is_postgres() {
+            config.schema = format!("{}_{at}", config.schema);
+            sql = format!("create schema {};{}", config.schema, sql.replace("{s}", &format!("{}.", config.schema)));
+            let mut theirs = sqlx::PgConnection::connect(&config.url).await.expect("connects");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut theirs).await.expect("creates");
+        } else {
+            config.url = format!("{}-{at}", config.url);
+            let mut theirs = sqlx::SqliteConnection::connect(&format!("{}?mode=rwc", config.url)).await.expect("opens");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql.replace("{s}", ""))).execute(&mut theirs).await.expect("creates");
+        }
+        let store = open(config).expect("the URL is good");
+        for error in [store.inspect().await.err(), store.migrate().await.err()] {
+            match error {
+                Some(StoreError::Setup { code: "config_invalid", message }) => assert!(message.contains("meta that is not Everstep's"), "{table}: {message}"),
+                other => panic!("{table}: expected config_invalid, got {other:?}"),
+            }
+        }
+    }
+}

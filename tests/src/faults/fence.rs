@@ -115,6 +115,7 @@ impl Bench {
             pool: 4,
             pooler: Some(false),
             statement_timeout_ms: 20_000,
+            beat_timeout_ms: 20_000,
             allow_async_commit: false,
             follow_up: |_, _| None,
         })

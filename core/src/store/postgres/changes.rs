@@ -9,7 +9,7 @@ use super::connect::Session;
 use super::lock::Locked;
 use super::rows::{column, data, due, read, unless};
 use super::waits::{Waiter, waiter};
-use crate::store::{Due, Payload, Result, RunKey, RunState};
+use crate::store::{Due, Payload, Result, RunKey, RunState, SlowStep};
 
 /// Woken, released and given-back runs go ahead of new work of their priority.
 pub(super) const AHEAD: i32 = 1_000_000;
@@ -235,5 +235,19 @@ pub(super) async fn note_blocks(session: &mut Session, blocks: &[(RunKey, &str)]
         .bind(blocks.iter().map(|b| b.0).collect::<Vec<_>>())
         .bind(blocks.iter().map(|b| b.1).collect::<Vec<_>>())
         .bind(blocks.iter().map(|b| build(b.1)).collect::<Vec<_>>());
+    session.run(statement).await.map(|_| ())
+}
+
+const NOTE_SLOW: &str = "\
+insert into {s}.run_note as x (run_id, slow_steps, slow_epoch, slow_at)
+select r.id, $3, r.epoch, statement_timestamp() from {s}.run r where r.id = $1 and r.epoch = $2
+on conflict (run_id) do update set slow_steps = excluded.slow_steps, slow_epoch = excluded.slow_epoch, slow_at = excluded.slow_at";
+const NOT_SLOW: &str = "update {s}.run_note set slow_steps = null, slow_epoch = null, slow_at = null where run_id = $1 and slow_epoch = $2";
+
+pub(super) async fn note_slow(session: &mut Session, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()> {
+    let statement = match SlowStep::text(steps) {
+        Some(text) => session.q(NOTE_SLOW).bind(run).bind(epoch).bind(text),
+        None => session.q(NOT_SLOW).bind(run).bind(epoch),
+    };
     session.run(statement).await.map(|_| ())
 }

@@ -11,8 +11,9 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::errors::{Fault, NO_DATABASE, classify, classify_user, timed_out};
-use crate::store::{FollowUp, Result, StoreConfig, StoreError};
+use super::errors::{Fault, NO_DATABASE, REFUSED, classify, classify_user, timed_out};
+use super::url::Hosts;
+use crate::store::{FollowUp, REFUSED_NOW, Result, StoreConfig, StoreError};
 
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -36,13 +37,14 @@ const POOLED: u8 = 2;
 
 /// Shared by all connections of one store.
 pub(super) struct Shared {
-    /// One a host of the URL, tried in turn. Never printed: sqlx shows the password in its Debug.
-    hosts: Vec<PgConnectOptions>,
+    hosts: Hosts,
     /// Quoted.
     pub(super) schema: String,
     pub(super) namespace: String,
     pub(super) follow_up: FollowUp,
     pub(super) timeout: Duration,
+    /// Of what keeps the lease alive: a connection that has gone silent is given up while there is time for a new one.
+    pub(super) beat_timeout: Duration,
     allow_async_commit: bool,
     mode: AtomicU8,
     was_writable: AtomicBool,
@@ -70,11 +72,12 @@ fn at_host(error: StoreError, host: &PgConnectOptions) -> StoreError {
 impl Shared {
     pub(super) fn new(config: &StoreConfig) -> Result<Self> {
         Ok(Shared {
-            hosts: parse(&config.url)?,
+            hosts: Hosts::of(&config.url)?,
             schema: super::schema::quoted(&config.schema)?,
             namespace: config.namespace.clone(),
             follow_up: config.follow_up,
             timeout: Duration::from_millis(config.statement_timeout_ms.max(100)),
+            beat_timeout: Duration::from_millis(config.beat_timeout_ms.clamp(100, config.statement_timeout_ms.max(100))),
             allow_async_commit: config.allow_async_commit,
             mode: AtomicU8::new(match config.pooler {
                 None => UNKNOWN,
@@ -158,18 +161,28 @@ impl Shared {
         // The one that answered last comes first: one that has gone would cost each connection its whole timeout.
         let good = self.good.load(Ordering::Relaxed);
         for at in (good..self.hosts.len()).chain(0..good) {
-            let host = &self.hosts[at];
-            match self.connect_host(host, profile).await {
+            let host = self.hosts.get(at);
+            match self.connect_host(&host, profile).await {
                 Ok(connection) => {
                     self.good.store(at, Ordering::Relaxed);
                     self.opened.fetch_add(1, Ordering::SeqCst);
                     return Ok(connection);
                 }
                 Err(error @ StoreError::Setup { code: "database_not_durable", .. }) => return Err(error),
-                Err(error) => last = at_host(error, host),
+                Err(error) => last = at_host(self.refused_now(error), &host),
             }
         }
         Err(last)
+    }
+
+    /// Credentials that were good once are being changed, and the new ones are on their way: to be waited for like any outage.
+    fn refused_now(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Setup { code: "database_auth", message } if message.starts_with(REFUSED) && self.was_writable.load(Ordering::Relaxed) => {
+                StoreError::Unavailable(format!("{REFUSED_NOW}. A password that is not in the URL is read again at each attempt (PGPASSWORD, passfile)"))
+            }
+            other => other,
+        }
     }
 
     async fn connect_host(&self, host: &PgConnectOptions, profile: Profile) -> Result<PgConnection> {
@@ -242,34 +255,13 @@ impl Shared {
 
     /// Options of a session beside the homes, for the listener: of the host that answered last.
     pub(super) fn lone(&self) -> PgConnectOptions {
-        self.hosts[self.good.load(Ordering::Relaxed)].clone().options(KEEP_ALIVE)
+        self.hosts.get(self.good.load(Ordering::Relaxed)).options(KEEP_ALIVE)
     }
 }
 
 enum Greeting {
     OptionsRefused,
     Failed(StoreError),
-}
-
-/// `postgres://u:p@a:1,b:2/db` names two hosts. Errors never repeat the URL.
-fn parse(url: &str) -> Result<Vec<PgConnectOptions>> {
-    let invalid =
-        || StoreError::Setup { code: "config_invalid", message: "The database URL is not of the form postgres://user:password@host:port/database.".into() };
-    let (scheme, rest) = url.split_once("://").ok_or_else(invalid)?;
-    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(authority_end);
-    let (user, hosts) = match authority.rsplit_once('@') {
-        Some((user, hosts)) => (format!("{user}@"), hosts),
-        None => (String::new(), authority),
-    };
-    hosts
-        .split(',')
-        .map(|host| {
-            let options: PgConnectOptions = format!("{scheme}://{user}{host}{tail}").parse().map_err(|_| invalid())?;
-            // pgbouncer refuses the parameter sqlx would send for floats.
-            Ok(options.application_name("everstep").extra_float_digits(None))
-        })
-        .collect()
 }
 
 struct Idle {
@@ -299,7 +291,8 @@ impl Home {
             Some(idle) => idle.connection,
             None => shared.connect(self.profile).await?,
         };
-        Ok(Session { shared: shared.clone(), home: self.clone(), _permit: permit, connection: Some(connection), runtime, state: State::Idle })
+        let within = shared.timeout;
+        Ok(Session { shared: shared.clone(), home: self.clone(), _permit: permit, connection: Some(connection), runtime, state: State::Idle, within })
     }
 
     pub(super) fn clear(&self) {
@@ -323,6 +316,8 @@ pub(super) struct Session {
     connection: Option<PgConnection>,
     runtime: tokio::runtime::Id,
     state: State,
+    /// An await that takes longer is an error, and the end of the connection.
+    pub(super) within: Duration,
 }
 
 impl Session {
@@ -366,7 +361,7 @@ impl Session {
 
     /// Text without parameters: may hold several statements, or be the user's own.
     pub(super) async fn simple(&mut self, text: String) -> Result<()> {
-        let (timeout, before) = (self.shared.timeout, self.state);
+        let (timeout, before) = (self.within, self.state);
         let connection = self.live()?;
         let done = tokio::time::timeout(timeout, connection.execute(sqlx::raw_sql(AssertSqlSafe(text)))).await;
         self.settle(done, before).map(|_| ())
@@ -374,7 +369,7 @@ impl Session {
 
     pub(super) async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
         let wrapped = self.wrap().await?;
-        let (timeout, before) = (self.shared.timeout, self.state);
+        let (timeout, before) = (self.within, self.state);
         let connection = self.live()?;
         let done = tokio::time::timeout(timeout, statement.fetch_all(connection)).await;
         let result = self.settle(done, before);
@@ -383,7 +378,7 @@ impl Session {
 
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64> {
         let wrapped = self.wrap().await?;
-        let (timeout, before) = (self.shared.timeout, self.state);
+        let (timeout, before) = (self.within, self.state);
         let connection = self.live()?;
         let done = tokio::time::timeout(timeout, statement.execute(connection)).await;
         let result = self.settle(done, before).map(|done| done.rows_affected());
@@ -393,7 +388,7 @@ impl Session {
     /// A user's statement, inside a transaction; its errors are the user's.
     pub(super) async fn user_rows(&mut self, statement: Statement<'_>) -> Result<(Vec<PgRow>, u64)> {
         use futures_util::TryStreamExt;
-        let (timeout, before) = (self.shared.timeout, self.state);
+        let (timeout, before) = (self.within, self.state);
         let connection = self.live()?;
         let collect = async {
             let (mut rows, mut affected) = (Vec::new(), 0);
@@ -461,7 +456,7 @@ impl Session {
             }
             Err(_) => {
                 self.connection = None;
-                Err(timed_out(self.shared.timeout))
+                Err(timed_out(self.within))
             }
         }
     }
@@ -476,5 +471,29 @@ impl Drop for Session {
             let idle = Idle { connection, runtime: self.runtime };
             self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::{Door, server};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_that_was_good_once_is_waited_for() {
+        let config = server(&[Door::WrongPassword, Door::Open, Door::WrongPassword, Door::Open]).await;
+        let shared = Arc::new(Shared::new(&config).expect("the URL is good"));
+        let home = Arc::new(Home::new(4, Profile::Engine));
+        let mut held = Vec::new();
+        let mut refused = Vec::new();
+        for _ in 0..4 {
+            match home.session(&shared).await {
+                Ok(session) => held.push(session),
+                Err(error) => refused.push(error),
+            }
+        }
+        assert_eq!(held.len(), 2);
+        assert!(matches!(&refused[0], StoreError::Setup { code: "database_auth", .. }), "{refused:?}");
+        assert!(matches!(&refused[1], StoreError::Unavailable(message) if message.contains("passfile")), "{refused:?}");
     }
 }

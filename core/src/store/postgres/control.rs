@@ -18,7 +18,11 @@ const TRIES: u32 = 5;
 
 #[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
-    Cancel { by: &'a str, why: &'a str, grace_ms: i64 },
+    Cancel {
+        by: &'a str,
+        why: &'a str,
+        grace_ms: i64,
+    },
     /// Milliseconds for the clean-up of a run whose deadline has passed.
     Timer(TimerKind, i64),
 }

@@ -11,6 +11,7 @@ pub(super) struct Fault {
 
 /// Completed with its name where the connection is made.
 pub(super) const NO_DATABASE: &str = "There is no database";
+pub(super) const REFUSED: &str = "The database refused the user or password.";
 
 pub(super) fn timed_out(after: Duration) -> StoreError {
     StoreError::Unavailable(format!("no answer within {} ms", after.as_millis()))
@@ -46,9 +47,7 @@ pub(super) fn classify(error: sqlx::Error) -> Fault {
         // A plan or prepared name that does not fit this session any more: a new one will.
         "0A000" | "26000" | "42P05" | "25P02" | "25P03" | "25006" => broken(StoreError::Unavailable(text)),
         "57014" => usable(StoreError::Configured(text)),
-        "28000" | "28P01" => {
-            broken(StoreError::Setup { code: "database_auth", message: "The database refused the user or password. Check the credentials of the URL.".into() })
-        }
+        "28000" | "28P01" => broken(StoreError::Setup { code: "database_auth", message: format!("{REFUSED} Check the credentials of the URL.") }),
         "3D000" => broken(StoreError::Setup { code: "config_invalid", message: NO_DATABASE.into() }),
         "42501" => usable(StoreError::Setup { code: "database_auth", message: format!("The role lacks a right: {message}") }),
         "42P01" | "3F000" => {

@@ -340,6 +340,7 @@ mod tests {
             pool: 1,
             pooler: Some(false),
             statement_timeout_ms: 30_000,
+            beat_timeout_ms: 30_000,
             allow_async_commit: false,
         };
         let shared = Arc::new(Shared::new(&config).expect("the URL is good"));

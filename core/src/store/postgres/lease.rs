@@ -66,6 +66,7 @@ update {s}.worker set lease_until = statement_timestamp() + $2 * interval '1 mil
 
 pub(super) async fn beat(store: &PostgresStore, incarnation: Uuid, lease_ms: i64) -> Result<bool> {
     let mut session = store.beat.session(&store.shared).await?;
+    session.within = store.shared.beat_timeout;
     Ok(session.run(session.q(BEAT).bind(incarnation).bind(lease_ms)).await? > 0)
 }
 
@@ -162,4 +163,30 @@ pub(super) async fn reap(session: &mut Session, own: Option<Uuid>, why: &Dead<'_
         }
     }
     Ok(reaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::{Door, server};
+    use super::*;
+    use crate::store::TickRequest;
+
+    #[tokio::test]
+    async fn a_silent_connection_is_given_up_before_the_lease_is() {
+        let store = PostgresStore::open(server(&[Door::Open, Door::Open]).await).expect("the URL is good");
+        let request = TickRequest {
+            incarnation: Some(Uuid::nil()),
+            lease_ms: 60_000,
+            may_reap: false,
+            silent_ms: 60_000,
+            known_dead: Vec::new(),
+            page: 1,
+            max_crashes: 1,
+            boot_id: String::new(),
+            routes: Vec::new(),
+        };
+        for error in [store.beat(Uuid::nil(), 60_000).await.err(), store.tick(&request).await.err()] {
+            assert!(matches!(&error, Some(StoreError::Unavailable(message)) if message == "no answer within 150 ms"), "{error:?}");
+        }
+    }
 }

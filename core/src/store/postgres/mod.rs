@@ -1,12 +1,14 @@
 //! The PostgreSQL store. One concern a file; here is only who owns which connection.
 //!
-//! - `connect`, `errors`: connections with deadlines, and what an error means.
+//! - `url`, `connect`, `errors`: hosts, connections with deadlines, and what an error means.
 //! - `commit` -> `batch`, `plain` or `apply` -> `lock`, `starts`, `dedup`, `steps`, `effects`, `waits`, `changes`: the owner's writes.
 //! - `claim`, `history`: what an owner reads. `lease`, `orphans`, `tick`: who is alive, takeover, timers. `control`, `resume`: requests.
 //! - `guard`, `transaction`: transactional steps. `hints`: LISTEN/NOTIFY. `warm`: ahead of need. `reading`, `queues`, `schema`: the rest.
 
 mod apply;
 mod batch;
+#[cfg(test)]
+mod by_hand;
 mod changes;
 mod children;
 mod claim;
@@ -34,6 +36,7 @@ mod starts;
 mod steps;
 mod tick;
 mod transaction;
+mod url;
 mod waits;
 mod warm;
 
@@ -47,8 +50,8 @@ use uuid::Uuid;
 
 use super::{
     ClaimRequest, ClaimedRun, ControlVerdict, GuardStatement, Identity, OpenWait, OwnedNow, Placeholders, Position, Queue, Result, Route, RunDetail, RunFilter,
-    RunKey, RunSummary, SchemaState, Site, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest, Verdict,
-    WaitAnswer, WakeHint, WorkerInfo, Write,
+    RunKey, RunSummary, SchemaState, Site, SlowStep, StepRecord, StepView, StepWrite, Store, StoreConfig, StoreKind, StoreTransaction, TickReport, TickRequest,
+    Verdict, WaitAnswer, WakeHint, WorkerInfo, Write,
 };
 use connect::{Home, Profile, Shared};
 pub use schema::migration_sql;
@@ -92,7 +95,8 @@ impl PostgresStore {
     pub fn open(config: StoreConfig) -> Result<Arc<dyn Store>> {
         let shared = Arc::new(Shared::new(&config)?);
         let home = |size, profile| Arc::new(Home::new(size, profile));
-        let lanes = (0..config.lanes.clamp(1, 8)).map(|_| Lane { home: home(1, Profile::Engine), look_ahead: AtomicU32::new(0), detour: AtomicU32::new(0) }).collect();
+        let lanes =
+            (0..config.lanes.clamp(1, 8)).map(|_| Lane { home: home(1, Profile::Engine), look_ahead: AtomicU32::new(0), detour: AtomicU32::new(0) }).collect();
         Ok(Arc::new(PostgresStore {
             lanes,
             claim: home(1, Profile::Engine),
@@ -207,6 +211,10 @@ impl Store for PostgresStore {
 
     async fn answer_waits(&self, run: RunKey, waits: &[OpenWait]) -> Result<Vec<WaitAnswer>> {
         history::answer_waits(&mut self.pool.session(&self.shared).await?, run, waits).await
+    }
+
+    async fn note_slow(&self, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()> {
+        changes::note_slow(&mut self.pool.session(&self.shared).await?, run, epoch, steps).await
     }
 
     async fn now(&self) -> Result<i64> {

@@ -83,11 +83,8 @@ const PLAIN: &str = plain!(
 );
 
 /// With one of the two locks taken out: for the suite, which must notice (`failpoint::MUTATIONS`).
-const WITHOUT_LEASE: &str = plain!(
-    "select $19::smallint is not null as held",
-    " and r.owner = $1 and r.epoch = u.epoch and r.state in (2, 4)",
-    " for no key update"
-);
+const WITHOUT_LEASE: &str =
+    plain!("select $19::smallint is not null as held", " and r.owner = $1 and r.epoch = u.epoch and r.state in (2, 4)", " for no key update");
 const WITHOUT_RUN: &str = plain!("select true as held from {s}.lease x where x.incarnation = $1 and x.lane = $19 for key share", "", "");
 
 /// What a plain batch holds, by kind.

@@ -8,7 +8,7 @@ use super::connect::Session;
 use super::rows::{payload, read, state};
 use super::steps::{STEP_WIDTH, record, step_columns};
 use super::{PostgresStore, history};
-use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
+use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, SlowStep, StepView, WaitAnswer};
 
 macro_rules! summary_columns {
     () => {
@@ -74,7 +74,9 @@ const FIND: &str = concat!(
     summary_columns!(),
     ", i.input_codec, i.input_key_id, i.input, o.codec, o.key_id, o.value,
        (select count(*) from {s}.step s where s.run_id = i.run_id and s.segment = r.segment offset 0),
-       (select count(*) from {s}.message m where m.run_id = i.run_id and m.consumed is null offset 0), w.host, w.pid
+       (select count(*) from {s}.message m where m.run_id = i.run_id and m.consumed is null offset 0), w.host, w.pid,
+       case when r.state in (2, 4) and n.slow_epoch = r.epoch then n.slow_steps end,
+       (extract(epoch from statement_timestamp() - n.slow_at) * 1000)::bigint
 from {s}.run_info i
 cross join lateral (select * from {s}.run r where r.id = i.run_id offset 0) r
 ",
@@ -105,6 +107,7 @@ pub(super) async fn find(store: &PostgresStore, run: RunKey) -> Result<Option<Ru
         messages_pending: read(row.try_get(SUMMARY_WIDTH + 7))?,
         owner_host: read(row.try_get(SUMMARY_WIDTH + 8))?,
         owner_pid: read(row.try_get(SUMMARY_WIDTH + 9))?,
+        slow: SlowStep::read(read(row.try_get(SUMMARY_WIDTH + 10))?, read(row.try_get(SUMMARY_WIDTH + 11))?),
         summary,
     }))
 }

@@ -58,16 +58,31 @@ async fn versions(session: &mut Session) -> Result<(Option<i32>, i32)> {
     if !there.first().map(|row| read(row.try_get::<bool, _>(0))).transpose()?.unwrap_or(false) {
         return Ok((None, 0));
     }
-    let (mut version, mut min_compatible) = (None, 0);
-    for row in session.rows(session.q(VERSIONS)).await? {
-        let (key, value): (String, String) = (read(row.try_get(0))?, read(row.try_get(1))?);
+    let (mut version, mut min_compatible) = (None, None);
+    for row in session.rows(session.q(VERSIONS)).await.map_err(|error| foreign(session, error))? {
+        let text = |at| read(row.try_get::<String, _>(at)).map_err(|error| foreign(session, error));
+        let (key, value) = (text(0)?, text(1)?);
         let number: i32 = value.parse().map_err(|_| StoreError::Setup {
             code: "schema_too_new",
             message: format!("meta.{key} is not a number this library understands. Upgrade this process."),
         })?;
-        if key == "schema_version" { version = Some(number) } else { min_compatible = number }
+        if key == "schema_version" { version = Some(number) } else { min_compatible = Some(number) }
     }
-    Ok((version, min_compatible))
+    match (version, min_compatible) {
+        (Some(_), Some(min_compatible)) => Ok((version, min_compatible)),
+        // Ours comes with both, in one transaction.
+        _ => Err(not_ours(session)),
+    }
+}
+
+/// Many a program has a table `meta`: with other columns, or with these of another type.
+fn foreign(session: &Session, error: StoreError) -> StoreError {
+    if matches!(error, StoreError::Rejected { .. }) { not_ours(session) } else { error }
+}
+
+fn not_ours(session: &Session) -> StoreError {
+    let message = format!("Schema {} holds a table meta that is not Everstep's. Name another schema.", session.shared.schema);
+    StoreError::Setup { code: "config_invalid", message }
 }
 
 pub(super) async fn inspect(store: &PostgresStore) -> Result<SchemaState> {

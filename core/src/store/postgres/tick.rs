@@ -120,6 +120,8 @@ async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport
     let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
     let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
+    // The look is a beat. What it finds to do may take its time: the engine beats beside it.
+    session.within = store.shared.beat_timeout;
     let before = std::mem::replace(&mut *store.lives.lock().unwrap_or_else(std::sync::PoisonError::into_inner), request.incarnation);
     if before.is_some() && before != request.incarnation && !store.shared.pooled() {
         // A lock an incarnation would fill the server's lock table in the course of days: a worker takes a lease whenever it has something to do.
@@ -134,6 +136,7 @@ async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport
         .bind(request.routes.as_slice())
         .bind(OVERLOOKED_MS);
     let rows = session.rows(statement).await?;
+    session.within = store.shared.timeout;
     let Some(row) = rows.first() else { return Ok(TickReport::default()) };
     let (expired, left_behind): (i64, bool) = (read(row.try_get(1))?, read(row.try_get(3))?);
     let due: Option<i64> = read(row.try_get(4))?;

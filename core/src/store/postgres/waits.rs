@@ -38,7 +38,7 @@ select w.run_id, w.segment, w.branch, w.seq, (extract(epoch from w.due_at - stat
 from u cross join lateral (select * from {s}.waiter w where w.run_id = u.run_id and w.segment = u.segment and w.branch = u.branch
                            and w.seq = u.seq offset 0) w";
 
-/// A new version of each row that a wait for its end was opened on, which this transaction holds: a batch that ends that run in one statement
+/// A new version of each row that a wait for its end or event was opened on, which this transaction holds: a batch that ends that run in one statement
 /// (`plain`) took its snapshot before it waited for the row, and could not see the wait.
 const TOUCH: &str = "\
 update {s}.run x set inbox = x.inbox from unnest($1::uuid[]) as u(id), lateral (select r.ctid as c from {s}.run r where r.id = u.id offset 0) l
@@ -62,7 +62,7 @@ pub(super) async fn open(session: &mut Session, waits: &[&WaitRow<'_>]) -> Resul
     for row in session.rows(statement).await? {
         opened.insert((read(row.try_get(0))?, position(&row, 1)?), read(row.try_get(4))?);
     }
-    let mut targets: Vec<RunKey> = waits.iter().filter(|wait| wait.kind == WaitKind::Result).filter_map(|wait| wait.target).collect();
+    let mut targets: Vec<RunKey> = waits.iter().filter_map(|wait| wait.target).collect();
     targets.sort_unstable();
     targets.dedup();
     if !targets.is_empty() {

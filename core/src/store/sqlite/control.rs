@@ -9,7 +9,7 @@ use super::start::{self, CLOSE, DEADLINE, GRACE};
 use super::value::{Columns as _, Val, vals};
 use super::wake::{Wakes, leave_children, lend_slots, make_ready, release_all, waiters_of_ends, wake};
 use crate::store::forget::{self, By, Recorded};
-use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, LAUNCH, Payload, Position, Result, RunKey, RunState, cancelled_type};
+use crate::store::{BY_DEADLINE, CLOSE_AGAIN_MS, ControlVerdict, Ended, LAUNCH, Payload, Position, Result, RunKey, RunState, SlowStep, cancelled_type};
 
 /// Runs offered to a build in one transaction.
 const OFFERS: i64 = 500;
@@ -45,6 +45,22 @@ impl SqliteStore {
         let mut tx = self.write().await?;
         let outcome = rewind(&mut tx, now_us(), run, to, by).await;
         tx.finish(outcome).await
+    }
+
+    pub(super) async fn note_slow_steps(&self, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()> {
+        let mut tx = self.write().await?;
+        let outcome = match SlowStep::text(steps) {
+            Some(text) => {
+                let sql = "insert into run_note(run_id, slow_steps, slow_epoch, slow_at) select id, ?, epoch, ? from run where id = ? and epoch = ? \
+                           on conflict (run_id) do update set slow_steps = excluded.slow_steps, slow_epoch = excluded.slow_epoch, slow_at = excluded.slow_at";
+                tx.exec(sql, vals![text, now_us(), run, epoch]).await
+            }
+            None => {
+                let sql = "update run_note set slow_steps = null, slow_epoch = null, slow_at = null where run_id = ? and slow_epoch = ?";
+                tx.exec(sql, vals![run, epoch]).await
+            }
+        };
+        tx.finish(outcome.map(drop)).await
     }
 
     pub(super) async fn offer_blocked_runs(&self, build: &str, workflows: &[String]) -> Result<i64> {

@@ -262,6 +262,10 @@ impl Store for SqliteStore {
         self.bounded(answered).await
     }
 
+    async fn note_slow(&self, run: RunKey, epoch: i32, steps: &[SlowStep]) -> Result<()> {
+        self.bounded(self.note_slow_steps(run, epoch, steps)).await
+    }
+
     async fn now(&self) -> Result<i64> {
         Ok(rows::now_us())
     }

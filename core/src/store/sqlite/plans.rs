@@ -213,6 +213,9 @@ impl Bench {
         assert_eq!(self.store.cancel(d, "t", "t", 0).await.expect("cancels"), ControlVerdict::Done);
         assert_eq!(self.store.resume(d, "t").await.expect("resumes"), ControlVerdict::Done);
         self.commit(me, &[step(c, 0, false, Vec::new())]).await;
+        let slow = SlowStep { name: "s".into(), location: String::new(), running_ms: 300_000 };
+        self.store.note_slow(c, 2, &[slow]).await.expect("notes");
+        self.store.note_slow(c, 2, &[]).await.expect("notes");
         self.store.rewind(a, &at(0), "t").await.expect("rewinds");
     }
 
@@ -268,6 +271,7 @@ async fn no_statement_walks_a_table_that_grows() {
         pool: 1,
         pooler: None,
         statement_timeout_ms: 30_000,
+        beat_timeout_ms: 30_000,
         allow_async_commit: false,
         follow_up: |_, _| None,
     };

@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::rows::{STEP_COLUMNS, attempt_columns, attempt_record, now_us, open_wait, position_vals, state, step_columns, step_record, waiter_columns};
 use super::value::{Columns as _, Val, vals};
 use super::wait::outcome;
-use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, StepView, WaitAnswer};
+use crate::store::{Position, Result, RunDetail, RunFilter, RunKey, RunState, RunSummary, SlowStep, StepView, WaitAnswer};
 
 macro_rules! summary {
     () => {
@@ -197,7 +197,8 @@ async fn detail(conn: &mut Connection, run: RunKey) -> Result<Option<RunDetail>>
         summary!(),
         ", run_info.input_codec, run_info.input_key_id, run_info.input, outcome.codec, outcome.key_id, outcome.value, worker.host, worker.pid, \
          (select count(*) from step where step.run_id = run_info.run_id), \
-         (select count(*) from message where message.run_id = run_info.run_id and message.consumed is null) from run_info",
+         (select count(*) from message where message.run_id = run_info.run_id and message.consumed is null), \
+         case when run.state in (2, 4) and run_note.slow_epoch = run.epoch then run_note.slow_steps end, run_note.slow_at from run_info",
         joins!(),
         "left join worker on worker.incarnation = run.owner where run_info.run_id = ?"
     );
@@ -221,5 +222,6 @@ async fn detail(conn: &mut Connection, run: RunKey) -> Result<Option<RunDetail>>
         owner_pid: row.opt_int(SUMMARY + 7)?.and_then(|pid| i32::try_from(pid).ok()),
         steps_recorded: row.int(SUMMARY + 8)?,
         messages_pending: row.int(SUMMARY + 9)?,
+        slow: SlowStep::read(row.opt_text(SUMMARY + 10)?.as_deref(), row.opt_int(SUMMARY + 11)?.map(|at| (now - at) / 1000)),
     }))
 }

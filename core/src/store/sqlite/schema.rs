@@ -148,9 +148,23 @@ async fn schema_state(conn: &mut Connection) -> Result<SchemaState> {
         return Ok(SchemaState { version: None, min_compatible: 0, database_empty: !any });
     }
     let number = |text: Option<String>| text.and_then(|t| t.parse::<i32>().ok());
-    let version = number(meta(conn, "schema_version").await?);
-    let min_compatible = number(meta(conn, "min_compatible").await?).unwrap_or(0);
-    Ok(SchemaState { version, min_compatible, database_empty: false })
+    let mut numbers = [None, None];
+    for (number_of, key) in numbers.iter_mut().zip(["schema_version", "min_compatible"]) {
+        *number_of = match meta(conn, key).await {
+            Ok(text) => number(text),
+            // Many a program has a table `meta`: with other columns,
+            Err(StoreError::Rejected { .. }) => None,
+            Err(other) => return Err(other),
+        };
+    }
+    match numbers {
+        [version @ Some(_), Some(min_compatible)] => Ok(SchemaState { version, min_compatible, database_empty: false }),
+        // .. or with these. Ours comes with both numbers, in one transaction.
+        _ => {
+            let message = "This file holds a table meta that is not Everstep's. Name another file.".into();
+            Err(StoreError::Setup { code: "config_invalid", message })
+        }
+    }
 }
 
 async fn meta(conn: &mut Connection, key: &str) -> Result<Option<String>> {

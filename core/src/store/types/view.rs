@@ -72,11 +72,35 @@ pub struct RunDetail {
     pub waits: Vec<OpenWait>,
     pub attempts: Vec<AttemptRecord>,
     pub steps_recorded: i64,
+    /// As its owner has noted them: nothing of an owner before it.
+    pub slow: Vec<SlowStep>,
     /// Of the owner, if it has one and its lease row stands.
     pub owner_host: Option<String>,
     pub owner_pid: Option<i32>,
     /// Live workers that registered a route for this workflow: None when unknown.
     pub messages_pending: i64,
+}
+
+/// A step that has been running for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowStep {
+    pub name: String,
+    pub location: String,
+    pub running_ms: i64,
+}
+
+impl SlowStep {
+    /// As both stores keep them.
+    pub(crate) fn text(steps: &[SlowStep]) -> Option<String> {
+        let rows: Vec<_> = steps.iter().map(|step| (&step.name, &step.location, step.running_ms)).collect();
+        if rows.is_empty() { None } else { serde_json::to_string(&rows).ok() }
+    }
+
+    /// `since_ms`: how long ago that was written.
+    pub(crate) fn read(text: Option<&str>, since_ms: Option<i64>) -> Vec<SlowStep> {
+        let rows: Vec<(String, String, i64)> = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        rows.into_iter().map(|(name, location, ms)| SlowStep { name, location, running_ms: ms.saturating_add(since_ms.unwrap_or(0)) }).collect()
+    }
 }
 
 #[derive(Debug, Clone, Default)]
