@@ -181,6 +181,7 @@ mod tests {
             silent_ms: 60_000,
             known_dead: Vec::new(),
             page: 1,
+            cancel_grace_ms: 60_000,
             max_crashes: 1,
             boot_id: String::new(),
             routes: Vec::new(),
