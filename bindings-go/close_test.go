@@ -3,6 +3,7 @@ package everstep_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	everstep "github.com/everstep/everstep/bindings-go"
 )
@@ -57,4 +58,47 @@ func TestARunThatIsDrainedMayStillStartAndSend(t *testing.T) {
 	if out, err := everstep.RunByKey[int](app, key).Result(ctx, everstep.WithTimeout(patience)); out != 42 || err != nil {
 		t.Errorf("%s: %d, %v", other.Name(), out, err)
 	}
+}
+
+// Its time is over while the drain is under way: what is left is handed over, as a drain that comes to its end does it. Left behind, the run would count a
+// crash, and be blocked after five deploys.
+func TestADrainThatIsCutShortHandsOver(t *testing.T) {
+	url := file(t)
+	begun := make(chan struct{}, 2)
+	finish := make(chan struct{})
+	started := func() (*everstep.App, *everstep.Workflow[int, int]) {
+		app := open(t, url, everstep.WithLease(2*time.Second))
+		w := register(t, app, "slow", func(ctx everstep.Context, n int) (int, error) {
+			return everstep.Do(ctx, "slow", func(ctx context.Context) (int, error) {
+				begun <- struct{}{}
+				select {
+				case <-finish:
+					return n, nil
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			})
+		})
+		launch(t, app)
+		return app, w
+	}
+	app, w := started()
+	run, err := w.Start(context.Background(), 42)
+	must(t, err)
+	<-begun
+	ctx, cancel := context.WithCancel(context.Background())
+	closed := make(chan error, 1)
+	go func() { closed <- app.Close(ctx) }()
+	closing(t, app)
+	time.Sleep(50 * time.Millisecond) // Until the drain itself has begun, of which nothing can be seen from here.
+	cancel()
+	must(t, <-closed)
+	app, _ = started()
+	<-begun
+	info, err := everstep.RunByKey[int](app, run.Key()).Status(context.Background())
+	if err != nil || info.Crashes != 0 {
+		t.Errorf("%d crashes, %v", info.Crashes, err)
+	}
+	close(finish)
+	must(t, second(everstep.RunByKey[int](app, run.Key()).Result(context.Background(), everstep.WithTimeout(patience))))
 }
