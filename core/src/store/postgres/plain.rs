@@ -2,7 +2,7 @@
 //!
 //! As a transaction such a batch takes six round trips, and each costs both sides about as much as fifty rows. It is all of it or nothing: the
 //! statement writes only when it holds the lease row and every run row and finds each as its writer expects. What it does not write is left to the
-//! transaction (`apply`), which tells the fenced from the repeated (`core/docs/decisions/0021-a-plain-batch-is-one-statement.md`).
+//! transaction (`apply`), which tells the fenced from the repeated (`core/docs/decisions/0022-a-plain-batch-is-one-statement.md`).
 
 use std::collections::BTreeMap;
 
