@@ -24,7 +24,7 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
     <maven.compiler.release>17</maven.compiler.release>
     <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding>
   </properties>
-  <repositories><repository><id>packages</id><url>file://{repository}</url></repository></repositories>
+  <repositories>{repository}</repositories>
   <dependencies>{dependency}</dependencies>
   <build><pluginManagement><plugins>
     <plugin><artifactId>maven-compiler-plugin</artifactId><version>3.14.0</version>
@@ -40,12 +40,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
 
 
+def place(repository: Path) -> str:
+    """The root README's element for what a clone has built."""
+    text = (README.parents[1] / "README.md").read_text()
+    found = re.search(r"<repository>.*?</repository>", text)
+    assert found is not None
+    return found[0].replace("${env.EVERSTEP}/target/java/repository", str(repository))
+
+
 def project(directory: Path, repository: Path, dependency: str, name: str, program: str) -> list[str]:
     """Compiles `program` in an empty project; the command that runs it."""
     package = re.search(r"^package (\w+);", program, re.M)
     source = directory / "src" / "main" / "java" / (package[1] if package else "")
     source.mkdir(parents=True)
-    (directory / "pom.xml").write_text(POM.format(repository=repository, dependency=dependency))
+    (directory / "pom.xml").write_text(POM.format(repository=place(repository), dependency=dependency))
     (source / f"{name}.java").write_text(program)
     subprocess.run(
         ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"], cwd=directory, check=True, stdin=subprocess.DEVNULL
