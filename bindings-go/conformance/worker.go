@@ -247,11 +247,14 @@ func play(ctx context.Context, run string, program []any, place string) ([]any, 
 
 // settingsOf an object; of anything else there are none.
 func settingsOf(value any) (o settings) {
-	given, _ := value.(everstep.Object)
-	options := map[string]any{}
-	for _, member := range given {
-		options[member.Key] = member.Value
+	if members, ok := value.(everstep.Object); ok {
+		options := map[string]any{}
+		for _, member := range members {
+			options[member.Key] = member.Value
+		}
+		value = options
 	}
+	options, _ := value.(map[string]any)
 	text, err := json.Marshal(options)
 	check(err)
 	check(json.Unmarshal(text, &o))

@@ -201,7 +201,9 @@ async function one(run: string, x: any[], place: string): Promise<any> {
 
 type Program = { id: string; program: any[] };
 const interpret = app.workflow("interpret", ({ id, program }: Program) => play(id, program));
-app.workflow("report", async ({ run, state }: Finished) => note("finished", run, "-", state));
+app.workflow("report", async ({ run, state }: Finished) => {
+  note("finished", run, "-", state);
+});
 if (WITHOUT !== "other") app.workflow("other", ({ id, program }: Program) => play(id, program));
 
 function options(given: object | null | undefined): any {
