@@ -23,14 +23,7 @@ const MUTATIONS: &[Mutation] = &[
             ("scenarios", "r02_checkpoint_raced_with_rewind_and_cancel", "sqlite"),
         ],
     },
-    Mutation {
-        name: "on_conflict",
-        caught_by: &[
-            ("faults", "recorded_values_stand", "postgres"),
-            ("faults", "recorded_values_stand", "sqlite"),
-            ("scenarios", "r03_cut_after_checkpoint", "postgres"),
-        ],
-    },
+    Mutation { name: "on_conflict", caught_by: &[("faults", "recorded_values_stand", "postgres"), ("faults", "recorded_values_stand", "sqlite")] },
     Mutation { name: "outage_grace", caught_by: &[("scenarios", "r03_server_stopped_for_three_leases", "postgres")] },
     Mutation {
         name: "inbox",
