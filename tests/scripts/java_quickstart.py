@@ -6,6 +6,7 @@ repository with the packages. Exits 0 when the output is what the README says, b
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -40,12 +41,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
 
 
-def place(repository: Path) -> str:
-    """The root README's element for what a clone has built."""
-    text = (README.parents[1] / "README.md").read_text()
-    found = re.search(r"<repository>.*?</repository>", text)
-    assert found is not None
-    return found[0].replace("${env.EVERSTEP}/target/java/repository", str(repository))
+def place() -> str:
+    """The root README's element for what the clone at $EVERSTEP has built."""
+    return re.findall(r"<repository>.*?</repository>", (README.parents[1] / "README.md").read_text())[0]
 
 
 def project(directory: Path, repository: Path, dependency: str, name: str, program: str) -> list[str]:
@@ -53,10 +51,14 @@ def project(directory: Path, repository: Path, dependency: str, name: str, progr
     package = re.search(r"^package (\w+);", program, re.M)
     source = directory / "src" / "main" / "java" / (package[1] if package else "")
     source.mkdir(parents=True)
-    (directory / "pom.xml").write_text(POM.format(repository=place(repository), dependency=dependency))
+    (directory / "pom.xml").write_text(POM.format(repository=place(), dependency=dependency))
     (source / f"{name}.java").write_text(program)
     subprocess.run(
-        ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"], cwd=directory, check=True, stdin=subprocess.DEVNULL
+        ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"],
+        cwd=directory,
+        env=os.environ | {"EVERSTEP": str(repository.parents[2])},
+        check=True,
+        stdin=subprocess.DEVNULL,
     )
     return ["java", "-cp", "target/classes:target/dependency/*", f"{package[1]}.{name}" if package else name]
 
