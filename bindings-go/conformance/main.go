@@ -230,6 +230,8 @@ func startOptions(given map[string]any) []everstep.StartOption {
 			dedup.Key = text
 		case "dedup_scope":
 			dedup.Scope = text
+		case "dedup_ttl_ms":
+			dedup.TTL = ms(n)
 		case "dedup_policy":
 			dedup.Policy = text
 		default:

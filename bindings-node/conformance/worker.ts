@@ -209,7 +209,7 @@ if (WITHOUT !== "other") app.workflow("other", ({ id, program }: Program) => pla
 function options(given: object | null | undefined): any {
   const o: any = keys(given ?? {}, (name) => camel(name.replace(/_ms$/, "")));
   for (const name of ["delay", "expires", "deadline"]) if (name in o) o[name] = { milliseconds: o[name] };
-  const { dedupKey: key, dedupScope: scope, dedupPolicy: policy, ...rest } = o;
+  const { dedupKey: key, dedupTtl, dedupScope: scope = span(dedupTtl), dedupPolicy: policy, ...rest } = o;
   return key === undefined ? rest : { ...rest, dedup: { key, ...(scope && { scope }), ...(policy && { policy }) } };
 }
 

@@ -243,7 +243,7 @@ async def report(finished: Finished) -> None:
 
 def options(given):
     o = {k.removesuffix("_ms"): ms(v) if k.endswith("_ms") else v for k, v in (given or {}).items()}
-    dedup = {k.removeprefix("dedup_"): o.pop(k) for k in [*o] if k.startswith("dedup_")}
+    dedup = {k.removeprefix("dedup_").replace("ttl", "scope"): o.pop(k) for k in [*o] if k.startswith("dedup_")}
     return {**o, "dedup": Dedup(**dedup)} if dedup else o
 
 

@@ -237,9 +237,9 @@ final class Worker {
           case "delay_ms" -> o.delay(ms(v)); case "expires_ms" -> o.expires(ms(v)); case "deadline_ms" -> o.deadline(ms(v)); case "version" -> o.version((String) v);
           case "attributes" -> o.attributes((Map<String, Object>) v); case "fairness_key" -> o.fairnessKey((String) v); case "reuse_purged" -> o.reusePurged();
           case "on_finish" -> o.onFinish((String) v);
-          case "dedup_key" -> { Dedup d = "queued".equals(g.get("dedup_scope")) ? Dedup.whileQueued((String) v) : Dedup.untilDone((String) v);
+          case "dedup_key" -> { Dedup d = g.containsKey("dedup_ttl_ms") ? Dedup.within((String) v, ms(g.get("dedup_ttl_ms"))) : "queued".equals(g.get("dedup_scope")) ? Dedup.whileQueued((String) v) : Dedup.untilDone((String) v);
             o.dedup("reject".equals(g.get("dedup_policy")) ? d.reject() : "replace".equals(g.get("dedup_policy")) ? d.replace() : d); }
-          case "dedup_scope", "dedup_policy" -> {}
+          case "dedup_scope", "dedup_policy", "dedup_ttl_ms" -> {}
           default -> throw new IllegalArgumentException("no option " + k);
         }
       });
