@@ -35,6 +35,7 @@ type command struct {
 	Message   ordered        `json:"message"`
 	Key       string         `json:"key"`
 	Value     ordered        `json:"value"`
+	As        string         `json:"as"`
 	Deadline  int64          `json:"deadline_ms"`
 	// Of a message, of a list, of a queue.
 	MessageKey  string   `json:"idempotency_key"`
@@ -119,7 +120,6 @@ var (
 	}
 	app       *everstep.App
 	interpret *flow
-	job       *everstep.Workflow[any, any]
 )
 
 func main() {
@@ -131,9 +131,14 @@ func main() {
 	var err error
 	app, err = everstep.Open(context.Background(), append(options, everstep.WithLogger(slog.New(&said)))...)
 	check(err)
-	check(app.DeclareError("flaky", errFlaky))
+	check(everstep.DeclareErrorType[*flaky](app, "flaky"))
 	declareSteps()
 	interpret, err = everstep.Register(app, "interpret", interpreter)
+	check(err)
+	_, err = everstep.Register(app, "report", func(_ everstep.Context, in everstep.Finished) (bool, error) {
+		note("finished", in.Run, "-", string(in.State), 0)
+		return true, nil
+	})
 	check(err)
 	if os.Getenv("EVERSTEP_SUITE_WITHOUT") != "other" {
 		_, err = everstep.Register(app, "other", interpreter)
@@ -225,6 +230,8 @@ func startOptions(given map[string]any) []everstep.StartOption {
 			dedup.Key = text
 		case "dedup_scope":
 			dedup.Scope = text
+		case "dedup_ttl_ms":
+			dedup.TTL = ms(n)
 		case "dedup_policy":
 			dedup.Policy = text
 		default:
@@ -261,7 +268,10 @@ func execute(ctx context.Context, c command) (any, error) {
 		note("accepted", strings.ReplaceAll(started.Key(), "-", ""), "-", "-", 0)
 		return map[string]any{"run": started.Key(), "attached": started.Attached()}, nil
 	case "start_step":
-		started, err := job.Start(ctx, c.Value.value, everstep.WithID(c.ID))
+		if c.As == "" {
+			c.As = "work"
+		}
+		started, err := jobs[c.As].Start(ctx, c.Value.value, everstep.WithID(c.ID))
 		if err != nil {
 			return nil, err
 		}

@@ -55,10 +55,16 @@ type payment struct {
 	Amount  int64 `json:"amount"`
 }
 
+type flaky struct {
+	Attempt int64 `json:"attempt"`
+}
+
+func (f *flaky) Error() string { return fmt.Sprintf("flaky attempt %d", f.Attempt) }
+
 var (
-	errFlaky  = errors.New("flaky")
 	logFile   *os.File
 	steps     = map[string]*everstep.Step[any, any]{}
+	jobs      = map[string]*everstep.Workflow[any, any]{}
 	pay       *everstep.Transaction[payment, int64]
 	payDriver *everstep.Transaction[payment, int64]
 	said      sayings
@@ -136,9 +142,9 @@ func declareSteps() {
 		"brief":   {everstep.WithTimeout(200 * time.Millisecond)},
 	} {
 		steps[name] = everstep.NewStep(name, effect, options...)
+		jobs[name], err = everstep.RegisterStep(app, steps[name])
+		check(err)
 	}
-	job, err = everstep.RegisterStep(app, steps["work"])
-	check(err)
 	pay, err = everstep.NewTransaction(app, "pay", func(ctx context.Context, tx *everstep.Tx, in payment) (int64, error) {
 		return move(ctx, in, func(sql string, values ...any) error { _, err := tx.Execute(ctx, sql, values...); return err })
 	})
@@ -156,7 +162,7 @@ func declareSteps() {
 func effect(ctx context.Context, value any) (any, error) {
 	at, _ := ctx.Value(hereKey{}).(here)
 	if at.run == "" {
-		at = here{run: "job", place: "0"}
+		at = here{"job", "0", settingsOf(value)}
 	}
 	o, attempt, detail := at.o, everstep.Attempt(ctx), "-"
 	if o.Limited != nil {
@@ -168,17 +174,17 @@ func effect(ctx context.Context, value any) (any, error) {
 		check(err)
 		note("value", at.run, at.place, key, attempt)
 	}
-	if o.Crash == "always" || o.Crash != "" && !open("crashed-"+at.run) {
-		check(os.WriteFile(filepath.Join(config.Gates, "crashed-"+at.run), nil, 0o644))
-		check(syscall.Kill(os.Getpid(), syscall.SIGKILL))
-		select {}
-	}
 	for end := time.Now().Add(time.Duration(o.Busy) * time.Millisecond); time.Now().Before(end); {
 	}
 	if wait := o.Ms + rand.Float64()*o.Jitter; wait > 0 {
 		if err := pause(ctx, time.Duration(wait*float64(time.Millisecond))); err != nil {
 			return nil, err
 		}
+	}
+	if o.Crash == "always" || o.Crash != "" && !open("crashed-"+at.run) {
+		check(os.WriteFile(filepath.Join(config.Gates, "crashed-"+at.run), nil, 0o644))
+		check(syscall.Kill(os.Getpid(), syscall.SIGKILL))
+		select {}
 	}
 	if o.Hold != "" {
 		if err := passing(ctx, o.Hold); err != nil {
@@ -187,7 +193,7 @@ func effect(ctx context.Context, value any) (any, error) {
 	}
 	fail, _ := o.Fail.(float64)
 	if attempt <= int(fail) || o.Until != "" && !open(o.Until) {
-		return nil, fmt.Errorf("%w attempt %d", errFlaky, attempt)
+		return nil, &flaky{int64(attempt)}
 	}
 	note("end", at.run, at.place, "-", attempt)
 	return value, nil
@@ -208,7 +214,7 @@ func move(ctx context.Context, in payment, execute func(sql string, values ...an
 		}
 	}
 	if at.o.Fail != nil && at.o.Fail != false {
-		return 0, fmt.Errorf("%w: the transaction fails", errFlaky)
+		return 0, &flaky{int64(everstep.Attempt(ctx))}
 	}
 	note("end", at.run, at.place, "-", everstep.Attempt(ctx))
 	return in.Amount, nil
@@ -239,6 +245,22 @@ func play(ctx context.Context, run string, program []any, place string) ([]any, 
 	return out, nil
 }
 
+// settingsOf an object; of anything else there are none.
+func settingsOf(value any) (o settings) {
+	if members, ok := value.(everstep.Object); ok {
+		options := map[string]any{}
+		for _, member := range members {
+			options[member.Key] = member.Value
+		}
+		value = options
+	}
+	options, _ := value.(map[string]any)
+	text, err := json.Marshal(options)
+	check(err)
+	check(json.Unmarshal(text, &o))
+	return o
+}
+
 func number(value any) int64 {
 	n, _ := value.(int64)
 	return n
@@ -247,14 +269,8 @@ func number(value any) int64 {
 func one(ctx context.Context, run string, instruction []any, place string) (any, error) {
 	verb := instruction[0].(string)
 	o := settings{}
-	if last, ok := instruction[len(instruction)-1].(everstep.Object); ok && verb != "build" && len(instruction) > 2 {
-		options := map[string]any{}
-		for _, member := range last {
-			options[member.Key] = member.Value
-		}
-		text, err := json.Marshal(options)
-		check(err)
-		check(json.Unmarshal(text, &o))
+	if verb != "build" && len(instruction) > 2 {
+		o = settingsOf(instruction[len(instruction)-1])
 	}
 	at := here{run, place, o}
 	programs := func(values []any) []func(everstep.Context) ([]any, error) {
@@ -285,9 +301,16 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 		}
 		in := payment{number(instruction[1]), number(instruction[2])}
 		return recorded(ctx, at, "tx", func(ctx context.Context) (int64, error) { return transaction.Do(ctx, in) })
-	case "sleep":
+	case "sleep", "until":
 		note("sleep", run, place, "-", 0)
-		err := everstep.Sleep(ctx, ms(number(instruction[1])))
+		duration := ms(number(instruction[1]))
+		var now time.Time
+		var err error
+		if verb == "sleep" {
+			err = everstep.Sleep(ctx, duration)
+		} else if now, err = everstep.Now(ctx); err == nil {
+			err = everstep.SleepUntil(ctx, now.Add(duration))
+		}
 		if err == nil {
 			note("woke", run, place, fmt.Sprint(instruction[1]), 0)
 		}
@@ -364,6 +387,10 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 		return play(ctx, run, programOf(instruction[1], build), place+".")
 	case "try":
 		values, err := play(ctx, run, instruction[1].([]any), place+".")
+		var theirs *flaky
+		if errors.As(err, &theirs) {
+			return map[string]any{"error": "flaky", "message": theirs.Error(), "attempt": theirs.Attempt}, nil
+		}
 		var ours *everstep.Error
 		if errors.As(err, &ours) && !errors.Is(err, context.Canceled) {
 			return map[string]any{"error": string(ours.Code)}, nil
@@ -464,6 +491,12 @@ func (s *sayings) Handle(_ context.Context, r slog.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text = append(s.text, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "replaying" {
+			note("line", "-", "-", r.Message, 0)
+		}
+		return true
+	})
 	_, err := fmt.Fprintln(os.Stderr, r.Time.Format(time.RFC3339Nano), r.Level, r.Message)
 	return err
 }

@@ -6,7 +6,7 @@ import { existsSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
-import { CalendarDate, Decimal, Everstep, EverstepError, Timestamp, Uuid, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
+import { CalendarDate, Decimal, Everstep, EverstepError, type Finished, Timestamp, Uuid, type Policy, Run, type Step, type StepContext, pgTx, setLogger } from "everstep";
 import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
 
@@ -33,24 +33,28 @@ async function passing(name: string, signal: AbortSignal): Promise<void> {
   while (!existsSync(gate(name))) await pause(20, undefined, { signal });
 }
 
-class Flaky extends Error {}
+class Flaky extends Error {
+  constructor(readonly attempt: number) {
+    super(`flaky attempt ${attempt}`);
+  }
+}
 app.error("flaky", Flaky);
 
 async function effect(value: unknown, step: StepContext): Promise<unknown> {
-  const { run, place, o } = HERE.getStore() ?? { run: "job", place: "0", o: {} };
+  const { run, place, o } = HERE.getStore() ?? { run: "job", place: "0", o: Object(value) };
   const { attempt, signal } = step;
   note("begin", run, place, "limited" in o ? `limit ${o.limited.join(" ")}` : "-", attempt);
   if (o.show_key) note("value", run, place, step.idempotencyKey, attempt);
+  if (o.busy) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, o.busy);
+  const wait = (o.ms ?? 0) + Math.random() * (o.jitter_ms ?? 0);
+  if (wait > 0) await pause(wait, undefined, { signal });
   if (o.crash === "always" || (o.crash && !existsSync(gate(`crashed-${run}`)))) {
     writeFileSync(gate(`crashed-${run}`), "");
     process.kill(process.pid, "SIGKILL");
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   }
-  if (o.busy) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, o.busy);
-  const wait = (o.ms ?? 0) + Math.random() * (o.jitter_ms ?? 0);
-  if (wait > 0) await pause(wait, undefined, { signal });
   if ("hold" in o) await passing(o.hold, signal);
-  if (attempt <= (o.fail ?? 0) || ("fail_until" in o && !existsSync(gate(o.fail_until)))) throw new Flaky(`flaky attempt ${attempt}`);
+  if (attempt <= (o.fail ?? 0) || ("fail_until" in o && !existsSync(gate(o.fail_until)))) throw new Flaky(attempt);
   note("end", run, place, "-", attempt);
   return value;
 }
@@ -82,7 +86,7 @@ async function move(execute: (sql: string, ...values: any[]) => Promise<unknown>
   await execute("insert into moved (run, step, account, amount) values ($1, $2, $3, $4)", run, place, account, amount);
   await execute("update accounts set balance = balance + $1 where id = $2", amount, account);
   if ("hold" in o) await passing(o.hold, step.signal);
-  if (o.fail) throw new Flaky("the transaction fails");
+  if (o.fail) throw new Flaky(step.attempt);
   note("end", run, place, "-", step.attempt);
   return amount;
 }
@@ -120,8 +124,10 @@ async function one(run: string, x: any[], place: string): Promise<any> {
     case "sample":
       return isDeepStrictEqual(await recorded(run, place, o, sample), SAMPLE);
     case "sleep":
+    case "until":
       note("sleep", run, place);
-      await app.sleep({ milliseconds: a });
+      if (verb === "sleep") await app.sleep({ milliseconds: a });
+      else await app.sleepUntil(new Date((await app.now()).getTime() + 1 + a)); // A Date has lost the microseconds.
       note("woke", run, place, a);
       return a;
     case "all":
@@ -174,7 +180,7 @@ async function one(run: string, x: any[], place: string): Promise<any> {
       return play(run, a[BUILD], `${place}.`);
     case "try":
       return play(run, a, `${place}.`).catch((error: unknown) => {
-        if (error instanceof Flaky) return { error: "flaky" };
+        if (error instanceof Flaky) return { error: "flaky", message: error.message, attempt: error.attempt };
         if (error instanceof EverstepError && error.name !== "Cancelled") return { error: error.code };
         throw error;
       });
@@ -195,12 +201,15 @@ async function one(run: string, x: any[], place: string): Promise<any> {
 
 type Program = { id: string; program: any[] };
 const interpret = app.workflow("interpret", ({ id, program }: Program) => play(id, program));
+app.workflow("report", async ({ run, state }: Finished) => {
+  note("finished", run, "-", state);
+});
 if (WITHOUT !== "other") app.workflow("other", ({ id, program }: Program) => play(id, program));
 
 function options(given: object | null | undefined): any {
   const o: any = keys(given ?? {}, (name) => camel(name.replace(/_ms$/, "")));
   for (const name of ["delay", "expires", "deadline"]) if (name in o) o[name] = { milliseconds: o[name] };
-  const { dedupKey: key, dedupScope: scope, dedupPolicy: policy, ...rest } = o;
+  const { dedupKey: key, dedupTtl, dedupScope: scope = span(dedupTtl), dedupPolicy: policy, ...rest } = o;
   return key === undefined ? rest : { ...rest, dedup: { key, ...(scope && { scope }), ...(policy && { policy }) } };
 }
 
@@ -216,7 +225,7 @@ async function execute(op: string, { id, timeout_ms, ...c }: any): Promise<unkno
       return { run: run.key, attached: run.attached };
     }
     case "start_step":
-      return ((await STEPS["work"]?.start(c.value, { id })) as Run<unknown>).key;
+      return ((await STEPS[c.as ?? "work"]?.start(c.value, { id })) as Run<unknown>).key;
     case "start_many": {
       const inputs = Array.from({ length: c.count }, (_, i) => ({ id: `${id}-${i}`, program: c.program }));
       const runs = await interpret.startMany(inputs, { ...options(c.options), id: (given) => given.id });
@@ -277,6 +286,7 @@ const BIG = /([[:,]\s*)(-?\d{16,})(?=\s*[,\]}])/g; // whole numbers that JSON.pa
 const SAID: string[] = [];
 setLogger((level, message, fields) => {
   SAID.push(message);
+  if ("replaying" in fields) note("line", String(fields["run"]), "-", message);
   if (level !== "debug") console.error(new Date().toISOString(), level, message, JSON.stringify(fields), fields["error"] ?? "");
 });
 createInterface({ input: process.stdin, crlfDelay: Infinity }).on("line", (line) => {

@@ -15,7 +15,7 @@ import uuid
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
-from everstep import AsyncEverstep, Dedup, EverstepError, Retry
+from everstep import AsyncEverstep, Dedup, EverstepError, Finished, Retry
 
 CONFIG = json.loads(sys.argv[1])
 BUILD, WITHOUT = os.environ.get("EVERSTEP_SUITE_BUILD", "v1"), os.environ.get("EVERSTEP_SUITE_WITHOUT")
@@ -43,24 +43,28 @@ async def passing(name):
 
 @app.error("flaky")
 class Flaky(Exception):
-    pass
+    def __init__(self, attempt: int):
+        super().__init__(f"flaky attempt {attempt}")
+        self.attempt = attempt
 
 
 async def effect(value):
     (run, place, o), attempt = HERE.get(), app.attempt()
+    if run == "job" and isinstance(value, dict):
+        o = value
     note("begin", run, place, "limit {} {}".format(*o["limited"]) if "limited" in o else "-", attempt)
     if o.get("show_key"):
         note("value", run, place, app.idempotency_key(), attempt)
-    if o.get("crash") == "always" or (o.get("crash") and not os.path.exists(gate(f"crashed-{run}"))):
-        open(gate(f"crashed-{run}"), "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(o.get("busy", 0) / 1000)
     if wait := o.get("ms", 0) + random.random() * o.get("jitter_ms", 0):
         await asyncio.sleep(wait / 1000)
+    if o.get("crash") == "always" or (o.get("crash") and not os.path.exists(gate(f"crashed-{run}"))):
+        open(gate(f"crashed-{run}"), "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
     if "hold" in o:
         await passing(o["hold"])
     if attempt <= o.get("fail", 0) or ("fail_until" in o and not os.path.exists(gate(o["fail_until"]))):
-        raise Flaky(f"flaky attempt {attempt}")
+        raise Flaky(attempt)
     note("end", run, place, attempt=attempt)
     return value
 
@@ -107,7 +111,7 @@ async def move(execute, mark, account, amount):
     if "hold" in o:
         await passing(o["hold"])
     if o.get("fail"):
-        raise Flaky("the transaction fails")
+        raise Flaky(app.attempt())
     note("end", run, place, attempt=app.attempt())
     return amount
 
@@ -151,9 +155,9 @@ async def one(run, instruction, place):
             return await recorded(run, place, o, pay_driver if o.get("driver") else pay, account, amount, detail="tx")
         case ["sample"]:
             return await recorded(run, place, o, sample) == SAMPLE
-        case ["sleep", duration]:
+        case ["sleep" | "until" as verb, duration]:
             note("sleep", run, place)
-            await app.sleep(ms(duration))
+            await (app.sleep(ms(duration)) if verb == "sleep" else app.sleep_until(await app.now() + ms(duration)))
             note("woke", run, place, duration)
             return duration
         case ["all" | "race" | "any" as verb, *programs]:
@@ -202,8 +206,10 @@ async def one(run, instruction, place):
         case ["try", instructions]:
             try:
                 return await play(run, instructions, f"{place}.")
-            except (EverstepError, Flaky) as error:
-                return {"error": getattr(error, "code", "flaky")}
+            except Flaky as error:
+                return {"error": "flaky", "message": str(error), "attempt": error.attempt}
+            except EverstepError as error:
+                return {"error": error.code}
         case ["finally", instructions, clean_up]:
             try:
                 return await play(run, instructions, f"{place}.")
@@ -230,9 +236,14 @@ if WITHOUT != "other":
         return await play(id, program)
 
 
+@app.workflow(name="report")
+async def report(finished: Finished) -> None:
+    note("finished", finished["run"], "-", finished["state"])
+
+
 def options(given):
     o = {k.removesuffix("_ms"): ms(v) if k.endswith("_ms") else v for k, v in (given or {}).items()}
-    dedup = {k: o.pop(f"dedup_{k}") for k in ("key", "scope", "policy") if f"dedup_{k}" in o}
+    dedup = {k.removeprefix("dedup_").replace("ttl", "scope"): o.pop(k) for k in [*o] if k.startswith("dedup_")}
     return {**o, "dedup": Dedup(**dedup)} if dedup else o
 
 
@@ -249,7 +260,7 @@ async def execute(op, id=None, timeout_ms=None, **c):
             note("accepted", run.key.replace("-", ""), "-")
             return {"run": run.key, "attached": run.attached}
         case "start_step":
-            return (await STEPS["work"].options(id=id).start(c["value"])).key
+            return (await STEPS[c.get("as", "work")].options(id=id).start(c["value"])).key
         case "start_many":
             inputs = [{"id": f"{id}-{i}", "program": c["program"]} for i in range(c["count"])]
             runs = await interpret.options(**options(c.get("options"))).start_many(inputs, id=lambda given: given["id"])
@@ -303,7 +314,13 @@ async def main():
             return await tasks[-1]
 
 
+class Lines(logging.Handler):
+    def emit(self, record):
+        note("line", record.run, "-", record.getMessage())
+
+
 SAID = []
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 logging.getLogger("everstep").addFilter(lambda record: SAID.append(record.getMessage()) or True)
+app.logger.addHandler(Lines())
 asyncio.run(main())

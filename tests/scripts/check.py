@@ -77,6 +77,8 @@ class Part:
     # Failing here makes what follows meaningless: it is not run, and counts as failed.
     needed: bool = False
     limit_s: int = 1500
+    # It looks at what that part has written, and is left out with it.
+    follows: str = ""
 
 
 def run(part: Part) -> tuple[Count, bool]:
@@ -210,6 +212,7 @@ def parts() -> list[Part]:
         Part("cargo test", ["cargo", "test", *SUITE, "--no-fail-fast"], cargo),
         # Scenarios mostly wait, for leases to end and servers to come back: six at a time keep two cores busy.
         Part("scenarios", program("scenarios", "--jobs", "6", "--results", str(LOGS / "scenarios.json")), closing_line),
+        Part("scenarios in the README", ["python", "tests/scripts/feature_table.py", str(LOGS / "scenarios.json")], follows="scenarios"),
         # The statements are the engine's: one language shows what a pooler does to them.
         Part("scenarios behind a pooler", program("scenarios", "--pooled", "--language", "python", "--jobs", "6"), closing_line),
         Part("faults", program("faults", "--except", "poison"), closing_line),
@@ -237,7 +240,7 @@ def main() -> int:
 
     wanted = {"all": parts, "lint": lints, "chaos": lambda: [build(), *suites(), chaos(chosen.seconds, chosen.seed)]}[chosen.what]()
     skipped = [name for name in chosen.skip.split(",") if name]
-    wanted = [part for part in wanted if part.name not in skipped]
+    wanted = [part for part in wanted if part.name not in skipped and part.follows not in skipped]
     if chosen.only:
         wanted = [part for part in wanted if part.needed or chosen.only in part.name]
         if all(chosen.only not in part.name for part in wanted):

@@ -1,7 +1,8 @@
 """The README's table of features and languages, made from what the suite found.
 
 `feature_table.py RESULTS [--write]`: RESULTS is what `scenarios --results` wrote. A cell names the stores on which every scenario of
-that feature passed in that language. `--write` puts the table into README.md; without it the two are compared.
+that feature passed in that language, or the test that shows it where no scenario can. `--write` puts the table into README.md; without
+it the two are compared.
 """
 
 from __future__ import annotations
@@ -21,8 +22,18 @@ def order(feature: str) -> tuple[str, int]:
 
 
 def words() -> dict[str, str]:
-    """`features.toml`, whose lines are all `id = "words"` (tomllib came with Python 3.11)."""
+    """`features.toml`, whose lines are `id = "words"` (tomllib came with Python 3.11)."""
     return dict(re.findall(r'^(\w+) = "(.*)"$', (TESTS / "features.toml").read_text(), re.M))
+
+
+def tests() -> dict[tuple[str, str], str]:
+    """Feature and language to the file of the test, which must be in it."""
+    found = {}
+    for feature, language, path, name in re.findall(r'^(\w+)\.(\w+) = "(\S+) (.*)"$', (TESTS / "features.toml").read_text(), re.M):
+        if name not in (README.parent / path).read_text():
+            raise SystemExit(f"tests/features.toml: there is no {name} in {path}")
+        found[feature, language] = path
+    return found
 
 
 def table(results: list[dict[str, object]]) -> str:
@@ -40,12 +51,14 @@ def table(results: list[dict[str, object]]) -> str:
     names = {"python": "Python", "node": "TypeScript", "java": "Java", "go": "Go"}
     languages.sort(key=list(names).index)
     lines = ["| | " + " | ".join(names[language] for language in languages) + " |", "|---" * (len(languages) + 1) + "|"]
-    for feature in sorted({feature for feature, _, _ in found}, key=order):
+    elsewhere = tests()
+    for feature in sorted({feature for feature, *_ in [*found, *elsewhere]}, key=order):
         cells = []
         for language in languages:
             stores = [short for store, short in (("postgres", "P"), ("sqlite", "S")) if found.get((feature, language, store))]
             broken = [store for store in ("postgres", "sqlite") if found.get((feature, language, store)) is False]
-            cells.append("**fails**" if broken else " ".join(stores))
+            test = [f"[T]({elsewhere[feature, language]})"] if (feature, language) in elsewhere else []
+            cells.append("**fails**" if broken else " ".join(stores + test))
         lines.append(f"| {feature} {meant[feature]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -12,21 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import quickstart
+from quickstart import shape
+
 README = Path(__file__).resolve().parents[2] / "bindings-go" / "README.md"
-MODULE = "github.com/everstep/everstep/bindings-go"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
-
-
-def shape(text: str) -> list[str]:
-    """Lines with process numbers replaced by the order of their first appearance."""
-    seen: dict[str, str] = {}
-    return [
-        re.sub(r"(?<=process )\d+", lambda found: seen.setdefault(found.group(), chr(ord("A") + len(seen))), line)
-        for line in text.strip().splitlines()
-    ]
 
 
 def main() -> int:
@@ -36,22 +29,19 @@ def main() -> int:
         # A module cache of its own: nothing of this repository can be found by accident. What a program needs is in the directory, so
         # nothing else is asked.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERSTEP_")} | {
-            "GOPROXY": f"file://{proxy}",
-            "GONOSUMDB": "*",
-            "GONOSUMCHECK": "1",
-            "GOFLAGS": "-mod=mod -modcacherw",
+            "GOPROXY": "off",
             "GOWORK": "off",
             "GOMODCACHE": f"{directory}/modules",
         }
 
-        def go(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(["go", *arguments], cwd=directory, env=environment | more, capture_output=True, text=True, timeout=240)
+        def sh(command: str, **more: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(["sh", "-c", command], cwd=directory, env=environment | more, capture_output=True, text=True, timeout=240)
 
         Path(directory, "main.go").write_text(blocks("go")[0])
-        for arguments in (["mod", "init", "example.org/ship"], ["get", MODULE], ["build", "-o", "ship", "."]):
-            done = go(*arguments)
+        for command in ("go mod init example.org/ship", quickstart.install("go get ", proxy.parents[1]), "go build -o ship ."):
+            done = sh(command)
             if done.returncode != 0:
-                print(f"go {' '.join(arguments)}: {done.stdout} {done.stderr}")
+                print(f"{command}: {done.stdout} {done.stderr}")
                 return 1
         ship = f"{directory}/ship"
         first = subprocess.run([ship, "order-7", "paper"], cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
@@ -64,7 +54,7 @@ def main() -> int:
             print(f"wanted {wanted}, got {shape(second.stdout)} (exit code {second.returncode})")
             return 1
         # With cgo off it compiles all the same, and says so when it runs.
-        built = go("build", "-o", "without", ".", CGO_ENABLED="0")
+        built = sh("go build -o without .", CGO_ENABLED="0")
         without = subprocess.run([f"{directory}/without", "order-8"], cwd=directory, capture_output=True, text=True, timeout=60)
         if built.returncode != 0 or without.returncode == 0 or "cgo off" not in without.stderr:
             print(f"with cgo off: {built.stderr} {without.returncode} {without.stderr}")

@@ -6,6 +6,7 @@ repository with the packages. Exits 0 when the output is what the README says, b
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,7 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
     <maven.compiler.release>17</maven.compiler.release>
     <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding>
   </properties>
-  <repositories><repository><id>packages</id><url>file://{repository}</url></repository></repositories>
+  <repositories>{repository}</repositories>
   <dependencies>{dependency}</dependencies>
   <build><pluginManagement><plugins>
     <plugin><artifactId>maven-compiler-plugin</artifactId><version>3.14.0</version>
@@ -40,15 +41,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
 
 
+def place() -> str:
+    """The root README's element for what the clone at $EVERSTEP has built."""
+    return re.findall(r"<repository>.*?</repository>", (README.parents[1] / "README.md").read_text())[0]
+
+
 def project(directory: Path, repository: Path, dependency: str, name: str, program: str) -> list[str]:
     """Compiles `program` in an empty project; the command that runs it."""
     package = re.search(r"^package (\w+);", program, re.M)
     source = directory / "src" / "main" / "java" / (package[1] if package else "")
     source.mkdir(parents=True)
-    (directory / "pom.xml").write_text(POM.format(repository=repository, dependency=dependency))
+    (directory / "pom.xml").write_text(POM.format(repository=place(), dependency=dependency))
     (source / f"{name}.java").write_text(program)
     subprocess.run(
-        ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"], cwd=directory, check=True, stdin=subprocess.DEVNULL
+        ["mvn", "-q", "-B", "-U", "compile", "dependency:copy-dependencies"],
+        cwd=directory,
+        env=os.environ | {"EVERSTEP": str(repository.parents[2])},
+        check=True,
+        stdin=subprocess.DEVNULL,
     )
     return ["java", "-cp", "target/classes:target/dependency/*", f"{package[1]}.{name}" if package else name]
 

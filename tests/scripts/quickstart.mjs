@@ -2,7 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 const readme = readFileSync(new URL("../../bindings-node/README.md", import.meta.url), "utf8");
 const block = (language, holds) => [...readme.matchAll(new RegExp(`^\`\`\`${language}\n([^]*?)^\`\`\``, "gm"))].map((found) => found[1]).find((text) => text.includes(holds));
@@ -19,8 +19,11 @@ const wanted = shape(shown.slice(shown.indexOf("\n") + 1));
 const folder = mkdtempSync(join(tmpdir(), "everstep-quickstart-"));
 try {
   writeFileSync(join(folder, "package.json"), '{ "private": true }\n');
-  // No compiler and no registry: what the tarballs hold must do.
-  execFileSync("npm", ["install", "--offline", "--no-audit", "--no-fund", "--silent", ...process.argv.slice(2).map((file) => resolve(file))], { cwd: folder, stdio: "inherit" });
+  // The root README's command. No compiler and no registry: what the tarballs hold must do.
+  const root = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const install = /^npm install .*$/m.exec(root)[0].replace("$EVERSTEP/target", resolve(dirname(process.argv[2]), ".."));
+  const quiet = { npm_config_offline: "true", npm_config_audit: "false", npm_config_fund: "false", npm_config_loglevel: "silent" };
+  execFileSync("sh", ["-c", install], { cwd: folder, stdio: "inherit", env: { ...process.env, ...quiet } });
   writeFileSync(join(folder, "ship.mjs"), program);
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("EVERSTEP_")));
   const run = (command, ...args) => spawnSync(command, args, { cwd: folder, env: environment, encoding: "utf8", timeout: 120_000 });

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,12 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
+
+
+def install(tool: str, target: Path) -> str:
+    """The README's command for what is in this folder of built packages."""
+    command = next(line for line in blocks("sh")[0].splitlines() if tool in line)
+    return command.replace("$EVERSTEP/target", str(target))
 
 
 def shape(text: str) -> list[str]:
@@ -35,7 +42,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="everstep-quickstart-") as directory:
         venv.create(f"{directory}/venv", with_pip=True)
         python = f"{directory}/venv/bin/python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True)
+        # The wheel needs nothing, so no index is asked for anything.
+        environment = os.environ | {"PATH": f"{directory}/venv/bin:{os.environ['PATH']}", "PIP_NO_INDEX": "1", "PIP_QUIET": "1"}
+        subprocess.run(["sh", "-c", install("pip ", wheel.parents[1])], env=environment, check=True)
         Path(directory, "ship.py").write_text(program)
         first = subprocess.run([python, "ship.py", "order-7", "paper"], cwd=directory, capture_output=True, text=True, timeout=60)
         if first.returncode != -9:

@@ -14,11 +14,27 @@ struct Mutation {
 /// Workers inherit the environment, so a mutation reaches the engine wherever it runs.
 const MUTATIONS: &[Mutation] = &[
     Mutation { name: "fence.lease", caught_by: &[("faults", "fence_holds_the_lease", "postgres"), ("faults", "fence_holds_the_lease", "sqlite")] },
-    Mutation { name: "fence.run", caught_by: &[("faults", "fence_holds_the_run", "postgres"), ("faults", "fence_holds_the_run", "sqlite")] },
+    Mutation {
+        name: "fence.run",
+        caught_by: &[
+            ("faults", "fence_holds_the_run", "postgres"),
+            ("faults", "fence_holds_the_run", "sqlite"),
+            ("scenarios", "r02_checkpoint_raced_with_rewind_and_cancel", "postgres"),
+            ("scenarios", "r02_checkpoint_raced_with_rewind_and_cancel", "sqlite"),
+        ],
+    },
     Mutation { name: "on_conflict", caught_by: &[("faults", "recorded_values_stand", "postgres"), ("faults", "recorded_values_stand", "sqlite")] },
     Mutation { name: "outage_grace", caught_by: &[("scenarios", "r03_server_stopped_for_three_leases", "postgres")] },
-    Mutation { name: "inbox", caught_by: &[("faults", "release_sees_the_inbox", "postgres"), ("faults", "release_sees_the_inbox", "sqlite")] },
-    Mutation { name: "crash_mark", caught_by: &[("faults", "fifty_sleeps_and_ten_kills", "postgres")] },
+    Mutation {
+        name: "inbox",
+        caught_by: &[
+            ("faults", "release_sees_the_inbox", "postgres"),
+            ("faults", "release_sees_the_inbox", "sqlite"),
+            ("faults", "ten_thousand_message_release_races", "postgres"),
+            ("faults", "ten_thousand_message_release_races", "sqlite"),
+        ],
+    },
+    Mutation { name: "crash_mark", caught_by: &[("faults", "fifty_sleeps_and_ten_kills", "postgres"), ("faults", "fifty_sleeps_and_ten_kills", "sqlite")] },
 ];
 
 fn main() -> ExitCode {

@@ -12,6 +12,7 @@ import dev.everstep.Branch;
 import dev.everstep.Dedup;
 import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
+import dev.everstep.Finished;
 import dev.everstep.Run;
 import dev.everstep.RunOptions;
 import dev.everstep.RunState;
@@ -47,7 +48,8 @@ final class Worker {
   interface Execute { void run(String sql, Object... values) throws Exception; }
   static final class Flaky extends RuntimeException {
     private static final long serialVersionUID = 1;
-    Flaky(String message) { super(message); }
+    final int attempt;
+    Flaky(String message, int attempt) { super(message); this.attempt = attempt; }
   }
   static final JsonMapper JSON = JsonMapper.builder().build();
   static final JsonMapper SNAKE = JsonMapper.builder().propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
@@ -90,6 +92,7 @@ final class Worker {
       }, n -> "?", move), o -> o.maxAttempts(5).initialInterval(ms(10)));
     }
     interpret = app.workflow("interpret", TypeRef.of(Program.class), new TypeRef<>() {}, (ctx, in) -> play(ctx, in.id, in.program, ""));
+    app.workflow("report", Finished.class, Boolean.class, (ctx, in) -> { note("finished", in.run(), "-", in.state(), 0); return true; });
     if (!"other".equals(System.getenv("EVERSTEP_SUITE_WITHOUT")))
       app.workflow("other", TypeRef.of(Program.class), new TypeRef<List<Object>>() {}, (ctx, in) -> play(ctx, in.id, in.program, ""));
   }
@@ -106,32 +109,34 @@ final class Worker {
 
   static Duration ms(Object value) { return value == null ? null : Duration.ofNanos((long) (((Number) value).doubleValue() * 1e6)); }
 
-  void note(String kind, String run, String place, Object detail, int attempt) throws IOException {
+  void note(String kind, String run, String place, Object detail, int attempt) {
     long pid = ProcessHandle.current().pid();
     byte[] line = (kind + " " + run + " " + place + " " + attempt + " " + pid + " " + System.nanoTime() + " " + detail + "\n").getBytes(StandardCharsets.UTF_8);
-    synchronized (log) { log.write(line); }
+    synchronized (log) { try { log.write(line); } catch (IOException error) { throw new UncheckedIOException(error); } }
   }
 
   Path gate(Object name) { return Path.of((String) config.get("gates"), name.toString()); }
   void passing(Object name) throws InterruptedException { while (!Files.exists(gate(name))) Thread.sleep(20); }
 
+  @SuppressWarnings("unchecked")
   Object effect(StepContext step, Object value) throws Exception {
     Here here = HERE.get();
-    Map<String, Object> o = here.o;
+    Map<String, Object> o = here.run.equals("job") && value instanceof Map<?, ?> m ? (Map<String, Object>) m : here.o;
     note("begin", here.run, here.place, o.get("limited") instanceof List<?> l ? "limit " + l.get(0) + " " + l.get(1) : "-", step.attempt());
     if (o.containsKey("show_key")) note("value", here.run, here.place, step.idempotencyKey(), step.attempt());
+    double wait = number(o, "ms") + Math.random() * number(o, "jitter_ms") + number(o, "busy");
+    if (wait > 0) Thread.sleep((long) wait, (int) (wait % 1 * 1e6));
     if ("always".equals(o.get("crash")) || (o.containsKey("crash") && !Files.exists(gate("crashed-" + here.run)))) {
       Files.write(gate("crashed-" + here.run), new byte[0]);
       new ProcessBuilder("sh", "-c", "kill -9 " + ProcessHandle.current().pid()).start().waitFor();
     }
-    double wait = number(o, "ms") + Math.random() * number(o, "jitter_ms") + number(o, "busy");
-    if (wait > 0) Thread.sleep((long) wait, (int) (wait % 1 * 1e6));
     if (o.containsKey("hold")) passing(o.get("hold"));
-    if (step.attempt() <= number(o, "fail") || (o.containsKey("fail_until") && !Files.exists(gate(o.get("fail_until"))))) throw new Flaky("flaky attempt " + step.attempt());
+    if (step.attempt() <= number(o, "fail") || (o.containsKey("fail_until") && !Files.exists(gate(o.get("fail_until"))))) throw flaky(step);
     note("end", here.run, here.place, "-", step.attempt());
     return value;
   }
 
+  static Flaky flaky(StepContext step) { return new Flaky("flaky attempt " + step.attempt(), step.attempt()); }
   static double number(Map<String, Object> o, String key) { return o.get(key) instanceof Number n ? n.doubleValue() : 0; }
 
   int move(StepContext step, Execute tx, java.util.function.IntFunction<String> mark, Move move) throws Exception {
@@ -140,7 +145,7 @@ final class Worker {
     tx.run("insert into moved (run, step, account, amount) values (" + mark.apply(1) + ", " + mark.apply(2) + ", " + mark.apply(3) + ", " + mark.apply(4) + ")", here.run, here.place, move.account, move.amount);
     tx.run("update accounts set balance = balance + " + mark.apply(1) + " where id = " + mark.apply(2), move.amount, move.account);
     if (here.o.containsKey("hold")) passing(here.o.get("hold"));
-    if (here.o.get("fail") != null && !Boolean.FALSE.equals(here.o.get("fail"))) throw new Flaky("the transaction fails");
+    if (here.o.get("fail") != null && !Boolean.FALSE.equals(here.o.get("fail"))) throw flaky(step);
     note("end", here.run, here.place, "-", step.attempt());
     return move.amount;
   }
@@ -151,7 +156,7 @@ final class Worker {
     return out;
   }
 
-  <I, O> O recorded(WorkflowContext ctx, String run, String place, Map<String, Object> o, StepRef<I, O> step, I value, String detail) throws IOException {
+  <I, O> O recorded(WorkflowContext ctx, String run, String place, Map<String, Object> o, StepRef<I, O> step, I value, String detail) {
     HERE.set(new Here(run, place, o));
     O out;
     try { out = step.call(ctx, value); }
@@ -172,7 +177,10 @@ final class Worker {
         boolean rest = new Sample(got.number, got.dec, SAMPLE.bytes, got.time, got.date, got.uuid, got.none, got.text).equals(SAMPLE);
         return rest && Arrays.equals(got.bytes, SAMPLE.bytes);
       }
-      case "sleep": note("sleep", run, place, "-", 0); ctx.sleep(ms(in.get(1))); note("woke", run, place, in.get(1), 0); return in.get(1);
+      case "sleep": case "until":
+        note("sleep", run, place, "-", 0);
+        if (verb.equals("sleep")) ctx.sleep(ms(in.get(1))); else ctx.sleepUntil(ctx.now().plus(ms(in.get(1))));
+        note("woke", run, place, in.get(1), 0); return in.get(1);
       case "all": case "any": case "race": {
         List<Branch<Object>> branches = new ArrayList<>();
         for (int i = 1; i < in.size(); i++) {
@@ -208,7 +216,7 @@ final class Worker {
       case "try":
         try { return play(ctx, run, (List<?>) in.get(1), place + "."); }
         catch (EverstepException error) { return Map.of("error", error.code().text()); }
-        catch (Flaky error) { return Map.of("error", "flaky"); }
+        catch (Flaky error) { return Map.of("error", "flaky", "message", error.getMessage(), "attempt", error.attempt); }
       case "finally":
         try { return play(ctx, run, (List<?>) in.get(1), place + "."); }
         finally { ctx.shielded(c -> play(c, run, (List<?>) in.get(2), place + ".f")); }
@@ -228,9 +236,10 @@ final class Worker {
           case "queue" -> o.queue((String) v); case "label" -> o.label((String) v); case "priority" -> o.priority((int) v); case "cost" -> o.cost((int) v);
           case "delay_ms" -> o.delay(ms(v)); case "expires_ms" -> o.expires(ms(v)); case "deadline_ms" -> o.deadline(ms(v)); case "version" -> o.version((String) v);
           case "attributes" -> o.attributes((Map<String, Object>) v); case "fairness_key" -> o.fairnessKey((String) v); case "reuse_purged" -> o.reusePurged();
-          case "dedup_key" -> { Dedup d = "queued".equals(g.get("dedup_scope")) ? Dedup.whileQueued((String) v) : Dedup.untilDone((String) v);
+          case "on_finish" -> o.onFinish((String) v);
+          case "dedup_key" -> { Dedup d = g.containsKey("dedup_ttl_ms") ? Dedup.within((String) v, ms(g.get("dedup_ttl_ms"))) : "queued".equals(g.get("dedup_scope")) ? Dedup.whileQueued((String) v) : Dedup.untilDone((String) v);
             o.dedup("reject".equals(g.get("dedup_policy")) ? d.reject() : "replace".equals(g.get("dedup_policy")) ? d.replace() : d); }
-          case "dedup_scope", "dedup_policy" -> {}
+          case "dedup_scope", "dedup_policy", "dedup_ttl_ms" -> {}
           default -> throw new IllegalArgumentException("no option " + k);
         }
       });
@@ -248,7 +257,7 @@ final class Worker {
         note("accepted", run.key().replace("-", ""), "-", "-", 0);
         return Map.of("run", run.key(), "attached", run.attached());
       }
-      case "start_step": return steps.get("work").start(c.get("value"), o -> o.id(id)).key();
+      case "start_step": return steps.get(c.getOrDefault("as", "work")).start(c.get("value"), o -> o.id(id)).key();
       case "start_many": {
         List<Program> inputs = IntStream.range(0, (int) c.get("count")).mapToObj(i -> new Program(id + "-" + i, (List<Object>) c.get("program"))).toList();
         List<Run<List<Object>>> runs = interpret.startMany(inputs, Program::id, options(c.get("options"), null));
@@ -304,16 +313,20 @@ final class Worker {
   }
 
   public static void main(String[] arguments) throws Exception {
+    Worker[] worker = {null};
     Logger.getLogger("everstep").addHandler(new Handler() {
-      @Override public void publish(LogRecord record) { SAID.add(record.getMessage()); }
+      @Override public void publish(LogRecord record) {
+        SAID.add(record.getMessage());
+        if (record.getLoggerName().equals("everstep.workflow")) worker[0].note("line", "-", "-", record.getMessage(), 0);
+      }
       @Override public void flush() {}
       @Override public void close() {}
     });
-    Worker worker = new Worker(arguments[0]);
+    worker[0] = new Worker(arguments[0]);
     BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     for (String line = in.readLine(); line != null; line = in.readLine()) {
       Map<String, Object> command = JSON.readValue(line, new TypeReference<>() {});
-      Thread thread = new Thread(() -> worker.answer(command));
+      Thread thread = new Thread(() -> worker[0].answer(command));
       boolean last = "close".equals(command.get("op"));
       thread.setDaemon(true);
       thread.start();
