@@ -49,6 +49,7 @@ const CHECKS: &[(&str, Check)] = checks![
     fencing::a_bad_value_stands_alone,
     fencing::outcome_frees_and_wakes,
     fencing::attempts_are_kept,
+    fencing::a_retry_leaves_what_waits_beside_the_failure,
     fencing::one_batch_of_many_kinds,
     fencing::lost_names_are_written_again,
     starts::existing_id_attaches,

@@ -52,7 +52,7 @@ impl Engine {
         let mut w = Writer::new();
         match self.within_budget(|| self.store.find(run)).await? {
             Some(detail) => {
-                let waits_for = self.explain(&detail);
+                let waits_for = self.explain(&detail).await;
                 records::run(&mut w, &detail.summary, &records::RunExtras { detail: Some(&detail), waits_for });
             }
             None => {
@@ -62,8 +62,14 @@ impl Engine {
         Ok(w.finish())
     }
 
-    fn explain(&self, detail: &crate::store::RunDetail) -> Vec<String> {
+    async fn explain(&self, detail: &crate::store::RunDetail) -> Vec<String> {
         let s = &detail.summary;
+        if s.state == RunState::Ready && !s.queue.is_empty() && self.phase() != Phase::Launched {
+            // Only a worker is told when a queue changes. Where the database does not answer now, what was known stands.
+            if let Ok(queues) = self.store.queues().await {
+                self.queues.replace(queues);
+            }
+        }
         let unlaunched = self.config.role == Role::Worker && self.phase() < Phase::Launched;
         let idle = self.held().or_else(|| unlaunched.then(|| "it is not launched".to_owned()));
         // This host's clock is good enough for a text in words.
@@ -77,7 +83,7 @@ impl Engine {
     pub async fn what_it_waits_for(&self, run: RunKey) -> String {
         match self.store.find(run).await {
             Ok(Some(detail)) => {
-                let lines = self.explain(&detail);
+                let lines = self.explain(&detail).await;
                 if lines.is_empty() {
                     format!("it is {}", detail.summary.state.name())
                 } else {

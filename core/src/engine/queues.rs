@@ -16,7 +16,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    fn replace(&self, queues: Vec<Queue>) {
+    pub fn replace(&self, queues: Vec<Queue>) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = queues.into_iter().map(|q| (q.name.clone(), q)).collect();
     }
 

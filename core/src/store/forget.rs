@@ -72,6 +72,14 @@ pub(crate) fn for_resume(records: &[Recorded]) -> Vec<&Recorded> {
     since(records, |r| r.cancel_seen)
 }
 
+/// Of a run's open waits, those that a retry by its policy takes back: what was called after one of the forgotten. What waits beside them in other branches goes
+/// on waiting, and its time with it.
+pub(crate) fn waits_behind<'w>(gone: &[&Recorded], waits: &'w [Position]) -> Vec<&'w Position> {
+    let calls = Calls::of(gone.iter().copied());
+    let behind = |at: &Position| calls.one_is_before(&Recorded { at: at.clone(), done: i32::MAX, ..Recorded::default() });
+    waits.iter().filter(|at| behind(at)).collect()
+}
+
 fn since(records: &[Recorded], start: impl Fn(&Recorded) -> bool) -> Vec<&Recorded> {
     let starts: Vec<&Recorded> = records.iter().filter(|r| start(r)).collect();
     let ends: HashSet<i32> = starts.iter().map(|s| s.done).collect();
@@ -187,6 +195,14 @@ mod tests {
     fn a_retry_keeps_what_succeeded_beside_the_failure() {
         let records = [record("", 0, 0), failed("/1/0", 0, 1), record("/1/1", 0, 2), record("/1/1", 1, 3)];
         assert_eq!(places(for_retry(&records, None, By::Person)), [("/1/0".to_string(), 0)]);
+    }
+
+    #[test]
+    fn a_wait_beside_the_failure_goes_on_and_one_behind_it_does_not() {
+        let at = |branch: &str, seq| Position { segment: 0, branch: branch.into(), seq };
+        let waits = [at("/1/0", 1), at("/1/1", 0), at("", 2), at("", 0)];
+        let gone = failed("/1/0", 0, 1);
+        assert_eq!(waits_behind(&[&gone], &waits), [&waits[0], &waits[2]]);
     }
 
     #[test]

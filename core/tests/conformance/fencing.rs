@@ -210,6 +210,27 @@ pub async fn attempts_are_kept(bench: Arc<Bench>) {
     assert_eq!(again.attempts.iter().filter(|attempt| attempt.at.seq == -1).count(), 1);
 }
 
+pub async fn a_retry_leaves_what_waits_beside_the_failure(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let run = worker.own().await;
+    let in_branch = |branch: &str, seq| Position { segment: 0, branch: branch.into(), seq };
+    let boom = Payload::json(b"{\"message\":\"boom\"}".to_vec());
+    let failed = StepWrite { at: in_branch("/0/1", 0), failed: true, output: boom.clone(), ..step(0) };
+    verdict!(worker.one(record(run, 1, failed)).await, Verdict::Committed);
+    for (branch, seq) in [("/0/0", 0), ("/0/1", 1)] {
+        let Write::Wait { run, epoch, kind, due, target, key, site, .. } = wait(run, 1, 0, WaitKind::Sleep, None, "", Some(Due::After(3_600_000))) else {
+            unreachable!()
+        };
+        let opened = worker.one(Write::Wait { run, epoch, at: in_branch(branch, seq), kind, due, target, key, site }).await;
+        verdict!(opened, Verdict::Opened { .. });
+    }
+    let retry = Write::RetryRun { run, epoch: 1, after_ms: 0, attempt: 1, token: token(), error: boom };
+    verdict!(worker.one(retry).await, Verdict::Committed);
+    let again = until("the run is to be claimed", || async { worker.claim(&[route()], 1).await.pop() }).await;
+    assert_eq!(again.steps.len(), 0, "the failure is tried again");
+    assert_eq!(again.waits.iter().map(|wait| wait.at.clone()).collect::<Vec<_>>(), [in_branch("/0/0", 0)]);
+}
+
 pub async fn one_batch_of_many_kinds(bench: Arc<Bench>) {
     let worker = bench.worker().await;
     let runs = [worker.own().await, worker.own().await, worker.own().await];

@@ -6,6 +6,7 @@ use super::changes::{self, AHEAD, Change};
 use super::connect::Session;
 use super::lock::{self, LockSet, Locked};
 use super::rows::{column, read};
+use super::steps::position;
 use super::{PostgresStore, control};
 use crate::store::forget::{self, By, Recorded};
 use crate::store::{ControlVerdict, LAUNCH, Position, Result, RunKey, RunState, StoreError, WakeHint};
@@ -122,6 +123,12 @@ where x.ctid = l.c";
 const FORGET_ATTEMPTS: &str = "\
 delete from {s}.attempt a where a.run_id = $1 and a.segment = $2 and a.seq >= 0 and ($3 or not a.started)
   and not exists (select 1 from {s}.step s where s.run_id = a.run_id and s.segment = a.segment and s.branch = a.branch and s.seq = a.seq offset 0)";
+const WAITS: &str = "select w.segment, w.branch, w.seq from {s}.waiter w where w.run_id = $1 and w.segment = $2";
+const FORGET_THESE_WAITS: &str = "\
+delete from {s}.waiter x
+using unnest($3::text[], $4::int[]) as u(branch, seq),
+      lateral (select w.ctid as c from {s}.waiter w where w.run_id = $1 and w.segment = $2 and w.branch = u.branch and w.seq = u.seq offset 0) l
+where x.ctid = l.c";
 const FORGET_WAITS: &str = "delete from {s}.waiter w where w.run_id = $1";
 /// What a forgotten receive took is there to be received again.
 const GIVE_BACK: &str = "update {s}.message m set consumed = null where m.run_id = $1 and m.consumed = any($2::int[])";
@@ -159,7 +166,16 @@ async fn forget(session: &mut Session, run: RunKey, segment: i32, gone: &[&Recor
     let (branches, seqs) = (column(gone, |r| r.at.branch.to_string()), column(gone, |r| r.at.seq));
     session.run(session.q(FORGET_STEPS).bind(run).bind(segment).bind(branches).bind(seqs)).await?;
     session.run(session.q(FORGET_ATTEMPTS).bind(run).bind(segment).bind(by == By::Person)).await?;
-    session.run(session.q(FORGET_WAITS).bind(run)).await?;
+    match by {
+        By::Person => session.run(session.q(FORGET_WAITS).bind(run)).await?,
+        By::Policy => {
+            let rows = session.rows(session.q(WAITS).bind(run).bind(segment)).await?;
+            let waits: Vec<Position> = rows.iter().map(|row| position(row, 0)).collect::<Result<_>>()?;
+            let behind = forget::waits_behind(gone, &waits);
+            let (branches, seqs) = (column(&behind, |at| at.branch.to_string()), column(&behind, |at| at.seq));
+            session.run(session.q(FORGET_THESE_WAITS).bind(run).bind(segment).bind(branches).bind(seqs)).await?
+        }
+    };
     session.run(session.q(GIVE_BACK).bind(run).bind(column(gone, |r| r.done))).await.map(|_| ())
 }
 

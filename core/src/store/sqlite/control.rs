@@ -1,5 +1,6 @@
 //! What somebody outside asks of a run: cancel, resume, retry, rewind. Each leaves a line in `control_log`.
 
+use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::SqliteStore;
@@ -254,8 +255,21 @@ async fn forget(conn: &mut Connection, row: &RunRow, gone: &[&Recorded], by: By)
     if gone.is_empty() {
         return Ok(());
     }
+    let segment = row.segment;
     // A forgotten call begins anew; in a resumed run an open wait keeps its deadline.
-    conn.exec("delete from waiter where run_id = ?", vals![row.id]).await?;
+    match by {
+        By::Person => _ = conn.exec("delete from waiter where run_id = ?", vals![row.id]).await?,
+        By::Policy => {
+            let found = conn.fetch("select branch, seq from waiter where run_id = ? and segment = ?", vals![row.id, row.segment]).await?;
+            let at = |row: &SqliteRow| -> Result<Position> { Ok(Position { segment, branch: row.text(0)?.into(), seq: row.int32(1)? }) };
+            let waits: Vec<Position> = found.iter().map(at).collect::<Result<_>>()?;
+            for at in forget::waits_behind(gone, &waits) {
+                let mut key = vals![row.id];
+                key.extend(position_vals(at));
+                conn.exec("delete from waiter where run_id = ? and segment = ? and branch = ? and seq = ?", key).await?;
+            }
+        }
+    }
     let places = gone
         .iter()
         .flat_map(|r| {
