@@ -153,7 +153,9 @@ type options struct {
 
 	timeout *time.Duration
 	why     string
-	err     error
+	// newEffects is of a rewind.
+	newEffects bool
+	err        error
 }
 
 // StepOption is an option of NewStep, Do and the transactions.
@@ -174,8 +176,11 @@ type WaitOption interface{ applyWait(*options) }
 // SendOption is an option of Send.
 type SendOption interface{ applySend(*options) }
 
-// ControlOption is an option of Cancel, Resume, Retry and Rewind.
+// ControlOption is an option of Cancel, Resume and Retry.
 type ControlOption interface{ applyControl(*options) }
+
+// RewindOption is an option of Rewind.
+type RewindOption interface{ applyRewind(*options) }
 
 type (
 	// PolicyOption says how often and how long something is tried.
@@ -192,6 +197,8 @@ type (
 	MessageOption func(*options)
 	// ByOption says who asks, and why.
 	ByOption func(*options)
+	// RewindOnly is an option of rewinds alone.
+	RewindOnly func(*options)
 )
 
 func (f PolicyOption) applyStep(o *options)     { f(o) }
@@ -207,6 +214,8 @@ func (f TimeoutOption) applyMap(o *options)     { f.applyPolicy(o) }
 func (f TimeoutOption) applyWait(o *options)    { f(o) }
 func (f MessageOption) applySend(o *options)    { f(o) }
 func (f ByOption) applyControl(o *options)      { f(o) }
+func (f ByOption) applyRewind(o *options)       { f(o) }
+func (f RewindOnly) applyRewind(o *options)     { f(o) }
 
 func (f PolicyOption) applyStart(o *options) {
 	if f(o); o.err == nil && o.policy.retry != nil && o.policy.retry.If != nil {
@@ -418,6 +427,10 @@ func WithIdempotencyKey(key string) MessageOption {
 
 // By says who asks for a control call.
 func By(who string) ByOption { return func(o *options) { o.by = &who } }
+
+// NewEffects gives what the run does after a rewind new idempotency keys, and makes messages sent and children started again new ones. Without it the keys
+// stay as they were, so the other side takes a repeated call for the one it knows.
+func NewEffects() RewindOnly { return func(o *options) { o.newEffects = true } }
 
 // Why says why a cancel is asked for; the run sees it.
 func Why(reason string) ByOption { return func(o *options) { o.why = reason } }

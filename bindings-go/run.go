@@ -240,15 +240,18 @@ const (
 
 func (h *handle) control(ctx context.Context, op uint32, given []ControlOption, arguments func(w *frame.Writer, o *options)) (Outcome, error) {
 	o := options{}
-	err := collect(given, func(option ControlOption, o *options) { option.applyControl(o) }, &o)
-	if err == nil {
-		err = h.check()
+	if err := collect(given, func(option ControlOption, o *options) { option.applyControl(o) }, &o); err != nil {
+		return "", err
 	}
-	if err != nil {
+	return h.controlled(ctx, op, &o, arguments)
+}
+
+func (h *handle) controlled(ctx context.Context, op uint32, o *options, arguments func(w *frame.Writer, o *options)) (Outcome, error) {
+	if err := h.check(); err != nil {
 		return "", err
 	}
 	w := frame.New().Str(h.key)
-	arguments(w, &o)
+	arguments(w, o)
 	r, err := h.app.ask(ctx, op, w)
 	return Outcome(r.Str()), h.about(err)
 }
@@ -269,6 +272,10 @@ func (r *Run[Out]) Retry(ctx context.Context, given ...ControlOption) (Outcome, 
 }
 
 // Rewind forgets the step at this position (see Steps) and everything completed since; the run goes on from there.
-func (r *Run[Out]) Rewind(ctx context.Context, branch string, seq int, given ...ControlOption) (Outcome, error) {
-	return r.itself().control(ctx, ops.RewindRun, given, func(w *frame.Writer, o *options) { w.Str(branch).Int(int64(seq)).Maybe(o.by) })
+func (r *Run[Out]) Rewind(ctx context.Context, branch string, seq int, given ...RewindOption) (Outcome, error) {
+	o := options{}
+	if err := collect(given, func(option RewindOption, o *options) { option.applyRewind(o) }, &o); err != nil {
+		return "", err
+	}
+	return r.itself().controlled(ctx, ops.RewindRun, &o, func(w *frame.Writer, o *options) { w.Str(branch).Int(int64(seq)).Maybe(o.by).Bool(o.newEffects) })
 }

@@ -20,23 +20,24 @@ import (
 )
 
 type command struct {
-	N         int            `json:"n"`
-	Op        string         `json:"op"`
-	ID        string         `json:"id"`
-	Workflow  string         `json:"workflow"`
-	Program   ordered        `json:"program"`
-	Options   map[string]any `json:"options"`
-	Count     int            `json:"count"`
-	TimeoutMs *int64         `json:"timeout_ms"`
-	Seq       int            `json:"seq"`
-	Branch    string         `json:"branch"`
-	Why       string         `json:"why"`
-	Topic     string         `json:"topic"`
-	Message   ordered        `json:"message"`
-	Key       string         `json:"key"`
-	Value     ordered        `json:"value"`
-	As        string         `json:"as"`
-	Deadline  int64          `json:"deadline_ms"`
+	N          int            `json:"n"`
+	Op         string         `json:"op"`
+	ID         string         `json:"id"`
+	Workflow   string         `json:"workflow"`
+	Program    ordered        `json:"program"`
+	Options    map[string]any `json:"options"`
+	Count      int            `json:"count"`
+	TimeoutMs  *int64         `json:"timeout_ms"`
+	Seq        int            `json:"seq"`
+	Branch     string         `json:"branch"`
+	NewEffects bool           `json:"new_effects"`
+	Why        string         `json:"why"`
+	Topic      string         `json:"topic"`
+	Message    ordered        `json:"message"`
+	Key        string         `json:"key"`
+	Value      ordered        `json:"value"`
+	As         string         `json:"as"`
+	Deadline   int64          `json:"deadline_ms"`
 	// Of a message, of a list, of a queue.
 	MessageKey  string   `json:"idempotency_key"`
 	Attribute   []string `json:"attribute"`
@@ -337,7 +338,11 @@ func execute(ctx context.Context, c command) (any, error) {
 	case "retry":
 		return run.Retry(ctx, everstep.By("suite"))
 	case "rewind":
-		return run.Rewind(ctx, c.Branch, c.Seq, everstep.By("suite"))
+		options := []everstep.RewindOption{everstep.By("suite")}
+		if c.NewEffects {
+			options = append(options, everstep.NewEffects())
+		}
+		return run.Rewind(ctx, c.Branch, c.Seq, options...)
 	case "send":
 		var options []everstep.SendOption
 		if c.MessageKey != "" {

@@ -242,7 +242,7 @@ async function execute(op: string, { id, timeout_ms, ...c }: any): Promise<unkno
     case "steps":
       return (await app.run(id).steps()).map((step) => keys(step, snake));
     case "rewind":
-      return app.run(id).rewind(c.seq, { by: "suite", ...(c.branch && { branch: c.branch }) });
+      return app.run(id).rewind(c.seq, { by: "suite", branch: c.branch, newEffects: c.new_effects });
     case "cancel":
     case "resume":
     case "retry":

@@ -8,7 +8,7 @@ import { Failure } from "./failures.js";
 import { type Frame, type Read, Text, type Value } from "./frame.js";
 import { bytes, droppable } from "./calls.js";
 import { OP_AWAIT_RESULT, OP_CANCEL_RUN, OP_GET_EVENT, OP_GET_RUN, OP_LIST_STEPS, OP_RESUME_RUN, OP_RETRY_RUN, OP_REWIND_RUN, OP_SEND } from "./ops_gen.js";
-import { checkNames, name as checkName, text, whole } from "./options.js";
+import { checkNames, flag, name as checkName, text, whole } from "./options.js";
 import type { Registered } from "./registered.js";
 import { type CancelOutcome, type ResumeOutcome, type RunInfo, type StepInfo, runInfo, stepInfo } from "./runs.js";
 import { type Scope, location, scopeOf } from "./scope.js";
@@ -32,7 +32,7 @@ export function keyOrId(run: RunLike): { key: string } | { id: string } {
 const TIMEOUT: ReadonlySet<string> = new Set(["timeout"]);
 const BY: ReadonlySet<string> = new Set(["by"]);
 const CANCEL: ReadonlySet<string> = new Set(["by", "why"]);
-const REWIND: ReadonlySet<string> = new Set(["branch", "by"]);
+const REWIND: ReadonlySet<string> = new Set(["branch", "by", "newEffects"]);
 const SEND: ReadonlySet<string> = new Set(["idempotencyKey"]);
 
 /** Options of `result`, `receive` and `getEvent`. */
@@ -179,10 +179,13 @@ export class Run<Output> {
     return (await this.#ask(OP_RETRY_RUN, text(options.by, "by")))[0] as ResumeOutcome;
   }
 
-  /** Forgets the step at this position and everything completed since. */
-  async rewind(seq: number, options: { branch?: string | undefined; by?: string | undefined } = {}): Promise<ResumeOutcome> {
+  /**
+   * Forgets the step at this position and everything completed since. Idempotency keys stay as they were, so the other side takes a repeated call for the
+   * one it knows; with `newEffects` they are new, as are messages sent and children started again.
+   */
+  async rewind(seq: number, options: { branch?: string | undefined; by?: string | undefined; newEffects?: boolean | undefined } = {}): Promise<ResumeOutcome> {
     checkNames(options, REWIND, "rewind");
-    return (await this.#ask(OP_REWIND_RUN, text(options.branch, "branch") ?? "", whole(seq, "seq"), text(options.by, "by")))[0] as ResumeOutcome;
+    return (await this.#ask(OP_REWIND_RUN, text(options.branch, "branch") ?? "", whole(seq, "seq"), text(options.by, "by"), flag(options.newEffects, "newEffects")))[0] as ResumeOutcome;
   }
 
   /** A message, kept until it is received; with an `idempotencyKey` it arrives once, however often it is sent. Inside a workflow the send is recorded. */

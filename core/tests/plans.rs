@@ -239,7 +239,7 @@ async fn exercise(store: &Arc<dyn Store>) {
     store.retry(failed, "ops").await.expect("retries");
     store.cancel(failed, "ops", "x", 1).await.expect("cancels");
     store.resume(failed, "ops").await.expect("resumes");
-    store.rewind(parent, &at(0), "ops").await.expect("rewinds");
+    store.rewind(parent, &at(0), true, "ops").await.expect("rewinds");
     store.open_children(parent, 10).await.expect("reads");
     store.outcomes(&[parent, failed]).await.expect("reads");
     store.steps(parent, None, 10).await.expect("reads");

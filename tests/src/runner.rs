@@ -183,9 +183,17 @@ impl Player {
                 let reached = |records: &[Record]| records.iter().filter(|r| matches(r, kind, run, step, detail)).count() >= *count;
                 stage.log.until(within(*within_ms), reached).await
             }
-            Action::Logged { kind, run, step, detail, count } => {
-                let found = stage.log.read()?.iter().filter(|r| matches(r, kind, run, step, detail)).count();
-                if found == *count { Ok(()) } else { Err(format!("{found} records instead of {count}")) }
+            Action::Logged { kind, run, step, detail, count, distinct } => {
+                let records = stage.log.read()?;
+                let details: Vec<&str> = records.iter().filter(|r| matches(r, kind, run, step, detail)).map(|r| r.detail.as_str()).collect();
+                let different = details.iter().collect::<std::collections::BTreeSet<_>>().len();
+                if details.len() != *count {
+                    Err(format!("{} records instead of {count}", details.len()))
+                } else if distinct.is_some_and(|wanted| wanted != different) {
+                    Err(format!("{different} different details: {details:?}"))
+                } else {
+                    Ok(())
+                }
             }
             Action::Kill { name } => stage.kill(name).await.map(drop),
             Action::Stop { name } => stage.stop(name).await,

@@ -176,6 +176,8 @@ pub enum Action {
         step: Option<String>,
         detail: Option<String>,
         count: usize,
+        /// And so many details that differ.
+        distinct: Option<usize>,
     },
     Kill {
         name: String,

@@ -21,7 +21,7 @@ from ._ops_gen import (
     OP_REWIND_RUN,
     OP_SEND,
 )
-from ._options import whole, words
+from ._options import flag, whole, words
 from ._runs import CancelOutcome, ResumeOutcome, RunInfo, StepInfo, run_info, step_info
 from ._scope import location
 from ._starting import Target, outcome, parent_scope
@@ -83,10 +83,11 @@ class Handle:
     def _cancel_arguments(self, by: str | None, why: str | None) -> tuple[Any, ...]:
         return self.key, words("by", by), words("why", why)
 
-    def _rewind_arguments(self, seq: int, branch: str, by: str | None) -> tuple[Any, ...]:
+    def _rewind_arguments(self, seq: int, branch: str, by: str | None, new_effects: bool) -> tuple[Any, ...]:
+        flag("new_effects", new_effects)
         if branch is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise ConfigInvalid('branch is a str, "" for the workflow\'s own, not None')
-        return self.key, words("branch", branch), whole("seq", seq), words("by", by)
+        return self.key, words("branch", branch), whole("seq", seq), words("by", by), new_effects
 
     def _info(self, answer: tuple[Any, ...]) -> RunInfo:
         if not answer or answer[0] is None:
@@ -144,9 +145,10 @@ class Run(Handle, Generic[R]):
         """A failed run goes on at the step that failed."""
         return self._ask(OP_RETRY_RUN, self.key, words("by", by))[0]
 
-    def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
-        """Forgets the step at this position and everything completed since."""
-        return self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by))[0]
+    def rewind(self, seq: int, *, branch: str = "", by: str | None = None, new_effects: bool = False) -> ResumeOutcome:
+        """Forgets the step at this position and everything completed since. Idempotency keys stay as they were, so the other side takes a repeated
+        call for the one it knows; with `new_effects` they are new, as are messages sent and children started again."""
+        return self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by, new_effects))[0]
 
     def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the
@@ -221,9 +223,10 @@ class AsyncRun(Handle, Generic[R]):
         """A failed run goes on at the step that failed."""
         return (await self._ask(OP_RETRY_RUN, self.key, words("by", by)))[0]
 
-    async def rewind(self, seq: int, *, branch: str = "", by: str | None = None) -> ResumeOutcome:
-        """Forgets the step at this position and everything completed since."""
-        return (await self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by)))[0]
+    async def rewind(self, seq: int, *, branch: str = "", by: str | None = None, new_effects: bool = False) -> ResumeOutcome:
+        """Forgets the step at this position and everything completed since. Idempotency keys stay as they were, so the other side takes a repeated
+        call for the one it knows; with `new_effects` they are new, as are messages sent and children started again."""
+        return (await self._ask(OP_REWIND_RUN, *self._rewind_arguments(seq, branch, by, new_effects)))[0]
 
     async def send(self, topic: str, message: Any, *, idempotency_key: str | None = None) -> None:
         """A message to this run, kept until it is received; with an `idempotency_key` it arrives once, however often it is sent. Inside a workflow the

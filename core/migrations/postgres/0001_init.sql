@@ -78,6 +78,7 @@ create table {schema}.run_info (
     cost          integer     not null default 1,
     created_by    text,
     options       text,
+    new_effects   integer     not null default 0, -- rewinds that asked for new idempotency keys
     start_token   bigint      not null default 0, -- tells "my insert" after an unknown outcome; run.claim_token is each claim's own
     input_codec   smallint    not null default 0,
     input_key_id  text,

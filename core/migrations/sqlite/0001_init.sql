@@ -79,6 +79,7 @@ create table run_info (
     cost          integer not null default 1,
     created_by    text,
     options       text,
+    new_effects   integer not null default 0,
     start_token   integer not null default 0,
     input_codec   integer not null default 0,
     input_key_id  text,

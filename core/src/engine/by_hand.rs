@@ -39,6 +39,7 @@ fn fresh() -> ClaimedRun {
         attributes: None,
         created_by: None,
         options: None,
+        new_effects: 0,
         crashes: 0,
         run_attempt: 1,
         deadline_in_ms: None,

@@ -50,23 +50,41 @@ pub fn run_key(namespace: &str, id: &str) -> RunKey {
     Uuid::new_v8(first_16(h.finalize().into()))
 }
 
-/// The same in each attempt, takeover, release, resume and retry: it depends on the run and the position alone.
-pub fn idempotency_key(run: RunKey, at: &Position) -> Uuid {
-    Uuid::new_v8(first_16(hash(&[b"step", run.as_bytes(), &at.segment.to_be_bytes(), at.branch.as_bytes(), &at.seq.to_be_bytes()])))
+/// Where a call stands, for what is derived from it: `new_effects` counts the rewinds that asked for other keys than before.
+#[derive(Clone, Copy)]
+pub struct Placed<'a> {
+    pub run: RunKey,
+    pub at: &'a Position,
+    pub new_effects: i32,
 }
 
-/// A child's key, so that a start repeated after an unknown outcome is the same child. Of what is started too: changed code that starts something else at a
-/// place that was rewound must not meet the child of before.
-pub fn child_key(run: RunKey, at: &Position, workflow: &str, input: &[u8]) -> RunKey {
-    let place = [at.segment.to_be_bytes(), at.seq.to_be_bytes()].concat();
-    Uuid::new_v8(first_16(hash(&[b"child", run.as_bytes(), &place, at.branch.as_bytes(), workflow.as_bytes(), input])))
-}
+impl Placed<'_> {
+    fn key(&self, what: &[u8], of: &[&[u8]]) -> Uuid {
+        let (segment, seq, again) = (self.at.segment.to_be_bytes(), self.at.seq.to_be_bytes(), self.new_effects.to_be_bytes());
+        let mut parts = vec![what, self.run.as_bytes(), &segment, self.at.branch.as_bytes(), &seq];
+        parts.extend(of);
+        if self.new_effects > 0 {
+            parts.push(&again);
+        }
+        Uuid::new_v8(first_16(hash(&parts)))
+    }
 
-/// The id of a message a workflow sends: of its place, and of what is sent too. At a place that was forgotten (a retry, a rewind) another path may say something
-/// else, which is another message.
-pub fn sent_key(run: RunKey, at: &Position, to: RunKey, topic: &str, value: &[u8]) -> Uuid {
-    let place = [at.segment.to_be_bytes(), at.seq.to_be_bytes()].concat();
-    Uuid::new_v8(first_16(hash(&[b"sent", run.as_bytes(), &place, at.branch.as_bytes(), to.as_bytes(), topic.as_bytes(), value])))
+    /// The same in each attempt, takeover, release, resume, retry and rewind, but for a rewind that asks for new effects.
+    pub fn idempotency_key(&self) -> Uuid {
+        self.key(b"step", &[])
+    }
+
+    /// A child's key, so that a start repeated after an unknown outcome is the same child. Of what is started too: changed code that starts something else at
+    /// a place that was rewound must not meet the child of before.
+    pub fn child_key(&self, workflow: &str, input: &[u8]) -> RunKey {
+        self.key(b"child", &[workflow.as_bytes(), input])
+    }
+
+    /// The id of a message a workflow sends: of its place, and of what is sent too. At a place that was forgotten (a retry, a rewind) another path may say
+    /// something else, which is another message.
+    pub fn sent_key(&self, to: RunKey, topic: &str, value: &[u8]) -> Uuid {
+        self.key(b"sent", &[to.as_bytes(), topic.as_bytes(), value])
+    }
 }
 
 /// A message's id: the same for the same (receiver, key), so that a repeated send is the same message.
@@ -174,9 +192,13 @@ mod tests {
     fn positions_have_different_idempotency_keys() {
         let run = Uuid::now_v7();
         let at = |branch: &str, seq| Position { segment: 0, branch: branch.into(), seq };
-        assert_eq!(idempotency_key(run, &at("", 1)), idempotency_key(run, &at("", 1)));
-        assert_ne!(idempotency_key(run, &at("", 1)), idempotency_key(run, &at("", 2)));
-        assert_ne!(idempotency_key(run, &at("/1/0", 1)), idempotency_key(run, &at("/1/1", 1)));
+        let key = |branch: &str, seq, new_effects| Placed { run, at: &at(branch, seq), new_effects }.idempotency_key();
+        assert_eq!(key("", 1, 0), key("", 1, 0));
+        assert_ne!(key("", 1, 0), key("", 2, 0));
+        assert_ne!(key("/1/0", 1, 0), key("/1/1", 1, 0));
+        assert!(key("", 1, 1) != key("", 1, 0) && key("", 1, 1) != key("", 1, 2));
+        let sent = |value: &[u8]| Placed { run, at: &at("", 1), new_effects: 0 }.sent_key(run, "t", value);
+        assert!(sent(b"1") == sent(b"1") && sent(b"1") != sent(b"2"));
     }
 
     #[test]

@@ -283,7 +283,7 @@ impl Engine {
             exec.block(self, &mut exec.lock(), Code::PayloadCodec, message, out);
             return;
         }
-        let key = identity::idempotency_key(exec.run, &exec.position(&exec.whole()));
+        let key = exec.placed(&exec.position(&exec.whole())).idempotency_key();
         let mut w = Writer::new();
         w.str(&exec.run.to_string())
             .str(&exec.workflow)
@@ -375,6 +375,7 @@ fn as_claimed(run: NewRun) -> ClaimedRun {
         attributes: run.attributes,
         created_by: run.created_by,
         options: run.options,
+        new_effects: 0,
         crashes: 0,
         run_attempt: 1,
         deadline_in_ms: run.deadline_ms,

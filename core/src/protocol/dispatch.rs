@@ -191,7 +191,7 @@ fn in_run(engine: &Arc<Engine>, exec: &Arc<Exec>, number: u32, r: &mut Reader<'_
                 |at| {
                     // The send repeated after a crash is the same message.
                     if key.is_none() {
-                        message.id = identity::sent_key(exec.run, at, to, topic, value);
+                        message.id = exec.placed(at).sent_key(to, topic, value);
                     }
                     Ok(Effect::Send(message))
                 },
@@ -421,12 +421,13 @@ fn outside(engine: &Arc<Engine>, client: &Arc<Client>, token: u64, number: u32, 
         }
         op::REWIND_RUN => {
             let (run, branch, seq, by) = (control::run_key(r.str()?)?, control::branch(r.str()?)?.to_owned(), r.int()?, actor(r.opt_str()?)?);
+            let new_effects = r.opt_bool()?.unwrap_or(false);
             let seq = i32::try_from(seq).ok().filter(|seq| *seq >= 0);
             let seq = seq.ok_or_else(|| EngineError::new(Code::ConfigInvalid, "rewind takes the seq of a recorded step, a number from 0"))?;
             engine.answer(client.clone(), token, move |e| async move {
                 e.connect().await?;
                 let to = crate::store::Position { segment: 0, branch: branch.as_str().into(), seq };
-                let verdict = e.within_budget(|| e.store.rewind(run, &to, &by)).await?;
+                let verdict = e.within_budget(|| e.store.rewind(run, &to, new_effects, &by)).await?;
                 e.resumed(run, verdict)
             });
         }

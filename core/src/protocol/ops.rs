@@ -60,7 +60,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { number: 53, name: "cancel_run", mode: Mode::Submit, args: &["run:str", "by:str?", "why:str?"], returns: &["outcome:str"] },
     Operation { number: 54, name: "resume_run", mode: Mode::Submit, args: &["run:str", "by:str?"], returns: &["outcome:str"] },
     Operation { number: 55, name: "retry_run", mode: Mode::Submit, args: &["run:str", "by:str?"], returns: &["outcome:str"] },
-    Operation { number: 56, name: "rewind_run", mode: Mode::Submit, args: &["run:str", "branch:str", "seq:int", "by:str?"], returns: &["outcome:str"] },
+    Operation { number: 56, name: "rewind_run", mode: Mode::Submit, args: &["run:str", "branch:str", "seq:int", "by:str?", "new_effects:bool?"], returns: &["outcome:str"] },
     Operation { number: 57, name: "put_queue", mode: Mode::Submit, args: &["queue:QUEUE", "by_operator:bool"], returns: &["queue:QUEUE"] },
     Operation { number: 58, name: "list_queues", mode: Mode::Submit, args: &[], returns: &["queues:list"] },
     Operation { number: 59, name: "pause_queue", mode: Mode::Submit, args: &["name:str", "paused:bool"], returns: &["queue:QUEUE"] },
@@ -147,7 +147,7 @@ pub mod op {
     pub const RESUME_RUN: u32 = 54;
     /// A failed run goes on at the step that failed. outcome: resumed | not_possible.
     pub const RETRY_RUN: u32 = 55;
-    /// Forget the step at this position and everything completed since; the run goes on from there.
+    /// Forget the step at this position and everything completed since; the run goes on from there. new_effects: with other idempotency keys than before.
     pub const REWIND_RUN: u32 = 56;
     /// Create or change a queue; effective fleet-wide in under 2 s. What an operator set is not overwritten by code.
     pub const PUT_QUEUE: u32 = 57;

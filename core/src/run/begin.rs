@@ -8,7 +8,7 @@ use super::history::Place;
 use super::retry::RetryPolicy;
 use super::{text, verdict};
 use crate::engine::error::{EngineError, Result};
-use crate::engine::{Engine, Outbox, identity};
+use crate::engine::{Engine, Outbox};
 use crate::protocol::errors::Code;
 use crate::protocol::ops::{flag, kind};
 use crate::store::{Effect, Payload, Position, Site, StepRecord, StepWrite, Write};
@@ -223,7 +223,7 @@ impl Exec {
         if let Some(ms) = call.policy.timeout_ms {
             engine.timers.after(ms, self.id, place, super::timers::Due::Timeout(call.attempt));
         }
-        let key = identity::idempotency_key(self.run, &self.position(place));
+        let key = self.placed(&self.position(place)).idempotency_key();
         verdict::run(place.1, call.attempt, key.hyphenated().encode_lower(&mut [0; 36]))
     }
 

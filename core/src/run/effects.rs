@@ -8,7 +8,7 @@ use super::history::Place;
 use super::verdict;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::names::Unknown;
-use crate::engine::{Engine, Outbox, identity};
+use crate::engine::{Engine, Outbox};
 use crate::protocol::errors::Code;
 use crate::protocol::ops::kind;
 use crate::store::{Effect, NewRun, Payload, Position, StepWrite, Write};
@@ -47,7 +47,7 @@ impl Exec {
             Entered::Live(place) => place,
         };
         if child.id_text.is_none() {
-            child.key = identity::child_key(self.run, &self.position(&place), &child.route.workflow, &child.input.data);
+            child.key = self.placed(&self.position(&place)).child_key(&child.route.workflow, &child.input.data);
         }
         child.claim_token = engine.random();
         child.claimed = false;

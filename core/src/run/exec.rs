@@ -9,6 +9,7 @@ use super::history::{History, Place, behind};
 use super::retry::RetryPolicy;
 use super::verdict;
 use crate::engine::Outbox;
+use crate::engine::identity::Placed;
 use crate::key_map::KeyMap;
 use crate::protocol::client::{Client, Event, TURN};
 use crate::protocol::frame::Writer;
@@ -113,6 +114,7 @@ pub struct Exec {
     pub queue: Arc<str>,
     pub segment: i32,
     pub run_attempt: i32,
+    pub new_effects: i32,
     pub client: Arc<Client>,
     pub client_id: u32,
     pub lane: usize,
@@ -166,6 +168,7 @@ impl Exec {
             queue: run.route.queue.as_str().into(),
             segment: run.segment,
             run_attempt: run.run_attempt,
+            new_effects: run.new_effects,
             client: setup.client,
             client_id: setup.client_id,
             lane: setup.lane,
@@ -229,6 +232,11 @@ impl Exec {
 
     pub fn position(&self, place: &Place) -> Position {
         Position { segment: self.segment, branch: place.0.clone(), seq: place.1 }
+    }
+
+    /// For what is derived from a call's place.
+    pub fn placed<'a>(&self, at: &'a Position) -> Placed<'a> {
+        Placed { run: self.run, at, new_effects: self.new_effects }
     }
 
     /// An event for this execution's host, under the execution's own id.

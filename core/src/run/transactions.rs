@@ -248,7 +248,7 @@ impl Exec {
             tokio::time::sleep(engine.back_off(conflicts - 1)).await;
             let st = exec.lock();
             let Some(call) = st.calls.get(&place).filter(|c| st.stopped.is_none() && matches!(c.phase, Phase::InTransaction { .. })) else { return };
-            let key = crate::engine::identity::idempotency_key(exec.run, &exec.position(&place)).to_string();
+            let key = exec.placed(&exec.position(&place)).idempotency_key().to_string();
             Outbox::default().complete(&exec.client, call.token, verdict::run(place.1, call.attempt, &key));
         });
     }

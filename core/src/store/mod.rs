@@ -181,7 +181,7 @@ pub trait Store: Send + Sync + 'static {
     /// Failed back to `Ready`: the failed step that ended the run, and what was called after it, are forgotten; with no such step, nothing is (`forget.rs`).
     async fn retry(&self, run: RunKey, by: &str) -> Result<ControlVerdict>;
     /// Forget the step at `to` and everything completed at or after it; back to `Ready`, epoch + 1, in any state.
-    async fn rewind(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict>;
+    async fn rewind(&self, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict>;
     /// Blocked by a mismatch on another build than this: back to `Ready`, once per (run, build). Returns how many. One that is named after its launch
     /// (`LAUNCH`) never comes again: of those the last is remembered.
     async fn offer_blocked(&self, build: &str, workflows: &[String]) -> Result<i64>;

@@ -118,7 +118,7 @@ pub async fn a_held_slot_is_kept(bench: Arc<Bench>) {
         let retry = |epoch, after_ms| Write::RetryRun { run, epoch, after_ms, attempt: 1, token: token(), error: Payload::json(b"{}".to_vec()) };
         verdict!(worker.one(retry(woken.epoch, 60_000)).await, Verdict::Committed);
         assert!(claim().await.is_none(), "it is to be tried again in a minute");
-        assert_eq!(bench.store.rewind(run, &at(0), "ops").await.expect("answers"), ControlVerdict::Done);
+        assert_eq!(bench.store.rewind(run, &at(0), false, "ops").await.expect("answers"), ControlVerdict::Done);
         claim().await.expect("rewound");
         judge.tick(&[worker.id]).await;
         worker = bench.worker().await;

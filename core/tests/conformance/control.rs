@@ -66,7 +66,7 @@ pub async fn a_checkpoint_raced_with_rewind_is_refused(bench: Arc<Bench>) {
         let run = worker.own().await;
         verdict!(worker.one(record(run, 1, step(0))).await, Verdict::Committed);
         let (write, first) = (record(run, 1, step(1)), at(0));
-        let (checkpoint, rewound) = tokio::join!(worker.one(write), bench.store.rewind(run, &first, "ops"));
+        let (checkpoint, rewound) = tokio::join!(worker.one(write), bench.store.rewind(run, &first, false, "ops"));
         assert_eq!(rewound.expect("answers"), ControlVerdict::Done);
         verdict!(checkpoint, Verdict::Committed | Verdict::Fenced);
         assert_eq!(bench.find(run).await.steps_recorded, 0, "nothing written before the rewind, or refused by it, is left");
@@ -135,10 +135,11 @@ pub async fn resume_retry_rewind(bench: Arc<Bench>) {
     verdict!(worker.one(record(receiver, 1, step(0))).await, Verdict::Committed);
     verdict!(worker.one(record(receiver, 1, with(vec![Effect::Consume { message: id }], step(1)))).await, Verdict::Committed);
     verdict!(worker.one(outcome(receiver, 1)).await, Verdict::Committed);
-    assert_eq!(bench.store.rewind(receiver, &at(7), "ops").await.expect("answers"), ControlVerdict::NotPossible(RunState::Succeeded));
-    assert_eq!(bench.store.rewind(receiver, &at(1), "ops").await.expect("answers"), ControlVerdict::Done);
+    assert_eq!(bench.store.rewind(receiver, &at(7), false, "ops").await.expect("answers"), ControlVerdict::NotPossible(RunState::Succeeded));
+    assert_eq!(bench.store.rewind(receiver, &at(1), true, "ops").await.expect("answers"), ControlVerdict::Done);
     assert_eq!(bench.find(receiver).await.messages_pending, 1);
-    assert_eq!(worker.claim(&[route()], 1).await[0].steps.len(), 1);
+    let again = worker.claim(&[route()], 1).await.remove(0);
+    assert_eq!((again.steps.len(), again.new_effects), (1, 1));
 
     let cancelled = new_run();
     let key = cancelled.key;

@@ -261,8 +261,8 @@ impl Store for PostgresStore {
         resume::retry(self, run, by).await
     }
 
-    async fn rewind(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
-        resume::rewind(self, run, to, by).await
+    async fn rewind(&self, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict> {
+        resume::rewind(self, run, to, new_effects, by).await
     }
 
     async fn offer_blocked(&self, build: &str, workflows: &[String]) -> Result<i64> {

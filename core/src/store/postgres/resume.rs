@@ -17,7 +17,8 @@ const TRIES: u32 = 5;
 enum Verb<'a> {
     Resume,
     Retry,
-    Rewind(&'a Position),
+    /// To before this; whether what it does from there on is to have new keys.
+    Rewind(&'a Position, bool),
 }
 
 impl Verb<'_> {
@@ -25,7 +26,7 @@ impl Verb<'_> {
         match self {
             Verb::Resume => "resume",
             Verb::Retry => "retry",
-            Verb::Rewind(_) => "rewind",
+            Verb::Rewind(..) => "rewind",
         }
     }
 }
@@ -38,8 +39,8 @@ pub(super) async fn retry(store: &PostgresStore, run: RunKey, by: &str) -> Resul
     act(store, run, by, Verb::Retry).await
 }
 
-pub(super) async fn rewind(store: &PostgresStore, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
-    act(store, run, by, Verb::Rewind(to)).await
+pub(super) async fn rewind(store: &PostgresStore, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict> {
+    act(store, run, by, Verb::Rewind(to, new_effects)).await
 }
 
 async fn act(store: &PostgresStore, run: RunKey, by: &str, verb: Verb<'_>) -> Result<ControlVerdict> {
@@ -71,6 +72,7 @@ const RECORDED: &str = "\
 select s.branch, s.seq, s.done, s.failed, s.kind, case when s.failed and s.codec = 1 then s.output end,
        exists (select 1 from {s}.attempt a where a.run_id = s.run_id and a.segment = s.segment and a.branch = s.branch and a.seq = s.seq and a.started offset 0)
 from {s}.step s where s.run_id = $1 and s.segment = $2";
+const NEW_EFFECTS: &str = "update {s}.run_info set new_effects = new_effects + 1 where run_id = $1";
 const ERROR: &str = "select case when o.codec = 1 then o.value end from {s}.outcome o where o.run_id = $1";
 const DONE_AT: &str = "select s.done from {s}.step s where s.run_id = $1 and s.segment = $2 and s.branch = $3 and s.seq = $4";
 
@@ -81,7 +83,7 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
     let possible = match verb {
         Verb::Resume => matches!(was.state, RunState::Blocked | RunState::Cancelled),
         Verb::Retry => was.state == RunState::Failed,
-        Verb::Rewind(_) => true,
+        Verb::Rewind(..) => true,
     };
     if !possible {
         return nothing(ControlVerdict::NotPossible(was.state));
@@ -97,14 +99,17 @@ async fn once(session: &mut Session, run: RunKey, by: &str, verb: Verb<'_>) -> R
             let error: Option<Vec<u8>> = rows.first().map(|row| read(row.try_get::<Option<Vec<u8>>, _>(0))).transpose()?.flatten();
             forget_failed(session, run, was.segment, error.as_deref(), By::Person).await?;
         }
-        Verb::Rewind(to) => {
+        Verb::Rewind(to, new_effects) => {
             let statement = session.q(DONE_AT).bind(run).bind(to.segment).bind(to.branch.to_string()).bind(to.seq);
             let rows = session.rows(statement).await?;
             let Some(row) = rows.first() else { return nothing(ControlVerdict::NotPossible(was.state)) };
             let done: i32 = read(row.try_get(0))?;
             let records = recorded(session, run, to.segment).await?;
             forget(session, run, to.segment, &records.iter().filter(|r| r.done >= done).collect::<Vec<_>>(), By::Person).await?;
-            detail = Some(format!("{}:{}:{}", to.segment, to.branch, to.seq));
+            if new_effects {
+                session.run(session.q(NEW_EFFECTS).bind(run)).await?;
+            }
+            detail = Some(format!("{}:{}:{}{}", to.segment, to.branch, to.seq, if new_effects { " with new effects" } else { "" }));
         }
     }
     make_ready(session, run, &was).await?;

@@ -333,7 +333,7 @@ async fn assign(
 async fn load(conn: &mut Connection, runs: Vec<RunRow>, just_claimed: bool) -> Result<Vec<ClaimedRun>> {
     let now = now_us();
     let sql = "select run_info.run_id, run_info.id_text, run_info.queue, run_info.workflow, run_info.label, run_info.version, run_info.parent, run_info.root, \
-               run_info.trace_parent, run_info.attributes, run_info.created_by, run_info.options, run_info.input_codec, run_info.input_key_id, run_info.input \
+               run_info.trace_parent, run_info.attributes, run_info.created_by, run_info.options, run_info.input_codec, run_info.input_key_id, run_info.input, run_info.new_effects \
                from run_info where run_id in ({list})";
     let mut infos = HashMap::new();
     for row in conn.fetch_keys(sql, &[], runs.iter().map(|r| r.id)).await? {
@@ -362,6 +362,7 @@ async fn load(conn: &mut Connection, runs: Vec<RunRow>, just_claimed: bool) -> R
             attributes: info.opt_text(9)?,
             created_by: info.opt_text(10)?,
             options: info.opt_text(11)?,
+            new_effects: info.int32(15)?,
             crashes: run.crashes,
             run_attempt: run.run_attempt,
             deadline_in_ms: None,

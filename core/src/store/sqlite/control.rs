@@ -42,9 +42,9 @@ impl SqliteStore {
         tx.finish(outcome).await
     }
 
-    pub(super) async fn rewind_run(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
+    pub(super) async fn rewind_run(&self, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict> {
         let mut tx = self.write().await?;
-        let outcome = rewind(&mut tx, now_us(), run, to, by).await;
+        let outcome = rewind(&mut tx, now_us(), run, to, new_effects, by).await;
         tx.finish(outcome).await
     }
 
@@ -236,7 +236,7 @@ pub(super) async fn forget_failed(conn: &mut Connection, row: &RunRow, error: Op
     Ok(gone.iter().map(|r| r.done).min())
 }
 
-async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
+async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict> {
     let Some(row) = RunRow::load(conn, run).await? else { return Ok(ControlVerdict::NotFound) };
     let mut key: Vec<Val> = vals![run];
     key.extend(position_vals(to));
@@ -246,7 +246,11 @@ async fn rewind(conn: &mut Connection, now: i64, run: RunKey, to: &Position, by:
     let records = recorded(conn, row.id, row.segment).await?;
     forget(conn, &row, &records.iter().filter(|r| r.done >= done).collect::<Vec<_>>(), By::Person).await?;
     revive(conn, now, &row).await?;
-    log(conn, now, run, "rewind", by, Some(format!("{}/{}/{}", to.segment, to.branch, to.seq))).await?;
+    if new_effects {
+        conn.exec("update run_info set new_effects = new_effects + 1 where run_id = ?", vals![run]).await?;
+    }
+    let with = if new_effects { " with new effects" } else { "" };
+    log(conn, now, run, "rewind", by, Some(format!("{}:{}:{}{with}", to.segment, to.branch, to.seq))).await?;
     Ok(ControlVerdict::Done)
 }
 

@@ -310,8 +310,8 @@ impl Store for SqliteStore {
         self.bounded(self.retry_run(run, by)).await
     }
 
-    async fn rewind(&self, run: RunKey, to: &Position, by: &str) -> Result<ControlVerdict> {
-        self.bounded(self.rewind_run(run, to, by)).await
+    async fn rewind(&self, run: RunKey, to: &Position, new_effects: bool, by: &str) -> Result<ControlVerdict> {
+        self.bounded(self.rewind_run(run, to, new_effects, by)).await
     }
 
     async fn offer_blocked(&self, build: &str, workflows: &[String]) -> Result<i64> {

@@ -216,7 +216,7 @@ impl Bench {
         let slow = SlowStep { name: "s".into(), location: String::new(), running_ms: 300_000 };
         self.store.note_slow(c, 2, &[slow]).await.expect("notes");
         self.store.note_slow(c, 2, &[]).await.expect("notes");
-        self.store.rewind(a, &at(0), "t").await.expect("rewinds");
+        self.store.rewind(a, &at(0), true, "t").await.expect("rewinds");
     }
 
     async fn queues_and_housekeeping(&self) {

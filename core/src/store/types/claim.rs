@@ -76,6 +76,8 @@ pub struct ClaimedRun {
     pub attributes: Option<String>,
     pub created_by: Option<String>,
     pub options: Option<String>,
+    /// Rewinds that asked for new effects: what this run does from here on has keys of its own.
+    pub new_effects: i32,
     /// Takeovers from a dead lease with nothing recorded since the one before.
     pub crashes: i32,
     /// How often the workflow as a whole was retried.

@@ -275,7 +275,7 @@ final class Worker {
       case "cancel": return app.run(id).cancel("suite", (String) c.get("why"));
       case "resume": return app.run(id).resume("suite");
       case "retry": return app.run(id).retry("suite");
-      case "rewind": return app.run(id).rewind((String) c.getOrDefault("branch", ""), ((Number) c.get("seq")).longValue(), "suite");
+      case "rewind": return app.run(id).rewind((String) c.getOrDefault("branch", ""), ((Number) c.get("seq")).longValue(), "suite", (boolean) c.getOrDefault("new_effects", false));
       case "send": app.run(id).send((String) c.get("topic"), c.get("message"), (String) c.get("idempotency_key")); return null;
       case "event": return app.run(id).getEvent((String) c.get("key"), Object.class, ms(c.get("timeout_ms"))).orElse("timeout");
       case "queue": return app.putQueue((String) c.get("name"), o -> c.forEach((k, v) -> {

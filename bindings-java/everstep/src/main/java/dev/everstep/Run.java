@@ -282,7 +282,7 @@ public final class Run<T extends @Nullable Object> {
    * @return what it did: resumed, or not possible
    */
   public Outcome rewind(String branch, long seq) {
-    return rewind(branch, seq, null);
+    return rewind(branch, seq, null, false);
   }
 
   /**
@@ -294,8 +294,23 @@ public final class Run<T extends @Nullable Object> {
    * @return what it did: resumed, or not possible
    */
   public Outcome rewind(String branch, long seq, @Nullable String by) {
+    return rewind(branch, seq, by, false);
+  }
+
+  /**
+   * Forgets the step at this position and everything completed since; the run goes on from there.
+   *
+   * @param branch the branch, {@code ""} for the main one
+   * @param seq the call's number in it
+   * @param by who asks
+   * @param newEffects false: idempotency keys stay as they were, so the other side takes a repeated
+   *     call for the one it knows; true: they are new, as are messages sent and children started
+   *     again
+   * @return what it did: resumed, or not possible
+   */
+  public Outcome rewind(String branch, long seq, @Nullable String by, boolean newEffects) {
     String place = Options.required(branch, "the branch (\"\" is the main one)");
-    return Outcome.of(ask(Ops.REWIND_RUN, place, seq, by).text(0));
+    return Outcome.of(ask(Ops.REWIND_RUN, place, seq, by, newEffects).text(0));
   }
 
   /**
