@@ -343,12 +343,14 @@ func (a *App) insideRun(ctx context.Context) bool {
 
 // waits says once, before a wait, that nothing here will end it. Another worker may.
 func (a *App) waits() {
-	role := a.role()
 	a.mu.Lock()
-	silent := a.launched || a.closing || a.warned || role != "" && role != string(Worker)
-	a.warned = a.warned || !silent
+	silent := a.launched || a.closing || a.warned
+	a.warned = true
 	a.mu.Unlock()
-	if !silent {
+	if silent {
+		return
+	}
+	if role := a.role(); role == "" || role == string(Worker) {
 		a.logger().Warn("waiting for a run on an engine that is not launched: unless another worker executes it, call Launch or Serve first")
 	}
 }
