@@ -58,6 +58,7 @@ const CHECKS: &[(&str, Check)] = checks![
     starts::born_claimed_needs_the_lease,
     starts::dedup_keys,
     starts::children_are_recorded,
+    starts::children_that_a_rewind_has_forgotten,
     starts::children_of_a_run_ended_by_time_are_seen,
     waiting::message_before_and_after,
     waiting::events_wake_their_waiters,

@@ -73,8 +73,8 @@ impl<K: Ord + Clone> Waiting<K> {
         Some((key, awaiter))
     }
 
-    fn give_up_all(&mut self, which: impl Fn(&Awaiter) -> bool) -> Vec<(K, Awaiter)> {
-        let names: Vec<Name> = self.all().filter(|a| which(a)).map(Awaiter::name).collect();
+    fn give_up_all(&mut self, which: impl Fn(u64, &Awaiter) -> bool) -> Vec<(K, Awaiter)> {
+        let names: Vec<Name> = self.by_key.values().flatten().filter(|(number, a)| which(**number, a)).map(|(_, a)| a.name()).collect();
         names.into_iter().filter_map(|name| self.give_up(name)).collect()
     }
 
@@ -124,9 +124,9 @@ impl Awaiters {
 }
 
 /// Those whose time is over, taken out.
-fn overdue<K: Ord + Clone>(waiting: &Mutex<Waiting<K>>) -> Vec<(K, Awaiter)> {
+fn overdue<K: Ord + Clone>(waiting: &Mutex<Waiting<K>>, asked: u64) -> Vec<(K, Awaiter)> {
     let now = Instant::now();
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).give_up_all(|a| a.deadline.is_some_and(|d| d <= now))
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).give_up_all(|number, a| number < asked && a.deadline.is_some_and(|d| d <= now))
 }
 
 fn nothing() -> Vec<u8> {
@@ -160,7 +160,7 @@ impl Engine {
     }
 
     pub(super) fn forget_awaiters_of(&self, client: &Arc<Client>) {
-        let of_client = |a: &Awaiter| Arc::ptr_eq(&a.client, client);
+        let of_client = |_: u64, a: &Awaiter| Arc::ptr_eq(&a.client, client);
         self.awaiters.results.lock().unwrap_or_else(PoisonError::into_inner).give_up_all(of_client);
         self.awaiters.events.lock().unwrap_or_else(PoisonError::into_inner).give_up_all(of_client);
     }
@@ -169,6 +169,7 @@ impl Engine {
         let mut pause = FIRST_PAUSE;
         let mut told: Option<Instant> = None;
         loop {
+            let asked = self.awaiters.asked.load(Ordering::Relaxed);
             let (runs, events) = self.awaited();
             if runs.is_empty() && events.is_empty() && self.awaiters.next_deadline().is_none() {
                 pause = FIRST_PAUSE;
@@ -179,12 +180,12 @@ impl Engine {
                 told = Some(Instant::now());
                 self.wakes.tell(WakeHint::Awaiting);
             }
-            match self.look_once(&runs, &events).await {
+            match self.look_once(&runs, &events, asked).await {
                 Ok(0) => {}
                 Ok(_) => pause = FIRST_PAUSE,
                 Err(e) => self.outage(&e),
             }
-            self.say_overdue().await;
+            self.say_overdue(asked).await;
             let mut until = Instant::now() + pause;
             if let Some(deadline) = self.awaiters.next_deadline() {
                 until = until.min(deadline);
@@ -204,9 +205,8 @@ impl Engine {
         (runs, events)
     }
 
-    async fn look_once(&self, runs: &[RunKey], events: &[(RunKey, String)]) -> crate::store::Result<usize> {
+    async fn look_once(&self, runs: &[RunKey], events: &[(RunKey, String)], asked: u64) -> crate::store::Result<usize> {
         let mut found = 0;
-        let asked = self.awaiters.asked.load(Ordering::Relaxed);
         if !runs.is_empty() {
             for (run, answer) in self.store.outcomes(runs).await? {
                 let reply = match answer {
@@ -262,11 +262,12 @@ impl Engine {
         }
     }
 
-    async fn say_overdue(self: &Arc<Self>) {
-        for (_, a) in overdue(&self.awaiters.events) {
+    /// Only to those whom the look behind us was for: who asked since has a right to one of his own, however short his time.
+    async fn say_overdue(self: &Arc<Self>, asked: u64) {
+        for (_, a) in overdue(&self.awaiters.events, asked) {
             Outbox::default().complete(&a.client, a.token, nothing());
         }
-        let late = overdue(&self.awaiters.results);
+        let late = overdue(&self.awaiters.results, asked);
         for (run, a) in late {
             self.spawn(move |engine| async move {
                 let why = engine.what_it_waits_for(run).await;

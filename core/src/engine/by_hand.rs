@@ -40,6 +40,7 @@ fn fresh() -> ClaimedRun {
         created_by: None,
         options: None,
         new_effects: 0,
+        has_children: false,
         crashes: 0,
         run_attempt: 1,
         deadline_in_ms: None,

@@ -376,6 +376,7 @@ fn as_claimed(run: NewRun) -> ClaimedRun {
         created_by: run.created_by,
         options: run.options,
         new_effects: 0,
+        has_children: false,
         crashes: 0,
         run_attempt: 1,
         deadline_in_ms: run.deadline_ms,

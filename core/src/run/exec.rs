@@ -155,8 +155,8 @@ impl Exec {
             }
         }
         let open_waits = run.waits.into_iter().map(|w| ((w.at.branch.clone(), w.at.seq), w)).collect();
-        // What a retry or a rewind has forgotten is still its child: whoever was here before may have some that no record tells of.
-        let has_children = run.epoch > 1 || run.run_attempt > 1 || run.steps.iter().any(|s| s.kind == crate::protocol::ops::kind::CHILD && !s.failed);
+        // What a retry or a rewind has forgotten is still its child, though no record tells of it.
+        let has_children = run.has_children || run.steps.iter().any(|s| s.kind == crate::protocol::ops::kind::CHILD && !s.failed);
         let history = History::new(run.steps);
         let next_done = history.next_done();
         let replaying = history.replaying();

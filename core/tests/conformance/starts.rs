@@ -131,6 +131,22 @@ pub async fn children_are_recorded(bench: Arc<Bench>) {
     bench.store.children_closed(parent).await.expect("deletes");
 }
 
+/// No record tells of them any more, and they end with their parent all the same.
+pub async fn children_that_a_rewind_has_forgotten(bench: Arc<Bench>) {
+    let worker = bench.worker().await;
+    let (parent, childless) = (worker.own().await, worker.own().await);
+    let child = NewRun { parent: Some(Parent { run: parent, root: parent, policy: ClosePolicy::Cancel }), ..new_run() };
+    let key = child.key;
+    verdict!(worker.one(record(parent, 1, with(vec![Effect::StartChild(Box::new(child))], step(0)))).await, Verdict::Committed);
+    verdict!(worker.one(record(childless, 1, step(0))).await, Verdict::Committed);
+    for run in [parent, childless] {
+        assert_eq!(bench.store.rewind(run, &at(0), false, "ops").await.expect("answers"), ControlVerdict::Done);
+    }
+    let claimed = worker.claim(&[route()], 10).await;
+    let of = |key: RunKey| claimed.iter().find(|run| run.key == key).map(|run| (run.steps.len(), run.has_children));
+    assert_eq!((of(parent), of(childless), of(key)), (Some((0, true)), Some((0, false)), Some((0, false))));
+}
+
 /// A parent that nobody's code ends (its time to start or its time for clean-up was over) leaves its children to the next tick.
 pub async fn children_of_a_run_ended_by_time_are_seen(bench: Arc<Bench>) {
     let worker = bench.worker().await;

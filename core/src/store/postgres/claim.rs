@@ -46,7 +46,8 @@ macro_rules! claimed_columns {
         "t.id, t.epoch, t.state, t.inbox, t.segment, t.route, t.priority, t.crashes, t.run_attempt,
        i.id_text, i.version, i.input_codec, i.input_key_id, i.input, i.parent, i.root, i.trace_parent, i.attributes, i.created_by, i.options,
        (extract(epoch from i.deadline_at - statement_timestamp()) * 1000)::bigint,
-       n.cancel_by, n.cancel_why, (extract(epoch from n.cancel_until - statement_timestamp()) * 1000)::bigint, i.new_effects"
+       n.cancel_by, n.cancel_why, (extract(epoch from n.cancel_until - statement_timestamp()) * 1000)::bigint, i.new_effects,
+       t.epoch > 1 and exists (select 1 from {s}.child c where c.parent = t.id offset 0)"
     };
 }
 pub(super) use claimed_columns;
@@ -186,6 +187,7 @@ pub(super) fn claimed(row: &PgRow, route: Route) -> Result<ClaimedRun> {
         created_by: read(row.try_get(18))?,
         options: read(row.try_get(19))?,
         new_effects: read(row.try_get(24))?,
+        has_children: read(row.try_get(25))?,
         crashes: crashes.into(),
         run_attempt: run_attempt.into(),
         // One that has passed counts no more in a run that goes on (a resumed one, one that cleans up): it would end the children it starts at once.

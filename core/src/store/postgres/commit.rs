@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::apply::{self, Applied, Context};
 use super::connect::Session;
 use super::errors::{is_duplicate, is_poison};
-use super::plain::{self, Plain};
+use super::plain::{self, Plain, Written};
 use super::{Lane, PostgresStore, batch, starts, steps, waits};
 use crate::store::{NewRun, Result, StoreError, Verdict, WakeHint, Write};
 
@@ -128,15 +128,19 @@ async fn plainly(session: &mut Session, context: &Context<'_>, detour: &AtomicU3
         *careful = true;
         return Ok(None);
     }
-    if detour.load(Ordering::Relaxed) > 0 {
+    // Ends with slots, or that somebody waits for, seldom come alone.
+    if plain.has_ends() && detour.load(Ordering::Relaxed) > 0 {
         detour.fetch_sub(1, Ordering::Relaxed);
         return Ok(None);
     }
-    if plain::write(session, incarnation, context.lane, &mut plain).await? {
-        let verdict = |write: &Write| if matches!(write, Write::Start(_)) { Verdict::Started { claimed: true } } else { Verdict::Committed };
-        return Ok(Some(piece.iter().map(verdict).collect()));
+    match plain::write(session, incarnation, context.lane, &mut plain).await? {
+        Written::All => {
+            let verdict = |write: &Write| if matches!(write, Write::Start(_)) { Verdict::Started { claimed: true } } else { Verdict::Committed };
+            return Ok(Some(piece.iter().map(verdict).collect()));
+        }
+        Written::Stands => *careful = true,
+        Written::Nothing if plain.has_ends() => detour.store(DETOUR, Ordering::Relaxed),
+        Written::Nothing => {}
     }
-    // Ends with slots, or that somebody waits for, seldom come alone.
-    detour.store(DETOUR, Ordering::Relaxed);
     Ok(None)
 }

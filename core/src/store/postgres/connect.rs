@@ -69,6 +69,10 @@ fn at_host(error: StoreError, host: &PgConnectOptions) -> StoreError {
     }
 }
 
+fn is_refused(error: &StoreError) -> bool {
+    matches!(error, StoreError::Setup { code: "database_auth", message } if message.starts_with(REFUSED))
+}
+
 impl Shared {
     pub(super) fn new(config: &StoreConfig) -> Result<Self> {
         Ok(Shared {
@@ -162,7 +166,11 @@ impl Shared {
         let good = self.good.load(Ordering::Relaxed);
         for at in (good..self.hosts.len()).chain(0..good) {
             let host = self.hosts.get(at);
-            match self.connect_host(&host, profile).await {
+            let mut connected = self.connect_host(&host, profile).await;
+            if matches!(&connected, Err(error) if is_refused(error)) {
+                connected = self.connect_host(&self.hosts.read_again(at), profile).await;
+            }
+            match connected {
                 Ok(connection) => {
                     self.good.store(at, Ordering::Relaxed);
                     self.opened.fetch_add(1, Ordering::SeqCst);
@@ -178,7 +186,7 @@ impl Shared {
     /// Credentials that were good once are being changed, and the new ones are on their way: to be waited for like any outage.
     fn refused_now(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::Setup { code: "database_auth", message } if message.starts_with(REFUSED) && self.was_writable.load(Ordering::Relaxed) => {
+            error if is_refused(&error) && self.was_writable.load(Ordering::Relaxed) => {
                 StoreError::Unavailable(format!("{REFUSED_NOW}. A password that is not in the URL is read again at each attempt (PGPASSWORD, passfile)"))
             }
             other => other,

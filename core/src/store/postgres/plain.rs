@@ -18,7 +18,7 @@ use crate::failpoint::mutated;
 use crate::store::{NewRun, Result, RunKey, RunState, Write};
 
 /// `k` locks in key order, like every statement that waits for rows of others. An end needs more than its fence: no slot, timer or dedup key beside
-/// the row, and nobody who waits for it. Who opens a wait makes a new version of the row he waits for (`waits::TOUCH`): committed before this
+/// the row, and nobody who waits for it. Who opens a wait makes a new version of the row he waits for (`waits::open`): committed before this
 /// statement's snapshot his wait is seen here, and after it the version that gets locked is not the one that was seen.
 /// Names are the same in many new runs: each is sent once, and by number.
 macro_rules! plain {
@@ -118,6 +118,10 @@ impl<'w> Plain<'w> {
         Some(plain)
     }
 
+    pub(super) fn has_ends(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
     /// Checkpoints and nothing else: `steps::insert_fenced` is the shorter form.
     pub(super) fn only_steps(&self) -> bool {
         self.outcomes.is_empty() && self.births.is_empty()
@@ -129,8 +133,15 @@ fn is_born_plain(run: &NewRun) -> bool {
     run.claimed && run.id_text.is_none() && run.dedup.is_none() && run.deadline_ms.is_none()
 }
 
-/// True: all of it is committed. False: nothing of it. An error that says that a row stands means that something of it may be there from before.
-pub(super) async fn write(session: &mut Session, incarnation: Uuid, lane: i16, plain: &mut Plain<'_>) -> Result<bool> {
+pub(super) enum Written {
+    All,
+    /// Something in it needs the transaction, or is fenced.
+    Nothing,
+    /// Nothing, because a row of it is there from before.
+    Stands,
+}
+
+pub(super) async fn write(session: &mut Session, incarnation: Uuid, lane: i16, plain: &mut Plain<'_>) -> Result<Written> {
     // Neighbours in the index go in together, and rows are locked in key order.
     plain.steps.sort_by_key(|row| row.run);
     plain.births.sort_by_key(|run| run.key);
@@ -138,13 +149,13 @@ pub(super) async fn write(session: &mut Session, incarnation: Uuid, lane: i16, p
     for row in &plain.steps {
         if held.insert(row.run, (row.epoch, 0)).is_some_and(|(epoch, _)| epoch != row.epoch) {
             // An execution that lost the run, and the next one, both of this process: the fence has one answer for each.
-            return Ok(false);
+            return Ok(Written::Nothing);
         }
     }
     for (at, outcome) in plain.outcomes.iter().enumerate() {
         if held.insert(outcome.run, (outcome.epoch, at as i32 + 1)).is_some() {
             // A branch records beside its run's end. Rare, and the row would be both looked at and changed.
-            return Ok(false);
+            return Ok(Written::Nothing);
         }
     }
     let text = match () {
@@ -157,9 +168,12 @@ pub(super) async fn write(session: &mut Session, incarnation: Uuid, lane: i16, p
     let statement = statement.bind(column(&locks, |l| l.0)).bind(unless(&locks, 1, |l| l.1.0)).bind(unless(&locks, 0, |l| l.1.1));
     let statement = bind_births(bind_outcomes(statement, &plain.outcomes), session.shared.namespace.clone(), &plain.births);
     match session.rows(statement).await {
-        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) if is_duplicate(&error) => Ok(Written::Stands),
         Err(error) => Err(error),
-        Ok(rows) => rows.first().map_or(Ok(false), |row| read(row.try_get(0))),
+        Ok(rows) => {
+            let all = rows.first().map_or(Ok(false), |row| read(row.try_get(0)))?;
+            Ok(if all { Written::All } else { Written::Nothing })
+        }
     }
 }
 

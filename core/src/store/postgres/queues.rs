@@ -118,7 +118,8 @@ async fn put_and_count(session: &mut Session, wanted: &Queue, by_operator: bool)
     };
     let put = queue(row)?;
     if put.limit.is_some() || put.key_limit.is_some() {
-        // Claims of this queue wait for its row, which this transaction holds: whoever comes next counts these too.
+        // Claims of a limited queue wait for its row, which this transaction holds, and count these too. What a process that has not heard of the limit yet
+        // claims meanwhile is not counted.
         let rows = session.rows(session.q(UNCOUNTED).bind(&namespace).bind(&put.name)).await?;
         let runs: Vec<RunKey> = rows.iter().map(|row| read(row.try_get(0))).collect::<Result<_>>()?;
         if !runs.is_empty() {

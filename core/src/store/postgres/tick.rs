@@ -120,15 +120,18 @@ async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport
     let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
     let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
-    // The look is a beat. What it finds to do may take its time: the engine beats beside it.
-    session.within = store.shared.beat_timeout;
+    let sweeps = sweep_due(store, request.incarnation.is_some());
+    if request.incarnation.is_some() && !sweeps {
+        // The look is a beat. What it finds to do, and a sweep, may take their time: the engine beats beside them.
+        session.within = store.shared.beat_timeout;
+    }
     let before = std::mem::replace(&mut *store.lives.lock().unwrap_or_else(std::sync::PoisonError::into_inner), request.incarnation);
     if before.is_some() && before != request.incarnation && !store.shared.pooled() {
         // A lock an incarnation would fill the server's lock table in the course of days: a worker takes a lease whenever it has something to do.
         session.rows(session.q(LET_GO)).await?;
     }
     let statement = session
-        .q(if sweep_due(store, request.incarnation.is_some()) { LOOK_AND_SWEEP } else { LOOK })
+        .q(if sweeps { LOOK_AND_SWEEP } else { LOOK })
         .bind(request.incarnation)
         .bind(request.lease_ms)
         .bind(store.shared.namespace.as_str())

@@ -1,5 +1,7 @@
 //! What the URL of a database names: hosts, and how each is asked for a session.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use sqlx::postgres::PgConnectOptions;
 
 use crate::store::{Result, StoreError};
@@ -8,24 +10,36 @@ use crate::store::{Result, StoreError};
 pub(super) struct Hosts {
     url: String,
     /// One a host, tried in turn.
-    hosts: Vec<PgConnectOptions>,
+    hosts: Mutex<Vec<PgConnectOptions>>,
 }
 
 impl Hosts {
     pub(super) fn of(url: &str) -> Result<Self> {
-        Ok(Hosts { hosts: parse(url)?, url: url.to_string() })
+        Ok(Hosts { hosts: Mutex::new(parse(url)?), url: url.to_string() })
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, Vec<PgConnectOptions>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.hosts.len()
+        self.hosts().len()
     }
 
-    /// Read anew for each session: a password that is not in the URL comes from PGPASSWORD or the passfile, and whoever changes it changes it there.
-    /// Not so anything else of the environment, which a program may have set for another database since.
     pub(super) fn get(&self, at: usize) -> PgConnectOptions {
-        let kept = &self.hosts[at];
+        self.hosts()[at].clone()
+    }
+
+    /// Once more, after a refusal: a password that is not in the URL comes from PGPASSWORD or the passfile, and whoever changes it changes it there. Not so
+    /// anything else of the environment, which a program may have set for another database since. Not before each session: the host may be writing its
+    /// environment, which no other thread can read safely meanwhile.
+    pub(super) fn read_again(&self, at: usize) -> PgConnectOptions {
         let now = parse(&self.url).ok().and_then(|mut hosts| (at < hosts.len()).then(|| hosts.swap_remove(at)));
-        now.filter(|now| is_same_place(now, kept)).unwrap_or_else(|| kept.clone())
+        let kept = &mut self.hosts()[at];
+        if let Some(now) = now.filter(|now| is_same_place(now, kept)) {
+            *kept = now;
+        }
+        kept.clone()
     }
 }
 
@@ -81,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_is_not_encoded_is_never_taken_for_a_host_and_port() {
+    fn a_password_that_is_not_encoded_is_not_taken_for_a_host_and_port() {
         for url in [
             "postgres://app:12345/67@db/x",
             "postgres://app:s3cret/67@db/x",

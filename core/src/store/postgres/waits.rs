@@ -19,7 +19,9 @@ pub(super) struct WaitRow<'w> {
     pub(super) site: i64,
 }
 
-/// A wait opened before keeps its due time: the answer is that of the row that stands.
+/// A wait opened before keeps its due time: the answer is that of the row that stands. Each run whose end or event is waited for, which this transaction
+/// holds, gets a new version of its row: a batch that ends that run in one statement (`plain`) took its snapshot before it waited for the row, and cannot
+/// see the wait.
 const OPEN: &str = "\
 with u as materialized (
   select * from unnest($1::uuid[], $2::int[], $3::text[], $4::int[], $5::smallint[], $6::bigint[], $7::bigint[], $8::uuid[], $9::text[],
@@ -31,18 +33,16 @@ i as (
               when u.at_us is not null then timestamptz 'epoch' + u.at_us * interval '1 microsecond' end,
          u.target, u.key, u.site
   from u on conflict do nothing
-  returning run_id, segment, branch, seq, due_at)
+  returning run_id, segment, branch, seq, due_at),
+t as (
+  update {s}.run x set inbox = x.inbox
+  from (select distinct u.target from u where u.target is not null) v, lateral (select r.ctid as c from {s}.run r where r.id = v.target offset 0) l
+  where x.ctid = l.c)
 select run_id, segment, branch, seq, (extract(epoch from due_at - statement_timestamp()) * 1000)::bigint from i
 union all
 select w.run_id, w.segment, w.branch, w.seq, (extract(epoch from w.due_at - statement_timestamp()) * 1000)::bigint
 from u cross join lateral (select * from {s}.waiter w where w.run_id = u.run_id and w.segment = u.segment and w.branch = u.branch
                            and w.seq = u.seq offset 0) w";
-
-/// A new version of each row that a wait for its end or event was opened on, which this transaction holds: a batch that ends that run in one statement
-/// (`plain`) took its snapshot before it waited for the row, and could not see the wait.
-const TOUCH: &str = "\
-update {s}.run x set inbox = x.inbox from unnest($1::uuid[]) as u(id), lateral (select r.ctid as c from {s}.run r where r.id = u.id offset 0) l
-where x.ctid = l.c";
 
 /// Milliseconds until due, by wait.
 pub(super) async fn open(session: &mut Session, waits: &[&WaitRow<'_>]) -> Result<HashMap<(RunKey, Position), Option<i64>>> {
@@ -61,12 +61,6 @@ pub(super) async fn open(session: &mut Session, waits: &[&WaitRow<'_>]) -> Resul
     let mut opened = HashMap::new();
     for row in session.rows(statement).await? {
         opened.insert((read(row.try_get(0))?, position(&row, 1)?), read(row.try_get(4))?);
-    }
-    let mut targets: Vec<RunKey> = waits.iter().filter_map(|wait| wait.target).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    if !targets.is_empty() {
-        session.run(session.q(TOUCH).bind(targets)).await?;
     }
     Ok(opened)
 }

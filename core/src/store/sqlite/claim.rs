@@ -363,6 +363,7 @@ async fn load(conn: &mut Connection, runs: Vec<RunRow>, just_claimed: bool) -> R
             created_by: info.opt_text(10)?,
             options: info.opt_text(11)?,
             new_effects: info.int32(15)?,
+            has_children: false,
             crashes: run.crashes,
             run_attempt: run.run_attempt,
             deadline_in_ms: None,
@@ -404,6 +405,11 @@ async fn add_history(conn: &mut Connection, now: i64, old: &[RunKey], at: &HashM
     for row in conn.fetch_keys(sql, &[], old.iter().copied()).await? {
         if let Some(index) = at.get(&row.uuid(0)?) {
             claimed[*index].waits.push(open_wait(&row, 1, now)?);
+        }
+    }
+    for row in conn.fetch_keys("select distinct parent from child where parent in ({list})", &[], old.iter().copied()).await? {
+        if let Some(index) = at.get(&row.uuid(0)?) {
+            claimed[*index].has_children = true;
         }
     }
     for run in old {

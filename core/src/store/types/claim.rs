@@ -78,6 +78,8 @@ pub struct ClaimedRun {
     pub options: Option<String>,
     /// Rewinds that asked for new effects: what this run does from here on has keys of its own.
     pub new_effects: i32,
+    /// Who was here before has started children, whatever is recorded of them now.
+    pub has_children: bool,
     /// Takeovers from a dead lease with nothing recorded since the one before.
     pub crashes: i32,
     /// How often the workflow as a whole was retried.
