@@ -3,10 +3,13 @@ package dev.everstep.tests;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
+import dev.everstep.EverstepException;
 import dev.everstep.Run;
 import dev.everstep.WorkflowRef;
 import java.io.File;
@@ -137,6 +140,19 @@ final class ProcessesTest {
       assertFalse(app.isRunning());
       assertEquals(interrupted, kept[0]);
     }
+  }
+
+  /** The launch waits, too. */
+  @Test
+  void anInterruptBeforeTheLaunchIsThereEndsServingToo() {
+    Everstep app = Everstep.open(o -> o.database("sqlite:" + directory.resolve("early.db")));
+    // Loads the library, which no interrupted thread can copy from the jar.
+    app.info();
+    Thread.currentThread().interrupt();
+    app.serve(Duration.ofSeconds(5));
+    assertTrue(Thread.interrupted());
+    EverstepException closed = assertThrows(EverstepException.class, app::launch);
+    assertEquals(ErrorCode.CLOSED, closed.code());
   }
 
   /** Whatever has no room, the thread that brings the answers goes on. */
