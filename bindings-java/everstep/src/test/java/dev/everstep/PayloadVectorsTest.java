@@ -224,8 +224,7 @@ final class PayloadVectorsTest {
     Map<Object, Integer> map = new LinkedHashMap<>();
     map.put("\u00e9\"[{\\", 1);
     map.put(List.of("[[", 2), 3);
-    assertEquals(
-        "{\"$es\":\"map\",\"v\":[[\"\u00e9\\\"[{\\\\\",1],[[\"[[\",2],3]]}", encode(map));
+    assertEquals("{\"$es\":\"map\",\"v\":[[\"\u00e9\\\"[{\\\\\",1],[[\"[[\",2],3]]}", encode(map));
     assertEquals(map, PAYLOADS.decode(PAYLOADS.encode(map), Object.class));
     // Each is 3 levels: at 2^n this would not end.
     Object nested = 1;

@@ -77,7 +77,7 @@ final class IsolationTest {
 
   private static <T> T made(Class<T> type, InvocationHandler handler) {
     Class<?>[] types = {type};
-    return type.cast(Proxy.newProxyInstance(type.getClassLoader(), types, handler));
+    return type.cast(Proxy.newProxyInstance(IsolationTest.class.getClassLoader(), types, handler));
   }
 
   @Test
