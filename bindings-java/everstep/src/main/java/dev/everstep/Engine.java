@@ -287,9 +287,15 @@ final class Engine {
   void serve(Duration grace) {
     graceMillis(grace);
     exitGrace = grace;
+    boolean wasClosed = isClosing();
     try {
       launch();
     } catch (EverstepException error) {
+      if (error.code() == ErrorCode.CLOSED && !wasClosed) {
+        // Elsewhere, while it was launched.
+        awaitClose();
+        return;
+      }
       if (error.code() != ErrorCode.ALREADY_LAUNCHED) {
         throw error;
       }
@@ -334,6 +340,10 @@ final class Engine {
 
   synchronized boolean isLaunched() {
     return launched && !closing;
+  }
+
+  private synchronized boolean isClosing() {
+    return closed || closing;
   }
 
   /** Whether it may claim something: a worker without functions has nothing to claim. */

@@ -120,11 +120,13 @@ final class ProcessesTest {
       Everstep app =
           Everstep.open(o -> o.database("sqlite:" + directory.resolve(interrupted + ".db")));
       boolean[] kept = new boolean[1];
+      boolean[] returned = new boolean[1];
       Thread server =
           new Thread(
               () -> {
                 app.serve(Duration.ofSeconds(5));
                 kept[0] = Thread.currentThread().isInterrupted();
+                returned[0] = true;
               });
       server.start();
       while (!app.isRunning() || !"launched".equals(app.info().get("phase"))) {
@@ -138,6 +140,7 @@ final class ProcessesTest {
       server.join(20_000);
       assertFalse(server.isAlive());
       assertFalse(app.isRunning());
+      assertTrue(returned[0]);
       assertEquals(interrupted, kept[0]);
     }
   }
