@@ -79,7 +79,7 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @return the step
    */
   public final <T, I extends @Nullable Object, O extends @Nullable Object>
-      StepRef<I, O> transaction(
+      StepRef<I, O> transactionWithContext(
           String name,
           TransactionSource<T> source,
           Class<I> input,
@@ -104,7 +104,7 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @return the step
    */
   public final <T, I extends @Nullable Object, O extends @Nullable Object>
-      StepRef<I, O> transaction(
+      StepRef<I, O> transactionWithContext(
           String name,
           TransactionSource<T> source,
           Class<I> input,
@@ -112,6 +112,32 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
           ContextTransactionFunction<T, I, O> function,
           Consumer<StepOptions> options) {
     return on(name, source, Types.of(input), Types.of(output), function, stepOptions(options));
+  }
+
+  /**
+   * {@code transactionWithContext} under its first name. Here a reference to an overloaded method
+   * is ambiguous, a lambda is not.
+   *
+   * @param name its name: what rows refer to
+   * @param source where the transactions come from, on the engine's database
+   * @param input type of its input
+   * @param output type of its output
+   * @param function what it does in the transaction
+   * @param options retries, timeout
+   * @param <T> what the function works with
+   * @param <I> type of its input
+   * @param <O> type of its output
+   * @return the step
+   */
+  public final <T, I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transaction(
+          String name,
+          TransactionSource<T> source,
+          Class<I> input,
+          Class<O> output,
+          ContextTransactionFunction<T, I, O> function,
+          Consumer<StepOptions> options) {
+    return transactionWithContext(name, source, input, output, function, options);
   }
 
   /**
@@ -180,7 +206,7 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @return the step
    */
   public final <T, I extends @Nullable Object, O extends @Nullable Object>
-      StepRef<I, O> transaction(
+      StepRef<I, O> transactionWithContext(
           String name,
           TransactionSource<T> source,
           TypeRef<I> input,
@@ -205,7 +231,7 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @return the step
    */
   public final <T, I extends @Nullable Object, O extends @Nullable Object>
-      StepRef<I, O> transaction(
+      StepRef<I, O> transactionWithContext(
           String name,
           TransactionSource<T> source,
           TypeRef<I> input,
@@ -285,12 +311,13 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      DataSource dataSource,
-      Class<I> input,
-      Class<O> output,
-      ContextTransactionFunction<Connection, I, O> function) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          DataSource dataSource,
+          Class<I> input,
+          Class<O> output,
+          ContextTransactionFunction<Connection, I, O> function) {
     return on(
         name,
         TransactionSource.jdbc(dataSource),
@@ -314,13 +341,14 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      DataSource dataSource,
-      Class<I> input,
-      Class<O> output,
-      ContextTransactionFunction<Connection, I, O> function,
-      Consumer<StepOptions> options) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          DataSource dataSource,
+          Class<I> input,
+          Class<O> output,
+          ContextTransactionFunction<Connection, I, O> function,
+          Consumer<StepOptions> options) {
     return on(
         name,
         TransactionSource.jdbc(dataSource),
@@ -400,12 +428,13 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      DataSource dataSource,
-      TypeRef<I> input,
-      TypeRef<O> output,
-      ContextTransactionFunction<Connection, I, O> function) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          DataSource dataSource,
+          TypeRef<I> input,
+          TypeRef<O> output,
+          ContextTransactionFunction<Connection, I, O> function) {
     return on(
         name,
         TransactionSource.jdbc(dataSource),
@@ -429,13 +458,14 @@ abstract sealed class DriverDeclarations extends TransactionDeclarations permits
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      DataSource dataSource,
-      TypeRef<I> input,
-      TypeRef<O> output,
-      ContextTransactionFunction<Connection, I, O> function,
-      Consumer<StepOptions> options) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          DataSource dataSource,
+          TypeRef<I> input,
+          TypeRef<O> output,
+          ContextTransactionFunction<Connection, I, O> function,
+          Consumer<StepOptions> options) {
     return on(
         name,
         TransactionSource.jdbc(dataSource),

@@ -33,7 +33,7 @@ final class Engine {
   private final List<List<@Nullable Object>> queues = new ArrayList<>();
   private final CountDownLatch over = new CountDownLatch(1);
   private volatile @Nullable Client client;
-  private boolean launched;
+  private volatile boolean launched;
   private boolean closing;
   private volatile boolean closed;
   private @Nullable Thread exitHook;
@@ -276,27 +276,33 @@ final class Engine {
 
   /** Said before a wait that nothing here will end; another worker may. */
   void warnUnlaunched() {
-    if (isOf("worker") && !hasLaunched() && warnedUnlaunched.compareAndSet(false, true)) {
+    if (!launched && isOf("worker") && warnedUnlaunched.compareAndSet(false, true)) {
       LOG.warn(
           "waiting for a run on an engine that is not launched: unless another worker runs it, call"
               + " launch()");
     }
   }
 
-  private synchronized boolean hasLaunched() {
-    return launched;
-  }
-
   /** Launches, waits for a signal, for {@code close} or for an interrupt, and has drained then. */
   void serve(Duration grace) {
     graceMillis(grace);
     exitGrace = grace;
+    boolean wasClosed = isClosing();
     try {
       launch();
     } catch (EverstepException error) {
+      if (error.code() == ErrorCode.CLOSED && !wasClosed) {
+        // Elsewhere, while it was launched.
+        awaitClose();
+        return;
+      }
       if (error.code() != ErrorCode.ALREADY_LAUNCHED) {
         throw error;
       }
+    } catch (WaitInterrupted interrupt) {
+      close(grace);
+      Thread.currentThread().interrupt();
+      return;
     }
     closeAtExit();
     try {
@@ -336,6 +342,21 @@ final class Engine {
     return launched && !closing;
   }
 
+  private synchronized boolean isClosing() {
+    return closed || closing;
+  }
+
+  /** Whether it may claim something: a worker without functions has nothing to claim. */
+  boolean claimsRuns() {
+    return isLaunched()
+        && isOf("worker")
+        && functions.values().stream().anyMatch(function -> function.startable);
+  }
+
+  void awaitClosed() throws InterruptedException {
+    over.await();
+  }
+
   /** Claims no more, lets runs finish or park, hands the rest over, ends every thread. */
   void close(Duration grace) {
     long millis = graceMillis(grace);
@@ -348,6 +369,7 @@ final class Engine {
       }
       if (client == null) {
         closed = true;
+        over.countDown();
         return;
       }
       last = client;

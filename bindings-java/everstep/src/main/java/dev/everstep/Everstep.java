@@ -70,7 +70,8 @@ public final class Everstep extends Declarations implements AutoCloseable {
 
   /**
    * The whole life of a worker, as {@link #serve()} has it. An engine that is launched already is
-   * not launched again; an interrupt of the thread ends it like a signal, and is kept.
+   * not launched again; an interrupt of the thread, during the launch too, ends it like a signal,
+   * and is kept.
    *
    * <p>The virtual machine waits for the drain after a signal, also where {@link
    * EngineOptions#closeAtExit} is off, and then ends: what stands behind this call may not run.
@@ -107,6 +108,26 @@ public final class Everstep extends Declarations implements AutoCloseable {
    */
   public boolean isRunning() {
     return engine.isLaunched();
+  }
+
+  /**
+   * Whether it works for others: it is running, as a worker, and has a workflow or step of its own.
+   *
+   * @return true while runs that others start may be claimed here
+   */
+  public boolean claimsRuns() {
+    return engine.claimsRuns();
+  }
+
+  /**
+   * Waits until it is closed, whoever closes it. The engine's own threads are daemons: a thread in
+   * here keeps the virtual machine for them. {@link #serve()} is this with a launch before it.
+   *
+   * @throws InterruptedException when the thread is interrupted; the engine goes on
+   */
+  public void awaitClosed() throws InterruptedException {
+    WorkflowContext.refuseClose(engine, "awaitClosed");
+    engine.awaitClosed();
   }
 
   /**

@@ -31,4 +31,26 @@ public enum Isolation {
       statement.execute("set transaction isolation level " + sql);
     }
   }
+
+  /**
+   * Sets it for a transaction that has just begun. Where the database refuses, the transaction has
+   * ended and its connection is given back as it was. For sources of other libraries.
+   *
+   * @param transaction the transaction, before its first statement
+   * @throws Exception what the database said, whatever the end of the transaction says besides
+   */
+  public void begin(OpenTransaction<?> transaction) throws Exception {
+    try {
+      begin(transaction.connection());
+    } catch (Exception error) {
+      try (transaction) {
+        transaction.rollback();
+      } catch (Exception also) {
+        if (also != error) {
+          error.addSuppressed(also);
+        }
+      }
+      throw error;
+    }
+  }
 }

@@ -9,6 +9,7 @@ import com.fasterxml.jackson.core.util.JsonGeneratorDelegate;
 import java.io.IOException;
 import java.math.BigDecimal;
 import java.math.BigInteger;
+import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 
 /** Writes what JSON lacks as tags, and numbers as ECMAScript prints them, whoever asks for them. */
@@ -29,6 +30,31 @@ final class PayloadGenerator extends JsonGeneratorDelegate {
     delegate.writeFieldName("$es");
     delegate.writeString(tag);
     delegate.writeFieldName("v");
+  }
+
+  /** What {@link Payloads#encode} has written, whose depth counts where it is now. */
+  void writeEncoded(byte[] value) throws IOException {
+    if (delegate.getOutputContext().getNestingDepth() + depth(value) > Payloads.MAX_DEPTH) {
+      throw new JsonGenerationException(
+          "nested deeper than " + Payloads.MAX_DEPTH + " levels", delegate);
+    }
+    delegate.writeRawValue(new String(value, StandardCharsets.UTF_8));
+  }
+
+  private static int depth(byte[] json) {
+    int depth = 0;
+    int deepest = 0;
+    boolean inText = false;
+    for (int index = 0; index < json.length; index++) {
+      switch (json[index]) {
+        case '"' -> inText = !inText;
+        case '\\' -> index++;
+        case '[', '{' -> deepest = inText ? deepest : Math.max(deepest, ++depth);
+        case ']', '}' -> depth -= inText ? 0 : 1;
+        default -> {}
+      }
+    }
+    return deepest;
   }
 
   @Override

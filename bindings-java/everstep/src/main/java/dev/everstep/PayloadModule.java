@@ -293,12 +293,14 @@ final class PayloadModule extends SimpleModule {
       out.writeStartArray();
       Set<ByteBuffer> seen = new HashSet<>();
       for (Map.Entry<?, ?> entry : value.entrySet()) {
+        byte[] key = payloads.encode(entry.getKey());
         // 1 and 1L are two keys here and one in a row: a reader would keep the last.
-        if (!seen.add(ByteBuffer.wrap(payloads.encode(entry.getKey())))) {
+        if (!seen.add(ByteBuffer.wrap(key))) {
           throw Payloads.invalid("the map holds two keys that are written alike");
         }
         out.writeStartArray();
-        provider.defaultSerializeValue(entry.getKey(), out);
+        // As it is: to write a key once more costs 2^n where n maps are keys of each other.
+        ((PayloadGenerator) out).writeEncoded(key);
         provider.defaultSerializeValue(entry.getValue(), out);
         out.writeEndArray();
       }

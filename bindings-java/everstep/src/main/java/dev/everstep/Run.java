@@ -345,7 +345,7 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over or the run has ended without it, and where it is null
+   * @return the value; empty when there is none: its time is over, its run has ended, or null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, Class<E> type, @Nullable Duration timeout) {
@@ -359,7 +359,7 @@ public final class Run<T extends @Nullable Object> {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <E> type of its value
-   * @return the value; empty when the time is over or the run has ended without it, and where it is null
+   * @return the value; empty when there is none: its time is over, its run has ended, or null
    */
   @SuppressWarnings("unchecked")
   public <E> Optional<E> getEvent(String name, TypeRef<E> type, @Nullable Duration timeout) {

@@ -67,11 +67,12 @@ abstract sealed class TransactionDeclarations extends StepDeclarations permits D
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      Class<I> input,
-      Class<O> output,
-      ContextTransactionFunction<Transaction, I, O> function) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          Class<I> input,
+          Class<O> output,
+          ContextTransactionFunction<Transaction, I, O> function) {
     return own(name, Types.of(input), Types.of(output), function, new StepOptions());
   }
 
@@ -88,13 +89,36 @@ abstract sealed class TransactionDeclarations extends StepDeclarations permits D
    * @param <O> type of its output
    * @return the step
    */
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          Class<I> input,
+          Class<O> output,
+          ContextTransactionFunction<Transaction, I, O> function,
+          Consumer<StepOptions> options) {
+    return own(name, Types.of(input), Types.of(output), function, stepOptions(options));
+  }
+
+  /**
+   * {@code transactionWithContext} under its first name. Here a reference to an overloaded method
+   * is ambiguous, a lambda is not.
+   *
+   * @param name its name: what rows refer to
+   * @param input type of its input
+   * @param output type of its output
+   * @param function what it does in the transaction
+   * @param options retries, timeout
+   * @param <I> type of its input
+   * @param <O> type of its output
+   * @return the step
+   */
   public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
       String name,
       Class<I> input,
       Class<O> output,
       ContextTransactionFunction<Transaction, I, O> function,
       Consumer<StepOptions> options) {
-    return own(name, Types.of(input), Types.of(output), function, stepOptions(options));
+    return transactionWithContext(name, input, output, function, options);
   }
 
   /**
@@ -151,11 +175,12 @@ abstract sealed class TransactionDeclarations extends StepDeclarations permits D
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      TypeRef<I> input,
-      TypeRef<O> output,
-      ContextTransactionFunction<Transaction, I, O> function) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          TypeRef<I> input,
+          TypeRef<O> output,
+          ContextTransactionFunction<Transaction, I, O> function) {
     return own(name, Types.of(input), Types.of(output), function, new StepOptions());
   }
 
@@ -172,12 +197,13 @@ abstract sealed class TransactionDeclarations extends StepDeclarations permits D
    * @param <O> type of its output
    * @return the step
    */
-  public final <I extends @Nullable Object, O extends @Nullable Object> StepRef<I, O> transaction(
-      String name,
-      TypeRef<I> input,
-      TypeRef<O> output,
-      ContextTransactionFunction<Transaction, I, O> function,
-      Consumer<StepOptions> options) {
+  public final <I extends @Nullable Object, O extends @Nullable Object>
+      StepRef<I, O> transactionWithContext(
+          String name,
+          TypeRef<I> input,
+          TypeRef<O> output,
+          ContextTransactionFunction<Transaction, I, O> function,
+          Consumer<StepOptions> options) {
     return own(name, Types.of(input), Types.of(output), function, stepOptions(options));
   }
 

@@ -41,13 +41,8 @@ public interface TransactionSource<T> {
     Options.required(isolation, "the isolation");
     return () -> {
       OpenTransaction<Connection> opened = OpenTransaction.jdbc(dataSource.getConnection());
-      try {
-        isolation.begin(opened.connection());
-        return opened;
-      } catch (Exception error) {
-        opened.close();
-        throw error;
-      }
+      isolation.begin(opened);
+      return opened;
     };
   }
 }

@@ -534,7 +534,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over or the run has ended without it, and where it is null
+   * @return the value; empty when there is none: its time is over, its run has ended, or null
    */
   public <T> Optional<T> getEvent(
       String id, String key, Class<T> type, @Nullable Duration timeout) {
@@ -549,7 +549,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over or the run has ended without it, and where it is null
+   * @return the value; empty when there is none: its time is over, its run has ended, or null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(
@@ -565,7 +565,7 @@ public final class WorkflowContext extends RunFacts {
    * @param type type of its value
    * @param timeout how long to wait; null: as long as it takes
    * @param <T> type of its value
-   * @return the value; empty when the time is over or the run has ended without it, and where it is null
+   * @return the value; empty when there is none: its time is over, its run has ended, or null
    */
   @SuppressWarnings("unchecked")
   public <T> Optional<T> getEvent(

@@ -218,6 +218,24 @@ final class PayloadVectorsTest {
     assertEquals("{\"$es\":\"map\",\"v\":[[1,\"a\"]]}", encode(map));
   }
 
+  /** A key is written by itself, into its place. */
+  @Test
+  void keysAreWrittenOnceAndNestedAsDeepAsTheirPlaceAllows() {
+    Map<Object, Integer> map = new LinkedHashMap<>();
+    map.put("\u00e9\"[{\\", 1);
+    map.put(List.of("[[", 2), 3);
+    assertEquals("{\"$es\":\"map\",\"v\":[[\"\u00e9\\\"[{\\\\\",1],[[\"[[\",2],3]]}", encode(map));
+    assertEquals(map, PAYLOADS.decode(PAYLOADS.encode(map), Object.class));
+    // Each is 3 levels: at 2^n this would not end.
+    Object nested = 1;
+    for (int level = 0; level < 42; level++) {
+      nested = Map.of(nested, 1);
+    }
+    assertEquals(nested, PAYLOADS.decode(PAYLOADS.encode(nested), Object.class));
+    Map<Object, Integer> deeper = Map.of(nested, 1);
+    refused(() -> PAYLOADS.encode(deeper));
+  }
+
   @Test
   void aTaggedMapIsReadIntoTheMapThatIsAskedFor() {
     byte[] wire = PAYLOADS.encode(new TreeMap<>(Map.of(2, "b", 1, "a")));

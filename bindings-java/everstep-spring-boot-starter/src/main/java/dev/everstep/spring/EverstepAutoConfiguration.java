@@ -126,8 +126,8 @@ public class EverstepAutoConfiguration {
       ListableBeanFactory beans,
       EverstepProperties properties) {
     List<EverstepCustomizer> ordered = customizers.orderedStream().toList();
-    boolean keepAlive = properties.keepAlive() && !"starter".equals(properties.role());
-    return new EverstepLifecycle(app, workflows, ordered, beans, properties.grace(), keepAlive);
+    return new EverstepLifecycle(
+        app, workflows, ordered, beans, properties.grace(), properties.keepAlive());
   }
 
   /** Where the application has a data source. */

@@ -3,15 +3,15 @@ package dev.everstep.spring;
 import dev.everstep.Everstep;
 import java.time.Duration;
 import java.util.List;
-import java.util.concurrent.CountDownLatch;
+import org.jspecify.annotations.Nullable;
 import org.springframework.beans.factory.DisposableBean;
 import org.springframework.beans.factory.ListableBeanFactory;
 import org.springframework.context.SmartLifecycle;
 
 /**
  * Launches the engine before the web server answers, and drains it after that has stopped. In an
- * application without a web server a thread of its own keeps the virtual machine: the engine's own
- * threads do not.
+ * application without a web server a thread of its own keeps the virtual machine until the engine
+ * is closed: the engine's own threads do not.
  */
 final class EverstepLifecycle implements SmartLifecycle, DisposableBean {
   /**
@@ -26,7 +26,7 @@ final class EverstepLifecycle implements SmartLifecycle, DisposableBean {
   private final ListableBeanFactory beans;
   private final Duration grace;
   private final boolean keepAlive;
-  private final CountDownLatch over = new CountDownLatch(1);
+  private volatile @Nullable Thread keeper;
 
   EverstepLifecycle(
       Everstep app,
@@ -48,17 +48,27 @@ final class EverstepLifecycle implements SmartLifecycle, DisposableBean {
     customizers.forEach(customizer -> customizer.declare(app));
     workflows.register(app, beans);
     app.launch();
-    // A client, whatever made it one, is connected only.
-    if (keepAlive && "launched".equals(app.info().get("phase"))) {
-      new Thread(this::awaitEnd, "everstep-keep-alive").start();
+    // What only starts runs, or has nothing to run, ends with main.
+    if (keepAlive && app.claimsRuns()) {
+      Thread thread = new Thread(this::awaitEnd, "everstep-keep-alive");
+      keeper = thread;
+      thread.start();
     }
   }
 
   private void awaitEnd() {
     try {
-      over.await();
+      app.awaitClosed();
     } catch (InterruptedException interrupt) {
       Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Where the engine is the application's own bean, nothing may have closed it. */
+  private void release() {
+    Thread thread = keeper;
+    if (thread != null) {
+      thread.interrupt();
     }
   }
 
@@ -67,14 +77,14 @@ final class EverstepLifecycle implements SmartLifecycle, DisposableBean {
     try {
       app.close(grace);
     } finally {
-      over.countDown();
+      release();
     }
   }
 
   /** Where there was no stop: the start of the application has failed behind this one. */
   @Override
   public void destroy() {
-    over.countDown();
+    release();
   }
 
   @Override

@@ -23,7 +23,8 @@ import org.springframework.boot.context.properties.bind.DefaultValue;
  * @param slots how many runs execute at once
  * @param autoMigrate whether launch brings the schema up to date
  * @param grace how long a shutdown lets runs finish or park
- * @param keepAlive whether a worker keeps an application without a web server running
+ * @param keepAlive whether a worker with workflows or steps keeps an application without a web
+ *     server running until the context or the engine is closed
  * @param settings further keys of the engine's configuration table, as {@code lease-ms: 5000}
  */
 @ConfigurationProperties("everstep")

@@ -18,6 +18,7 @@ import java.nio.file.Path;
 import java.sql.Connection;
 import java.time.Duration;
 import java.util.Collections;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
@@ -106,7 +107,8 @@ final class StarterTest {
           .withConfiguration(AutoConfigurations.of(EverstepAutoConfiguration.class));
 
   @Test
-  void workflowBeansAreRegisteredLaunchedAndDrained(@TempDir Path directory) {
+  void workflowBeansAreRegisteredLaunchedAndDrained(@TempDir Path directory)
+      throws InterruptedException {
     Everstep[] kept = new Everstep[1];
     runner
         .withUserConfiguration(Greeting.class)
@@ -123,13 +125,25 @@ final class StarterTest {
               assertThat(keepsAlive()).isTrue();
             });
     assertThat(kept[0].isRunning()).isFalse();
-    assertThat(keepsAlive()).isFalse();
+    assertThat(letsGo()).isTrue();
   }
 
   /** The engine's own threads do not keep a virtual machine. */
-  private static boolean keepsAlive() {
+  private static Stream<Thread> keepers() {
     return Thread.getAllStackTraces().keySet().stream()
-        .anyMatch(thread -> thread.getName().equals("everstep-keep-alive") && !thread.isDaemon());
+        .filter(thread -> thread.getName().equals("everstep-keep-alive") && !thread.isDaemon());
+  }
+
+  private static boolean keepsAlive() {
+    return keepers().findAny().isPresent();
+  }
+
+  /** The thread ends soon after what it waits for. */
+  private static boolean letsGo() throws InterruptedException {
+    for (Thread keeper : keepers().toList()) {
+      keeper.join(10_000);
+    }
+    return !keepsAlive();
   }
 
   @Test
@@ -140,6 +154,7 @@ final class StarterTest {
           "everstep.role=client", "everstep.role=starter", "everstep.keep-alive=false"
         }) {
       runner
+          .withUserConfiguration(Greeting.class)
           .withPropertyValues(database, setting)
           .run(
               context -> {
@@ -147,6 +162,32 @@ final class StarterTest {
                 assertThat(keepsAlive()).isFalse();
               });
     }
+  }
+
+  /** It starts runs of other programs at most. */
+  @Test
+  void aWorkerWithoutAWorkflowKeepsNoApplicationAlive(@TempDir Path directory) {
+    runner
+        .withPropertyValues("everstep.database=sqlite:" + directory.resolve("empty.db"))
+        .run(
+            context -> {
+              assertThat(context.getBean(Everstep.class).isRunning()).isTrue();
+              assertThat(keepsAlive()).isFalse();
+            });
+  }
+
+  /** What a batch's runner does when its work is done: nobody is there to close the context. */
+  @Test
+  void aCloseOfTheEngineLetsTheApplicationEnd(@TempDir Path directory) {
+    runner
+        .withUserConfiguration(Greeting.class)
+        .withPropertyValues("everstep.database=sqlite:" + directory.resolve("batch.db"))
+        .run(
+            context -> {
+              assertThat(keepsAlive()).isTrue();
+              context.getBean(Everstep.class).close();
+              assertThat(letsGo()).isTrue();
+            });
   }
 
   @Test

@@ -42,19 +42,28 @@ public final class JdbiTransactions {
     return () -> {
       Gate gate = new Gate();
       Handle handle = GatePlugin.opened(jdbi, gate);
-      try {
-        boolean autoCommit = handle.getConnection().getAutoCommit();
-        handle.begin();
-        if (isolation != null) {
-          isolation.begin(gate.connection());
-        }
-        gate.lend();
-        return new Open(handle, gate, autoCommit);
-      } catch (SQLException | RuntimeException error) {
-        handle.close();
-        throw error;
+      Open opened = begun(handle, gate);
+      if (isolation != null) {
+        isolation.begin(opened);
       }
+      gate.lend();
+      return opened;
     };
+  }
+
+  private static Open begun(Handle handle, Gate gate) throws SQLException {
+    try {
+      Open opened = new Open(handle, gate, handle.getConnection().getAutoCommit());
+      handle.begin();
+      return opened;
+    } catch (SQLException | RuntimeException error) {
+      try {
+        handle.close();
+      } catch (RuntimeException also) {
+        error.addSuppressed(also);
+      }
+      throw error;
+    }
   }
 
   private record Open(Handle given, Gate gate, boolean autoCommit)

@@ -42,23 +42,28 @@ public final class JooqTransactions {
     ConnectionProvider provider =
         Objects.requireNonNull(context, "context").configuration().connectionProvider();
     return () -> {
-      Connection connection = Objects.requireNonNull(provider.acquire(), "no connection");
-      try {
-        boolean autoCommit = connection.getAutoCommit();
-        connection.setAutoCommit(false);
-        if (isolation != null) {
-          isolation.begin(connection);
-        }
-        // A nested dsl.transaction(..) would commit the step's rows without their record.
-        DSLContext given =
-            DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));
-        return new Open(provider, connection, autoCommit, given);
-      } catch (SQLException | RuntimeException error) {
-        // Nobody else has it to give it back.
-        provider.release(connection);
-        throw error;
+      Open opened = begun(context, provider);
+      if (isolation != null) {
+        isolation.begin(opened);
       }
+      return opened;
     };
+  }
+
+  private static Open begun(DSLContext context, ConnectionProvider provider) throws SQLException {
+    Connection connection = Objects.requireNonNull(provider.acquire(), "no connection");
+    try {
+      // A nested dsl.transaction(..) would commit the step's rows without their record.
+      DSLContext given =
+          DSL.using(context.configuration().derive(OpenTransaction.lent(connection)));
+      Open opened = new Open(provider, connection, connection.getAutoCommit(), given);
+      connection.setAutoCommit(false);
+      return opened;
+    } catch (SQLException | RuntimeException error) {
+      // Nobody else has it to give it back.
+      provider.release(connection);
+      throw error;
+    }
   }
 
   private record Open(

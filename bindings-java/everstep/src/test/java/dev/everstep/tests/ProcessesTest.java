@@ -3,10 +3,13 @@ package dev.everstep.tests;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.everstep.ErrorCode;
 import dev.everstep.Everstep;
+import dev.everstep.EverstepException;
 import dev.everstep.Run;
 import dev.everstep.WorkflowRef;
 import java.io.File;
@@ -117,11 +120,13 @@ final class ProcessesTest {
       Everstep app =
           Everstep.open(o -> o.database("sqlite:" + directory.resolve(interrupted + ".db")));
       boolean[] kept = new boolean[1];
+      boolean[] returned = new boolean[1];
       Thread server =
           new Thread(
               () -> {
                 app.serve(Duration.ofSeconds(5));
                 kept[0] = Thread.currentThread().isInterrupted();
+                returned[0] = true;
               });
       server.start();
       while (!app.isRunning() || !"launched".equals(app.info().get("phase"))) {
@@ -135,8 +140,22 @@ final class ProcessesTest {
       server.join(20_000);
       assertFalse(server.isAlive());
       assertFalse(app.isRunning());
+      assertTrue(returned[0]);
       assertEquals(interrupted, kept[0]);
     }
+  }
+
+  /** The launch waits, too. */
+  @Test
+  void anInterruptBeforeTheLaunchIsThereEndsServingToo() {
+    Everstep app = Everstep.open(o -> o.database("sqlite:" + directory.resolve("early.db")));
+    // Loads the library, which no interrupted thread can copy from the jar.
+    app.info();
+    Thread.currentThread().interrupt();
+    app.serve(Duration.ofSeconds(5));
+    assertTrue(Thread.interrupted());
+    EverstepException closed = assertThrows(EverstepException.class, app::launch);
+    assertEquals(ErrorCode.CLOSED, closed.code());
   }
 
   /** Whatever has no room, the thread that brings the answers goes on. */

@@ -13,6 +13,7 @@ import dev.everstep.Everstep;
 import dev.everstep.EverstepException;
 import dev.everstep.Isolation;
 import dev.everstep.RunFailed;
+import dev.everstep.StepContext;
 import dev.everstep.StepFailed;
 import dev.everstep.StepRef;
 import dev.everstep.StepTimeout;
@@ -98,6 +99,11 @@ final class TransactionsTest {
       run.execute();
     }
     return n;
+  }
+
+  /** Overloaded, as a program's methods are: each form takes a reference to it. */
+  private Long insert(StepContext step, Connection connection, Long n) throws SQLException {
+    return insert(connection, n + step.attempt() - 1);
   }
 
   @Test
@@ -418,10 +424,11 @@ final class TransactionsTest {
         List.of(
             app.transaction("a", pool, type, type, this::insert),
             app.transaction("b", pool, type, type, this::insert, o -> o.maxAttempts(2)),
-            app.transaction("c", pool, type, type, (step, tx, n) -> insert(tx, n)),
-            app.transaction("d", pool, Long.class, Long.class, (step, tx, n) -> insert(tx, n)),
-            app.transaction("e", type, type, (step, tx, n) -> n),
-            app.transaction("f", Long.class, Long.class, (step, tx, n) -> n + step.attempt() - 1));
+            app.transactionWithContext("c", pool, type, type, this::insert),
+            app.transactionWithContext("d", pool, Long.class, Long.class, this::insert),
+            app.transactionWithContext("e", type, type, (step, tx, n) -> n),
+            app.transactionWithContext(
+                "f", Long.class, Long.class, (step, tx, n) -> n + step.attempt() - 1));
     WorkflowRef<Long, Long> workflow =
         app.workflow(
             "w",
