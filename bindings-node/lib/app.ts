@@ -19,7 +19,7 @@ import {
   makeTransaction,
   makeWorkflow,
 } from "./functions.js";
-import { type BranchFunction, type InlineOptions, type MapOptions, type Values, WorkflowContext } from "./context.js";
+import { type BranchFunction, type InlineOptions, type MapOptions, type Seen, type Unheld, type Values, WorkflowContext } from "./context.js";
 import { Logger } from "./logging.js";
 import { OP_ADOPT, OP_INFO, OP_LIST_QUEUES, OP_LIST_RUNS, OP_MIGRATE, OP_MIGRATION_SQL, OP_PAUSE_QUEUE, OP_PUT_QUEUE, OP_RUN_KEY } from "./ops_gen.js";
 import { type Policy, type StartOptions, checkNames, flag, name as checkName } from "./options.js";
@@ -393,7 +393,12 @@ export class Everstep implements AsyncDisposable {
   /** Records any function as a step of this name. An `output` schema is asked on both ends. */
   runStep<O extends AnySchema>(name: string, step: (step: StepContext) => Result<SchemaInput<O>>, options: InlineOptions & { output: O }): Promise<SchemaOutput<O>>;
   runStep<T>(name: string, step: (step: StepContext) => Result<T>, options?: InlineOptions & { output?: undefined }): Promise<Decoded<T>>;
-  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions & { output?: undefined } = {}): Promise<unknown> {
+  runStep<T, Options extends InlineOptions = InlineOptions>(
+    name: string,
+    step: (step: StepContext) => Result<T>,
+    options: Options & Unheld<T, Options, InlineOptions>,
+  ): Promise<Seen<T, Options["output"]>>;
+  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions = {}): Promise<unknown> {
     return this.#inside("runStep").runStep(name, step, options);
   }
 

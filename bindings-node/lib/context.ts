@@ -24,6 +24,8 @@ export interface InlineOptions extends Policy {
   key?: string | undefined;
   /** What the step depends on: recorded as a digest, so that a replay with another input is noticed. */
   input?: unknown;
+  /** A schema of the result, asked on both ends. */
+  output?: AnySchema | undefined;
 }
 
 export interface MapOptions<Item> {
@@ -35,13 +37,27 @@ export interface MapOptions<Item> {
 
 type Result<T> = Promise<T> | T;
 
+type Output = Pick<InlineOptions, "output">;
+
+/** Options beside which the compiler cannot hold a function's result against the schema: nobody knows whether there is one, or what the function returns. */
+export type Unheld<T, Options extends Output, Known> = [Exclude<keyof Options, keyof Known>] extends [never]
+  ? unknown extends T
+    ? unknown
+    : undefined extends Options["output"]
+      ? unknown
+      : never
+  : never;
+
+/** What the caller sees: what the schema gives. One that does not say what it gives only checks. */
+export type Seen<T, Schema> = Schema extends AnySchema ? (unknown extends SchemaOutput<Schema> ? Decoded<T> : SchemaOutput<Schema>) : Decoded<T>;
+
 /** A function of one branch. */
 export type BranchFunction<T> = (context: WorkflowContext) => Promise<T> | T;
 
 /** What the branches of a group give. */
 export type Values<F extends readonly BranchFunction<unknown>[]> = { -readonly [K in keyof F]: F[K] extends BranchFunction<infer T> ? T : never };
 
-const INLINE_OPTIONS: ReadonlySet<string> = new Set<keyof InlineOptions | "output">(["retry", "timeout", "atMostOnce", "key", "input", "output"]);
+const INLINE_OPTIONS: ReadonlySet<string> = new Set<keyof InlineOptions>(["retry", "timeout", "atMostOnce", "key", "input", "output"]);
 const BRANCH_OPTIONS: ReadonlySet<string> = new Set<keyof MapOptions<unknown>>(["key", "limit"]);
 const MAP_OPTIONS: ReadonlySet<string> = new Set([...BRANCH_OPTIONS, "retry", "timeout", "atMostOnce", "output"]);
 
@@ -122,7 +138,12 @@ export class WorkflowContext {
   /** Records any function as a step of this name. An `output` schema is asked on both ends. */
   runStep<O extends AnySchema>(name: string, step: (step: StepContext) => Result<SchemaInput<O>>, options: InlineOptions & { output: O }): Promise<SchemaOutput<O>>;
   runStep<T>(name: string, step: (step: StepContext) => Result<T>, options?: InlineOptions & { output?: undefined }): Promise<Decoded<T>>;
-  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions & { output?: AnySchema | undefined } = {}): Promise<unknown> {
+  runStep<T, Options extends InlineOptions = InlineOptions>(
+    name: string,
+    step: (step: StepContext) => Result<T>,
+    options: Options & Unheld<T, Options, InlineOptions>,
+  ): Promise<Seen<T, Options["output"]>>;
+  runStep(name: string, step: (step: StepContext) => unknown, options: InlineOptions = {}): Promise<unknown> {
     const at = location(this.runStep);
     const scope = this.#here("runStep");
     checkNames(options, INLINE_OPTIONS, `runStep ${JSON.stringify(name)}`);
@@ -161,6 +182,12 @@ export class WorkflowContext {
     step: (item: Item, step: StepContext) => Result<T>,
     options?: MapOptions<Item> & Policy & { output?: undefined },
   ): Promise<Decoded<T>[]>;
+  map<Item, T, Options extends MapOptions<Item> & Policy & Output = MapOptions<Item> & Policy & Output>(
+    name: string,
+    items: Iterable<Item>,
+    step: (item: Item, step: StepContext) => Result<T>,
+    options: Options & Unheld<T, Options, MapOptions<Item> & Policy & Output>,
+  ): Promise<Seen<T, Options["output"]>[]>;
   /** One branch an item, at once. */
   map<Item, T>(items: Iterable<Item>, branch: (item: Item, context: WorkflowContext) => Result<T>, options?: MapOptions<Item>): Promise<T[]>;
   map(...args: unknown[]): Promise<unknown[]> {

@@ -259,7 +259,7 @@ export function runRecord(given: StartOptions): Value[] | null {
     text(given.createdBy, "createdBy"),
     dedup?.key,
     dedup === undefined ? null : ttl !== null ? "ttl" : typeof scope === "string" ? scope : "until_done",
-    dedup === undefined ? null : (text(dedup.policy, "dedup.policy") ?? "attach"),
+    dedup === undefined ? null : (text(dedup.policy ?? undefined, "dedup.policy") ?? "attach"),
     ttl,
     policyRecord({ retry, timeout: given.timeout }),
     followUp(given.onFinish),

@@ -31,6 +31,12 @@ function said(retry: Retry): Retry {
   return Object.fromEntries(Object.entries(retry).filter(([, value]) => value !== undefined));
 }
 
+/** A text of the declaration's own. Most have none, and are made for one call. */
+function own(given: Declaration, what: "version" | "label"): string | undefined {
+  const value = given[what] ?? undefined;
+  return value === undefined ? undefined : text(value, `${given.kind} ${JSON.stringify(given.name)}: ${what}`);
+}
+
 export class Registered {
   readonly kind: "workflow" | "step";
   readonly name: string;
@@ -50,12 +56,11 @@ export class Registered {
     if (typeof given.name !== "string") throw new ConfigInvalid(`app.${given.kind} takes a name first: names are what rows carry, and a minifier renames functions`);
     if (given.name === "") throw new IdInvalid(`the name of a ${given.kind} must be 1 to 255 bytes of UTF-8 without control characters`);
     if (typeof given.body !== "function") throw new ConfigInvalid(`app.${given.kind}(${JSON.stringify(given.name)}) takes a function`);
-    const of = `${given.kind} ${JSON.stringify(given.name)}`;
     this.kind = given.kind;
     this.name = given.name;
     this.body = given.body;
     this.where = given.where;
-    this.version = text(given.version, `${of}: version`);
+    this.version = own(given, "version");
     this.source = given.source;
     this.retry = given.retry;
     this.bounds = { retry: given.retry, timeout: given.timeout, atMostOnce: given.atMostOnce };
@@ -63,7 +68,7 @@ export class Registered {
     this.input = given.input;
     this.output = given.output;
     const deadline = given.deadline === undefined ? undefined : milliseconds(given.deadline, "deadline");
-    this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: followUp(given.onFinish), label: text(given.label, `${of}: label`) });
+    this.registration = JSON.stringify({ retry: policyFields(this.policy), deadline_ms: deadline, on_finish: followUp(given.onFinish), label: own(given, "label") });
   }
 
   /** The same function, with what one call says about attempts laid over what the declaration says. */

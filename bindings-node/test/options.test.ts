@@ -91,6 +91,8 @@ describe("declarations", () => {
     const app = new Everstep();
     assert.throws(() => app.workflow("w", async () => 1, { version: 2 } as any), fails("config_invalid", /workflow "w": version is a text/));
     assert.throws(() => app.workflow("w", async () => 1, { label: {} } as any), fails("config_invalid", /workflow "w": label is a text/));
+    // To a caller without types null is what was not said.
+    assert.equal(app.workflow("unsaid", async () => 1, { version: null, label: null } as any).name, "unsaid");
     for (const name of [undefined, null, 5]) assert.throws(() => app.reference(name as any), fails("id_invalid", /name of a workflow is a text/));
   });
 
@@ -104,8 +106,9 @@ describe("declarations", () => {
       [(level: unknown) => knexTx({} as any, given(level)), "serializable"],
       [(level: unknown) => prismaTx({} as any, given(level)), "Serializable"],
     ] as const) {
-      for (const good of [level, undefined]) source(good);
-      for (const bad of ["serialisable", 5, null]) assert.throws(() => source(bad), fails("config_invalid", /^isolation(Level)? is "/), String(bad));
+      // PostgreSQL takes the weakest as the next one.
+      for (const good of [level, undefined, null, level === "Serializable" ? "ReadUncommitted" : "read uncommitted"]) source(good);
+      for (const bad of ["serialisable", 5, true]) assert.throws(() => source(bad), fails("config_invalid", /^isolation(Level)? is "/), String(bad));
     }
     for (const make of [pgTx, postgresTx, kyselyTx] as any[]) assert.throws(() => make({}, { isolationLevel: "serializable" } as any), fails("config_invalid", /no such option: isolationLevel/));
   });

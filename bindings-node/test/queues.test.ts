@@ -73,6 +73,9 @@ onEveryStore("queues", (stage) => {
     assert.equal(await once.result(SOON), 7);
     const again = await quick.start(8, key("attach", { hours: 1 }));
     assert.deepEqual([again.key, again.attached, await again.result(SOON)], [once.key, true, 7]);
+    // To a caller without types null is what was not said.
+    const unsaid = await quick.start(9, { dedup: { key: "order-7", policy: null, scope: { hours: 1 } } } as never);
+    assert.deepEqual([unsaid.key, unsaid.attached], [once.key, true]);
     for (const dedup of [{ key: "k", policy: "ignore" }, { key: "k", scope: "forever" }, { key: "k", scope: { hours: 0 } }, { key: "" }]) {
       await assert.rejects(quick.start(9, { dedup } as never), (error: { code: string }) => ["config_invalid", "id_invalid", "frame_invalid"].includes(error.code), JSON.stringify(dedup));
     }

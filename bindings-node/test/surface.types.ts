@@ -1,6 +1,6 @@
 /** What compiles and what must not: checked by `npm run types`, never run. */
 
-import { type Decimal, type Decoded, Everstep, type Finished, type NotEncodable, type Rows, type Run, pgTx } from "everstep";
+import { type Decimal, type Decoded, Everstep, type Finished, type InlineOptions, type NotEncodable, type Rows, type Run, type StandardSchema, pgTx } from "everstep";
 import { Pool, type PoolClient } from "pg";
 import { type } from "arktype";
 import * as v from "valibot";
@@ -153,6 +153,28 @@ export const inline = app.workflow("inline", async (texts: string[], ctx) => {
   same<typeof all, Date[]>(true);
   // @ts-expect-error -- Not what the schema gives.
   await ctx.runStep("wrong", () => 5, dated);
+  // A wrapper whose schema may be there or not, and options made before.
+  const maybe = dated.output as typeof dated.output | undefined;
+  const either = await ctx.runStep("either", () => "2026-01-02", { output: maybe, key: "a" });
+  same<typeof either, string | Date>(true);
+  const anything = dated.output as StandardSchema | undefined;
+  const wrapped: number = await ctx.runStep("wrapped", () => 5, { output: anything });
+  const prepared: InlineOptions = { output: dated.output, timeout: { seconds: 1 } };
+  const by: number = await app.runStep("prepared", () => 5, prepared);
+  const eithers = await ctx.map("eithers", texts, (text) => text, { output: maybe, limit: by + wrapped });
+  same<typeof eithers, (string | Date)[]>(true);
+  // What is unknown is what a schema is for.
+  const load = async (): Promise<unknown> => JSON.parse("5") as unknown;
+  const loaded = await ctx.runStep("loaded", load, dated);
+  same<typeof loaded, Date>(true);
+  const loads = await ctx.map("loads", texts, load, dated);
+  same<typeof loads, Date[]>(true);
+  const explicit: Date = await ctx.runStep<Date>("explicit", () => new Date(), { output: z.date() });
+  const explicits: Date[] = await ctx.map<string, Date>("explicits", texts, () => explicit, { output: z.date() });
+  // @ts-expect-error -- A misspelt option.
+  await ctx.runStep("misspelt", () => explicits.length, { output: anything, timeOut: { seconds: 1 } });
+  // @ts-expect-error -- Nor is it one of the items.
+  await ctx.map("wrongs", texts, () => 5, dated);
   // @ts-expect-error -- A branch has no attempts.
   await ctx.map(texts, (text) => text, { retry: { maxAttempts: 2 } });
   return one;

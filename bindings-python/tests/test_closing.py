@@ -169,3 +169,30 @@ def test_a_close_in_the_middle_of_giving_up_a_launch(monkeypatch: pytest.MonkeyP
     with pytest.raises(everstep.Closed):
         app.launch()
     assert own_threads() == []
+
+
+def test_a_close_beside_a_given_up_launch_that_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-C, say: whoever waits for its end hears of it all the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = Everstep(f"postgresql://nobody@127.0.0.1:{port}/x", outage_budget=timedelta(milliseconds=50))
+    ending, go_on = threading.Event(), threading.Event()
+    inner = app._engine._end_handle
+
+    def end(handle: int) -> None:
+        inner(handle)
+        ending.set()
+        go_on.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app._engine, "_end_handle", end)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        launching = pool.submit(app.launch)
+        assert ending.wait(20)
+        closing = pool.submit(app.close)
+        assert not concurrent.futures.wait((closing,), timeout=0.2).done
+        go_on.set()
+        closing.result(20)
+        assert isinstance(launching.exception(20), KeyboardInterrupt)
+    assert own_threads() == []

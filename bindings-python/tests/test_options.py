@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import math
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from conftest import Database
 
 import everstep
-from everstep import AsyncEverstep, Everstep, Retry, Transaction
+from everstep import AsyncEverstep, Dedup, Everstep, Retry, Transaction
 
 SOON = timedelta(seconds=20)
 BRIEF = timedelta(milliseconds=100)
@@ -163,6 +164,47 @@ def test_wrong_types_are_named(database: Database) -> None:
         ):
             with pytest.raises(everstep.IdInvalid, match="str"):
                 call()
+
+
+def test_what_a_program_s_own_iterable_raises_is_the_program_s(database: Database) -> None:
+    app, work, _ = parts(database)
+    rows: Any = [1, None]
+    with app:
+        with pytest.raises(TypeError, match="unsupported operand"):
+            work.start_many(row + 1 for row in rows)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Retry(non_retryable=(row + 1 for row in rows))  # type: ignore[arg-type]
+
+
+def test_what_is_as_good_as_an_int_or_as_nothing(database: Database) -> None:
+    class Priority(enum.IntEnum):
+        HIGH = -10
+
+    class Attempts(enum.IntEnum):
+        FEW = 2
+
+    app, work, _ = parts(database)
+    nothing: Any = None
+    assert app.queue("unsaid", paused=nothing, hold=nothing) == "unsaid"
+    for wrong in (True, 1.0):
+        with pytest.raises(everstep.ConfigInvalid, match="max_attempts is an int"):
+            Retry(max_attempts=wrong)  # type: ignore[arg-type]
+    with app:
+        run = work.options(
+            priority=Priority.HIGH, cost=Attempts.FEW, retry=Retry(max_attempts=Attempts.FEW), dedup=Dedup("one", scope=nothing, policy=nothing)
+        ).start(1)
+        status = run.status()
+        assert (status.priority, status.cost) == (-10, 2)
+        assert len(app.runs(limit=Attempts.FEW).items) == 1
+        assert [(queue.paused, queue.hold) for queue in app.queues() if queue.name == "unsaid"] == [(False, False)]
+        assert run.result(SOON) == 2
+
+
+def test_a_migration_for_a_store_nobody_knows(database: Database) -> None:
+    app = Everstep(**database.settings)
+    for store, named in (("mysql", "not 'mysql'"), (5, "not 'int'")):
+        with pytest.raises(everstep.ConfigInvalid, match=named):
+            app.migration_sql(store)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("code", ["", "x" * 256, "a\nb", "\x85", "\ud800"])

@@ -94,6 +94,51 @@ def test_an_async_step_of_a_sync_workflow(database: Database) -> None:
         peer.over.set()
 
 
+def test_a_coroutine_of_a_sync_workflow_has_ended_before_the_next_attempt(database: Database) -> None:
+    """It was left on a loop of its own: it charged beside the attempt that followed."""
+    app, seen = Everstep(**database.settings), list[str]()
+
+    @app.step(timeout=SHORT, retry=Retry(max_attempts=2, initial=timedelta(milliseconds=1)))
+    async def pay() -> str:
+        attempt = app.attempt()
+        seen.append(f"begins {attempt}")
+        try:
+            if attempt == 1:
+                await asyncio.sleep(10 * SHORT.total_seconds())
+                seen.append("charged late")
+        finally:
+            await asyncio.sleep(4 * SHORT.total_seconds() if attempt == 1 else 0)
+            seen.append(f"ends {attempt}")
+        return "paid"
+
+    @app.workflow
+    def work() -> str:
+        return pay.sync()
+
+    with app:
+        assert work.start().result(SOON) == "paid"
+    assert seen == ["begins 1", "ends 1", "begins 2", "ends 2"]
+
+
+def test_a_thread_that_a_cancelled_coroutine_leaves_is_not_waited_for(database: Database) -> None:
+    app, peer = Everstep(**database.settings), Silent()
+
+    @app.step(timeout=SHORT)
+    async def once() -> str:
+        return await asyncio.to_thread(peer.answer)
+
+    @app.workflow
+    def work() -> str:
+        try:
+            return once.sync()
+        except everstep.StepTimeout as error:
+            return error.code
+
+    with app:
+        assert work.start().result(SOON) == "step_timeout"
+        peer.over.set()
+
+
 def test_a_job(database: Database) -> None:
     app, peer = Everstep(**database.settings), Silent()
 

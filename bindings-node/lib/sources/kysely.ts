@@ -32,7 +32,7 @@ export function kyselyTx<Tx extends KyselyControlled>(
     style: "dollar",
     async open() {
       const builder = db.startTransaction();
-      const transaction = await (options.isolation === undefined ? builder : builder.setIsolationLevel(options.isolation as never)).execute();
+      const transaction = await (typeof options.isolation === "string" ? builder.setIsolationLevel(options.isolation as never) : builder).execute();
       let over = false;
       return {
         given: transaction,

@@ -31,7 +31,7 @@ type ClientOf<Pool extends PgPool> = Pool["connect"] extends { (): Promise<infer
 export function pgTx<Pool extends PgPool>(pool: Pool, options: PgOptions = {}): TransactionSource<ClientOf<Pool>> {
   checkNames(options, PG_OPTIONS, "pgTx");
   checkIsolation(options.isolation, "isolation");
-  const begin = options.isolation === undefined ? "begin" : `begin isolation level ${options.isolation}`;
+  const begin = typeof options.isolation === "string" ? `begin isolation level ${options.isolation}` : "begin";
   return {
     style: "dollar",
     async open() {

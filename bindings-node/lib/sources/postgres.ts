@@ -24,7 +24,7 @@ export function postgresTx<Tx extends PostgresSql>(sql: {
 }, options: PostgresOptions = {}): TransactionSource<Tx> {
   checkNames(options, POSTGRES_OPTIONS, "postgresTx");
   checkIsolation(options.isolation, "isolation");
-  const mode = options.isolation === undefined ? "" : `isolation level ${options.isolation}`;
+  const mode = typeof options.isolation === "string" ? `isolation level ${options.isolation}` : "";
   return {
     style: "dollar",
     open: () =>

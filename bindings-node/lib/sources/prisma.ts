@@ -20,7 +20,7 @@ export function prismaTx<Tx extends PrismaTransaction>(
   prisma: { $transaction(inside: (tx: Tx) => Promise<void>, options?: never): Promise<unknown> },
   options?: PrismaOptions,
 ): TransactionSource<Tx> {
-  checkIsolation(options?.isolationLevel, "isolationLevel", ["ReadCommitted", "RepeatableRead", "Serializable"]);
+  checkIsolation(options?.isolationLevel, "isolationLevel", ["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"]);
   return {
     style: "dollar",
     async open() {

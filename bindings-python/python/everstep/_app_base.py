@@ -193,7 +193,7 @@ class Base:
     def migration_sql(self, store: Literal["postgres", "sqlite"] = "postgres", schema: str | None = None) -> str:
         """The migrations as text, to run by hand where this role may not change the schema."""
         if store not in ("postgres", "sqlite"):
-            raise ConfigInvalid(f"the store of a migration is 'postgres' or 'sqlite', not {type(store).__name__!r}")
+            raise ConfigInvalid(f"the store of a migration is 'postgres' or 'sqlite', not {store if isinstance(store, str) else type(store).__name__!r}")
         return self._engine.call(OP_MIGRATION_SQL, (store, words("schema", schema)))[0]
 
     def _declare_step(self, function: Callable[..., Any], name: str | None, retry: Retry | None, timeout: dt.timedelta | None, at_most_once: bool) -> Any:

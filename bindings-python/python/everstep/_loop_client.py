@@ -76,7 +76,10 @@ class LoopClient:
         """A submit of a run: its token, and its answer, which may ask for a turn of the execution. Who is cancelled while waiting forgets the token."""
         token = next(self._tokens)
         future = self.expect(token, execution)
-        self._submit(token, op, arguments)
+        try:
+            _native.submit(self.handle, self.id, token, op, arguments)
+        except _native.NativeError as error:
+            raise self._refused(token, error) from None
         return token, future
 
     async def ask(self, execution: Execution, op: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -89,14 +92,15 @@ class LoopClient:
 
     def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
         """Nobody waits for the answer; a failure is logged."""
-        self._submit(next(self._tokens), op, arguments)
-
-    def _submit(self, token: int, op: int, arguments: tuple[Any, ...]) -> None:
         try:
-            _native.submit(self.handle, self.id, token, op, arguments)
+            _native.submit(self.handle, self.id, next(self._tokens), op, arguments)
         except _native.NativeError as error:
-            self._pending.pop(token, None)
-            raise error_of(*error.args) from None  # closed at this moment by another thread
+            raise error_of(*error.args) from None
+
+    def _refused(self, token: int, error: _native.NativeError) -> Exception:
+        """Closed at this moment by another thread. The `try` is at each submit: those of steps are without a call of their own."""
+        self._pending.pop(token, None)
+        return error_of(*error.args)
 
     def expect(self, token: int, execution: Execution | None) -> asyncio.Future[tuple[Any, ...]]:
         loop = self.loop
@@ -119,7 +123,10 @@ class LoopClient:
             raise Closed("this client belongs to another event loop")
         token = next(self._tokens)
         future = self.expect(token, None)
-        self._submit(token, op, arguments)
+        try:
+            _native.submit(self.handle, self.id, token, op, arguments)
+        except _native.NativeError as error:
+            raise self._refused(token, error) from None
         try:
             return await future
         except asyncio.CancelledError:

@@ -50,7 +50,7 @@ def words(what: str, value: str | None) -> str | None:
 
 def whole(what: str, value: Any) -> int:
     """A whole number of the 64 bits that the engine and both databases have."""
-    if type(value) is not int:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigInvalid(f"{what} is an int, not {type(value).__name__!r}")
     if not -(2**63) <= value < 2**63:
         raise ConfigInvalid(f"{what} is a whole number of 64 bits, and this one has {value.bit_length()}")
@@ -64,9 +64,10 @@ def flag(what: str, value: Any) -> None:
 
 def listed(what: str, values: Iterable[T]) -> list[T]:
     try:
-        return list(values)
+        each = iter(values)
     except TypeError:
         raise ConfigInvalid(f"{what}, not {type(values).__name__!r}") from None
+    return list(each)  # what a generator of the program's raises is the program's
 
 
 class Named(Protocol):
@@ -176,11 +177,12 @@ class Dedup:
 
     def __post_init__(self) -> None:
         text("the key of a Dedup", self.key)
-        if self.scope not in ("queued", "until_done"):
+        # None is "not said", as in every option.
+        if self.scope not in ("queued", "until_done", None):
             if isinstance(self.scope, str):
                 raise ConfigInvalid(f"the scope of a Dedup is 'queued', 'until_done' or a timedelta, not {self.scope!r}")
             milliseconds(self.scope)
-        if self.policy not in ("attach", "reject", "replace"):
+        if self.policy not in ("attach", "reject", "replace", None):
             raise ConfigInvalid(f"the policy of a Dedup is 'attach', 'reject' or 'replace', not {self.policy!r}")
 
 

@@ -209,7 +209,9 @@ class QueueInfo:
             if value is not None:
                 whole(f"queue {self.name!r}: {name}", value)
         for name in ("paused", "hold"):
-            flag(f"queue {self.name!r}: {name}", getattr(self, name))
+            value = getattr(self, name)
+            if value is not None:
+                flag(f"queue {self.name!r}: {name}", value)
         return tuple(getattr(self, name) for name in QUEUE)
 
 
@@ -236,7 +238,7 @@ def filter_record(
     after: str | None,
     limit: int,
 ) -> list[Any]:
-    if type(limit) is not int or not 1 <= limit <= 1000:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= 1000:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigInvalid("limit is 1 to 1000")
     wanted = [states] if isinstance(states, str) else None if states is None else listed("states is a state, or a list of them", states)
     if wanted is not None and not all(isinstance(state, str) for state in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]

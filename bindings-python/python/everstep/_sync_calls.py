@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from typing import Any
 
 from ._async_calls import result
@@ -16,6 +17,9 @@ from ._ops_gen import KIND_STEP, OP_FINISH_STEP, VERDICT_PENDING, VERDICT_RECORD
 from ._outcome import Outcome, cut_short, raised, returned, timed_out
 from ._registered import Registered
 from ._scope import SCOPE, Execution, RunningStep, Scope
+
+#: A loop that has not taken a cancel by then is blocked by its coroutine, perhaps for ever.
+_HEARS_WITHIN_S = 1.0
 
 
 def check_thread(scope: Scope, what: str) -> None:
@@ -109,17 +113,36 @@ def _value(function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _within_its_time(running: RunningStep, execution: Execution, function: Registered, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """On another thread, in the caller's context: no signal reaches a function that waits for a silent peer. When its time is over it is left there, and
-    what it does then counts for nothing. Of a cancel or a stop it is told as on the workflow's own thread, and waited for."""
+    what it does then counts for nothing. A coroutine is cancelled on its loop and waited for, as in an async workflow; it is left, too, where it blocks
+    its loop. Of a cancel or a stop either is told as on the workflow's own thread, and waited for."""
     told = running.event = threading.Event()
     context = contextvars.copy_context()
     value: Any = None
     error: BaseException | None = None
-    over = False
+    over = heard = ended = False
+    task: asyncio.Task[Any] | None = None
+
+    async def on_its_loop() -> Any:
+        nonlocal task, ended
+        try:
+            # In this order: either the timeout is seen here, or whoever waits for the end sees the task.
+            task = asyncio.current_task()
+            return None if running.signal == "timeout" else await function.function(*args, **kwargs)
+        finally:
+            # The end of its loop, which waits for whatever the coroutine has left in threads, is not its own.
+            ended = True
+            told.set()
+
+    def cancel(task: asyncio.Task[Any]) -> None:
+        nonlocal heard
+        heard = True
+        told.set()
+        task.cancel()
 
     def work() -> None:
         nonlocal value, error, over
         try:
-            value = context.run(_value, function, args, kwargs)
+            value = context.run(asyncio.run, on_its_loop()) if function.is_async else context.run(_value, function, args, kwargs)
         except BaseException as raised:
             error = raised
         over = True
@@ -132,6 +155,16 @@ def _within_its_time(running: RunningStep, execution: Execution, function: Regis
     while not over and running.signal != "timeout":
         told.wait()
         told.clear()
+    if function.is_async and not over:
+        try:
+            if task is not None:
+                task.get_loop().call_soon_threadsafe(cancel, task)
+        except RuntimeError:
+            pass  # the loop is closed: it has ended meanwhile
+        until = time.monotonic() + _HEARS_WITHIN_S
+        while not ended and (heard or time.monotonic() < until):
+            told.wait(None if heard else max(0.0, until - time.monotonic()))
+            told.clear()
     if error is not None:
         try:
             raise error

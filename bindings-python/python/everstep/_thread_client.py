@@ -113,18 +113,18 @@ class ThreadClient:
 
     def submit(self, op: int, arguments: tuple[Any, ...]) -> int:
         token = next(self._tokens)
-        self._submit(token, op, arguments)
-        return token
-
-    def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
-        """Nobody waits for the answer; the dispatcher logs a failure."""
-        self._submit(next(self._quiet), op, arguments)
-
-    def _submit(self, token: int, op: int, arguments: tuple[Any, ...]) -> None:
         try:
             _native.submit(self.handle, self.id, token, op, arguments)
         except _native.NativeError as error:
             raise error_of(*error.args) from None  # closed at this moment by another thread
+        return token
+
+    def submit_quietly(self, op: int, arguments: tuple[Any, ...]) -> None:
+        """Nobody waits for the answer; the dispatcher logs a failure."""
+        try:
+            _native.submit(self.handle, self.id, next(self._quiet), op, arguments)
+        except _native.NativeError as error:
+            raise error_of(*error.args) from None
 
     def request(self, op: int, arguments: tuple[Any, ...], *, timeout_ms: int | None = None) -> tuple[Any, ...]:
         return self.completion(self.submit(op, arguments), timeout_ms=timeout_ms)
