@@ -489,7 +489,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_that_was_good_once_is_waited_for() {
-        let config = server(&[Door::WrongPassword, Door::Open, Door::WrongPassword, Door::Open]).await;
+        // Each refusal is followed by one more try, with what is read anew.
+        let config = server(&[Door::WrongPassword, Door::WrongPassword, Door::Open, Door::WrongPassword, Door::WrongPassword, Door::Open]).await;
         let shared = Arc::new(Shared::new(&config).expect("the URL is good"));
         let home = Arc::new(Home::new(4, Profile::Engine));
         let mut held = Vec::new();

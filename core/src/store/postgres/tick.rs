@@ -7,7 +7,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::changes::{self, AHEAD, Change, TimerKind};
-use super::connect::Session;
+use super::connect::{Session, Shared};
 use super::lock::Locked;
 use super::rows::{read, state};
 use super::{PostgresStore, children, control, lease, orphans};
@@ -116,15 +116,17 @@ pub(super) async fn tick(store: &PostgresStore, request: &TickRequest) -> Result
     report
 }
 
+/// A worker's look is a beat, too. What it finds to do, and a sweep, may take their time: the engine beats beside them.
+fn deadline(shared: &Shared, leased: bool, sweeps: bool) -> Duration {
+    if leased && !sweeps { shared.beat_timeout } else { shared.timeout }
+}
+
 async fn look(store: &PostgresStore, request: &TickRequest) -> Result<TickReport> {
     let grace = if mutated("outage_grace") { i64::MAX / 2 } else { request.lease_ms / 2 };
     let patience = Instant::now() + Duration::from_millis(grace.clamp(0, 86_400_000) as u64);
     let mut session = store.tick.session(&store.shared).await?;
     let sweeps = sweep_due(store, request.incarnation.is_some());
-    if request.incarnation.is_some() && !sweeps {
-        // The look is a beat. What it finds to do, and a sweep, may take their time: the engine beats beside them.
-        session.within = store.shared.beat_timeout;
-    }
+    session.within = deadline(&store.shared, request.incarnation.is_some(), sweeps);
     let before = std::mem::replace(&mut *store.lives.lock().unwrap_or_else(std::sync::PoisonError::into_inner), request.incarnation);
     if before.is_some() && before != request.incarnation && !store.shared.pooled() {
         // A lock an incarnation would fill the server's lock table in the course of days: a worker takes a lease whenever it has something to do.
@@ -349,4 +351,17 @@ fn locked(row: &sqlx::postgres::PgRow) -> Result<Locked> {
         run_attempt: read(row.try_get(10))?,
         segment: read(row.try_get(11))?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::server;
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_look_that_keeps_a_lease_has_the_deadline_of_a_beat() {
+        let shared = Shared::new(&server(&[]).await).expect("the URL is good");
+        let within = |leased, sweeps| deadline(&shared, leased, sweeps).as_millis();
+        assert_eq!([within(true, false), within(true, true), within(false, false), within(false, true)], [150, 60_000, 60_000, 60_000]);
+    }
 }
