@@ -388,7 +388,8 @@ func one(ctx context.Context, run string, instruction []any, place string) (any,
 	case "try":
 		values, err := play(ctx, run, instruction[1].([]any), place+".")
 		var theirs *flaky
-		if errors.As(err, &theirs) {
+		// What a child failed with is the cause of its failure, not what was thrown here.
+		if errors.As(err, &theirs) && !errors.Is(err, everstep.ErrRunFailed) {
 			return map[string]any{"error": "flaky", "message": theirs.Error(), "attempt": theirs.Attempt}, nil
 		}
 		var ours *everstep.Error
